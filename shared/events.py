@@ -1,0 +1,433 @@
+"""Every event that crosses a service's border, one union per topic.
+
+Values are JSON of frozen pydantic models; readers ignore unknown fields. `gateway.batches.v1` alone is
+MessagePack of one msgspec Struct with packed columns. Each model carries a worked example, which the tests
+read back. Change is additive only; anything else is a new topic version.
+"""
+
+import secrets
+import time
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from shared.clock import truncated
+
+EVENT_NAMESPACE = uuid5(NAMESPACE_URL, "https://mymacrotracker.dev/events")
+
+
+def new_event_id() -> str:
+    """A fresh UUIDv7 (RFC 9562 §5.7): 48 bits of milliseconds, then random bits; used at the gateway alone."""
+    value = int(time.time() * 1000) << 80 | secrets.randbits(76)
+    value = value & ~(0xF000 << 64) | 0x7000 << 64
+    value = value & ~(0xC000 << 48) | 0x8000 << 48
+    return str(UUID(int=value))
+
+
+def derived_id(*parts: object) -> str:
+    """The id of something made from `parts`: equal parts give equal ids, so a repeat makes nothing new."""
+    return str(uuid5(EVENT_NAMESPACE, "\x1f".join(str(part) for part in parts)))
+
+
+UtcTime = Annotated[datetime, AfterValidator(truncated)]
+
+
+class Event(BaseModel):
+    """What all events share. `event_id` is the de-duplication key for readers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event_id: str
+    type: str
+    occurred_at: UtcTime
+
+
+class ObjectRef(BaseModel):
+    """A picture or file in the object store, held by reference."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    sha256: str
+    size_bytes: int
+    content_type: str
+
+
+# gateway.batches.v1
+
+
+class SeriesColumns(msgspec.Struct, frozen=True, kw_only=True):
+    """Samples of one metric in equal-length columns, each packed little-endian.
+
+    `start_us`, `end_us`: int64, microseconds since 1970 UTC; `value`: float64 in the metric's canonical unit;
+    `offset_minutes`: int16, local minus UTC; `index`: uint32, the record's place in the client's batch;
+    `identity`: 16 bytes a sample, BLAKE2b of the source's own id, all zero where the source has none;
+    `version`: int64, the source's version or update time in microseconds, 0 where it has none.
+    """
+
+    metric: str
+    start_us: bytes
+    end_us: bytes
+    value: bytes
+    offset_minutes: bytes
+    index: bytes
+    identity: bytes
+    version: bytes
+
+
+class RefusedRecord(msgspec.Struct, frozen=True):
+    """A record that was not stored as sent: its place in the batch and a stable reason code."""
+
+    index: int
+    code: str
+
+
+class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="batch.submitted"):
+    """One accepted phone batch. `refused` holds the records that did not decode."""
+
+    event_id: str
+    occurred_at: datetime
+    user_id: str
+    receipt_id: str
+    device_id: str
+    device_kind: str
+    app: str
+    zone: str
+    received: int
+    series: tuple[SeriesColumns, ...]
+    refused: tuple[RefusedRecord, ...] = ()
+
+
+# gateway.photos.v1
+
+
+class PhotoSubmitted(Event):
+    """A picture of a nutrition label was accepted. With `grams` a diary entry arises, without it only a food."""
+
+    type: Literal["photo.submitted"] = "photo.submitted"
+    user_id: str
+    photo_id: str
+    object: ObjectRef
+    grams: Decimal | None = None
+    eaten_at: UtcTime | None = None
+    local_date: date | None = None
+
+
+# auth
+
+
+class Profile(BaseModel):
+    """What energy formulas and day boundaries need to know of a user."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sex: Literal["female", "male"] | None = None
+    birth_date: date | None = None
+    height_cm: Decimal | None = None
+    locale: str = "en"
+    home_zone: str = "UTC"
+
+
+class UserUpdated(Event):
+    """The user's full state; never the address or a credential."""
+
+    type: Literal["user.updated"] = "user.updated"
+    user_id: str
+    revision: int
+    profile: Profile
+
+
+class PartnerUpdated(Event):
+    """The partner's full state; never a key."""
+
+    type: Literal["partner.updated"] = "partner.updated"
+    partner_id: str
+    revision: int
+    name: str
+    scopes: tuple[str, ...]
+
+
+class GrantUpdated(Event):
+    """What a user lets a partner see, in full. `revoked_at` set means nothing any more."""
+
+    type: Literal["grant.updated"] = "grant.updated"
+    grant_id: str
+    user_id: str
+    partner_id: str
+    revision: int
+    scopes: tuple[str, ...]
+    revoked_at: UtcTime | None = None
+
+
+# ingest
+
+
+class ReceiptSummary(BaseModel):
+    """What became of one batch: every record is stored, a duplicate, or refused with a reason."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    receipt_id: str
+    state: Literal["stored", "failed"]
+    received: int
+    stored: int
+    duplicates: int
+    corrections: int = 0
+    refused: tuple[tuple[int, str], ...] = ()
+    reason: str | None = None
+
+
+class ReceiptsCompleted(Event):
+    """All receipts of one user that one joint write completed."""
+
+    type: Literal["receipts.completed"] = "receipts.completed"
+    user_id: str
+    receipts: tuple[ReceiptSummary, ...]
+
+
+class DayMetric(BaseModel):
+    """One metric's day. Interval metrics have a `sum`; instant ones have `min`, `max`, `mean`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    unit: str
+    count: int
+    sum: float | None = None
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+
+
+class DayUpdated(Event):
+    """A revision of a day that is still open."""
+
+    type: Literal["day.updated"] = "day.updated"
+    user_id: str
+    date: date
+    zone: str
+    revision: int
+    metrics: dict[str, DayMetric]
+
+
+class DayRecomputed(Event):
+    """A revision of a day that had ended: late data or a correction, with what it said before."""
+
+    type: Literal["day.recomputed"] = "day.recomputed"
+    user_id: str
+    date: date
+    zone: str
+    revision: int
+    metrics: dict[str, DayMetric]
+    previous: dict[str, DayMetric]
+    reason: str
+
+
+# inference
+
+
+class NutrientReading(BaseModel):
+    """One nutrient as read: the amount per 100 g in the field's unit, and how sure the reading is, 0 to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    amount: Decimal
+    confidence: float
+
+
+class LabelReading(BaseModel):
+    """A label's numbers per 100 g. Energy in kcal, everything else in grams."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    energy_kcal: NutrientReading | None = None
+    protein_g: NutrientReading | None = None
+    carbohydrate_g: NutrientReading | None = None
+    sugar_g: NutrientReading | None = None
+    fat_g: NutrientReading | None = None
+    salt_g: NutrientReading | None = None
+
+
+class ReadingMode(BaseModel):
+    """Which model read the picture: its name, the SHA-256 over its weights, and whether it was a fallback."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    weights_sha256: str
+    fallback: bool
+
+
+class PhotoRead(Event):
+    """A picture was read. `grams`, `eaten_at` and `local_date` travel along from the submission."""
+
+    type: Literal["photo.read"] = "photo.read"
+    user_id: str
+    photo_id: str
+    reading: LabelReading
+    warnings: tuple[str, ...] = ()
+    mode: ReadingMode
+    name: str | None = None
+    gtin: str | None = None
+    grams: Decimal | None = None
+    eaten_at: UtcTime | None = None
+    local_date: date | None = None
+
+
+class PhotoRejected(Event):
+    """A picture could not be read; `reason` is a stable code, `detail` says what to do."""
+
+    type: Literal["photo.rejected"] = "photo.rejected"
+    user_id: str
+    photo_id: str
+    reason: str
+    detail: str
+
+
+# nutrition
+
+
+class Nutrients(BaseModel):
+    """Amounts in kcal and grams; `None` means unknown, never zero."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    energy_kcal: Decimal | None = None
+    protein_g: Decimal | None = None
+    carbohydrate_g: Decimal | None = None
+    sugar_g: Decimal | None = None
+    fat_g: Decimal | None = None
+    salt_g: Decimal | None = None
+
+
+class DiaryEntry(BaseModel):
+    """A diary entry in full, its numbers frozen at the time it was made."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    entry_id: str
+    revision: int
+    date: date
+    eaten_at: UtcTime
+    food_id: str
+    food_name: str
+    grams: Decimal
+    nutrients: Nutrients
+
+
+class EntryCreated(Event):
+    """A diary entry arose."""
+
+    type: Literal["entry.created"] = "entry.created"
+    user_id: str
+    entry: DiaryEntry
+
+
+class EntryUpdated(Event):
+    """A diary entry changed; `entry` is what it is now."""
+
+    type: Literal["entry.updated"] = "entry.updated"
+    user_id: str
+    entry: DiaryEntry
+
+
+class EntryDeleted(Event):
+    """A diary entry is gone; the tombstone keeps id, date and revision."""
+
+    type: Literal["entry.deleted"] = "entry.deleted"
+    user_id: str
+    entry_id: str
+    date: date
+    revision: int
+
+
+# insights
+
+
+class LedgerLine(BaseModel):
+    """One source of energy, in or out, in kcal; `note` says what it rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    source: str
+    direction: Literal["in", "out"]
+    energy_kcal: Decimal
+    note: str = ""
+
+
+class LedgerUpdated(Event):
+    """A day's energy ledger in full. Totals are the sums of the lines."""
+
+    type: Literal["ledger.updated"] = "ledger.updated"
+    user_id: str
+    date: date
+    revision: int
+    lines: tuple[LedgerLine, ...]
+    intake_kcal: Decimal
+    expenditure_kcal: Decimal
+    balance_kcal: Decimal
+    missing: tuple[str, ...] = ()
+
+
+class Fact(BaseModel):
+    """A number an insight may speak of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    value: Decimal
+    unit: str
+    window: str
+    n: int
+
+
+class InsightCreated(Event):
+    """A text about the user's own numbers, with the facts behind it."""
+
+    type: Literal["insight.created"] = "insight.created"
+    user_id: str
+    insight_id: str
+    date: date
+    title: str
+    text: str
+    facts: tuple[Fact, ...]
+    mode: Literal["deterministic", "model"]
+
+
+# webhooks
+
+
+class MessagePublished(Event):
+    """A public message, as partners and live readers get it; `sequence` counts per user from 1 without gaps."""
+
+    type: Literal["message.published"] = "message.published"
+    user_id: str
+    message_id: str
+    sequence: int
+    message_type: str
+    message_time: UtcTime
+    trace_id: str
+    data: dict[str, Any]
+
+
+AnyEvent = Annotated[
+    PhotoSubmitted
+    | UserUpdated
+    | PartnerUpdated
+    | GrantUpdated
+    | ReceiptsCompleted
+    | DayUpdated
+    | DayRecomputed
+    | PhotoRead
+    | PhotoRejected
+    | EntryCreated
+    | EntryUpdated
+    | EntryDeleted
+    | LedgerUpdated
+    | InsightCreated
+    | MessagePublished,
+    Field(discriminator="type"),
+]

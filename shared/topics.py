@@ -1,0 +1,88 @@
+"""Every topic: who writes it, who reads it, its key, partitions and retention. One writer each."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared import events
+from shared.events import Event
+
+DAY_MS = 24 * 60 * 60 * 1000
+LOG_RETENTION_MS = 7 * DAY_MS
+DEAD_LETTER_RETENTION_MS = 14 * DAY_MS
+HOT_PARTITIONS = 12
+PARTITIONS = 3
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic `<writer>.<plural>.v<major>`.
+
+    `key` names the event's field that is the Kafka key. A log keeps 7 days; a state topic is compacted, every
+    event carries the full state, and a deletion is an event followed by a null record.
+    """
+
+    name: str
+    kind: Literal["log", "state"]
+    key: str
+    events: tuple[type[Event], ...]
+    readers: tuple[str, ...] = ()
+    partitions: int = PARTITIONS
+
+    @property
+    def writer(self) -> str:
+        """The one service that writes here."""
+        return self.name.split(".", 1)[0]
+
+    def group(self, service: str) -> str:
+        """The consumer group of `service` on this topic."""
+        return f"{service}.{self.name}"
+
+    def dead_letters(self, service: str) -> str:
+        """The topic that takes what `service` could not handle."""
+        return f"{self.name}.{service}.dlq"
+
+
+# Values are MessagePack of events.BatchSubmitted, hence no pydantic models here.
+BATCHES = Topic("gateway.batches.v1", "log", "user_id", (), ("ingest",), HOT_PARTITIONS)
+PHOTOS = Topic("gateway.photos.v1", "log", "user_id", (events.PhotoSubmitted,), ("inference",))
+USERS = Topic("auth.users.v1", "state", "user_id", (events.UserUpdated,), ("ingest", "nutrition", "insights"))
+PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (events.PartnerUpdated,))
+GRANTS = Topic("auth.grants.v1", "state", "grant_id", (events.GrantUpdated,), ("webhooks",))
+RECEIPTS = Topic("ingest.receipts.v1", "log", "user_id", (events.ReceiptsCompleted,), ("webhooks",), HOT_PARTITIONS)
+DAYS = Topic(
+    "ingest.days.v1",
+    "log",
+    "user_id",
+    (events.DayUpdated, events.DayRecomputed),
+    ("insights", "webhooks"),
+    HOT_PARTITIONS,
+)
+READINGS = Topic(
+    "inference.readings.v1", "log", "user_id", (events.PhotoRead, events.PhotoRejected), ("nutrition", "webhooks")
+)
+ENTRIES = Topic(
+    "nutrition.entries.v1",
+    "log",
+    "user_id",
+    (events.EntryCreated, events.EntryUpdated, events.EntryDeleted),
+    ("insights", "webhooks"),
+)
+LEDGERS = Topic("insights.ledgers.v1", "log", "user_id", (events.LedgerUpdated,), ("webhooks",))
+INSIGHTS = Topic("insights.insights.v1", "log", "user_id", (events.InsightCreated,), ("webhooks",))
+# The gateway reads messages without a group, from the end.
+MESSAGES = Topic("webhooks.messages.v1", "log", "user_id", (events.MessagePublished,), partitions=HOT_PARTITIONS)
+
+TOPICS: tuple[Topic, ...] = (
+    BATCHES,
+    PHOTOS,
+    USERS,
+    PARTNERS,
+    GRANTS,
+    RECEIPTS,
+    DAYS,
+    READINGS,
+    ENTRIES,
+    LEDGERS,
+    INSIGHTS,
+    MESSAGES,
+)
