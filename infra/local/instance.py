@@ -1,0 +1,128 @@
+"""One local instance: its folders, and the environment its services get."""
+
+import os
+import random
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.local.settings import ROOT, StackSettings
+
+SERVICES = ("gateway", "auth", "ingest", "inference", "nutrition", "insights", "webhooks")
+PORT_FIELDS = tuple(name for name in StackSettings.model_fields if name.endswith("_port"))
+# Below Linux's ephemeral range (32768 on), so that no outgoing connection takes one before we listen.
+FREE_PORTS = (20_000, 32_000)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """Folders and ports of one stack. `tools` is shared by all instances of a checkout, `data` belongs to one."""
+
+    settings: StackSettings
+    root: Path = ROOT
+    tools: Path = ROOT / ".mymacro" / "tools"
+
+    @property
+    def data(self) -> Path:
+        """The instance's own folder, absolute."""
+        return self.root / self.settings.data
+
+    @property
+    def logs(self) -> Path:
+        """One `<process>.log` each."""
+        return self.data / "logs"
+
+    @property
+    def keys(self) -> Path:
+        """Key files and the demo user's password."""
+        return self.data / "keys"
+
+    @property
+    def run(self) -> Path:
+        """The supervisor's lock and state."""
+        return self.data / "run"
+
+    @property
+    def traces(self) -> Path:
+        """The span store."""
+        return self.data / "traces.sqlite"
+
+    @property
+    def url(self) -> str:
+        """The public API."""
+        return f"http://127.0.0.1:{self.settings.gateway_port}"
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Kafka's address for clients."""
+        return f"127.0.0.1:{self.settings.kafka_port}"
+
+    def port(self, service: str) -> int:
+        """The HTTP port of a service."""
+        return int(getattr(self.settings, f"{service}_port"))
+
+    def environment(self) -> dict[str, str]:
+        """`MYMACRO_*` variables that describe this instance to another process."""
+        values = self.settings.model_dump()
+        return {f"MYMACRO_{name.upper()}": str(value) for name, value in values.items()}
+
+
+def from_environment() -> Instance:
+    """The instance described by the settings."""
+    return Instance(StackSettings())
+
+
+def on_free_ports(data: Path, **settings: object) -> Instance:
+    """An instance of its own beside any other: `data` is its folder, every port is free right now."""
+    ports = free_ports(len(PORT_FIELDS))
+    values = {**dict(zip(PORT_FIELDS, ports, strict=True)), "data": data, **settings}
+    return Instance(StackSettings(**values))  # type: ignore[arg-type]
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different TCP ports on loopback that nobody listens on."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(*FREE_PORTS)  # noqa: S311 - no secret
+        if port not in found and port_is_free(port):
+            found.append(port)
+    return found
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen on `port`; connections still closing do not count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def service_environment(instance: Instance) -> dict[str, str]:
+    """What every service gets on top of the caller's environment: addresses, folders, key files."""
+    settings, keys = instance.settings, instance.keys
+    values = {
+        "KAFKA_BOOTSTRAP_SERVERS": instance.bootstrap_servers,
+        "DATABASE_URL": f"sqlite:///{instance.data / 'db'}",
+        "OBJECTS_URL": f"file://{instance.data / 'objects'}",
+        "INTERNAL_JWKS_PATH": str(keys / "internal-jwks.json"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
+        "LOG_LEVEL": settings.log_level.upper(),
+        "GATEWAY_INTERNAL_KEY_PATH": str(keys / "internal.jwk"),
+        "GATEWAY_RECEIPT_KEY_PATH": str(keys / "receipts.key"),
+        "AUTH_SIGNING_KEY_PATH": str(keys / "auth.jwk"),
+        "AUTH_PEPPER_PATH": str(keys / "auth-pepper.key"),
+        "AUTH_DEMO_PARTNER_KEY_PATH": str(keys / "demo-partner.key"),
+        "INFERENCE_TRITON_URL": f"127.0.0.1:{settings.triton_grpc_port}",
+        "WEBHOOKS_ALLOW_CIDRS": os.environ.get("WEBHOOKS_ALLOW_CIDRS", "127.0.0.0/8"),
+        "PYTHONPATH": str(instance.root),
+        "PYTHONUNBUFFERED": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+    for service in SERVICES:
+        values[f"{service.upper()}_PORT"] = str(instance.port(service))
+        if service != "gateway":
+            values[f"GATEWAY_{service.upper()}_URL"] = f"http://127.0.0.1:{instance.port(service)}"
+    return values
