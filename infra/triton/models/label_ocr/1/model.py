@@ -1,0 +1,99 @@
+"""The OCR model behind Triton: an encoded picture in, text lines with boxes and scores out.
+
+Runs in Triton's Python stub, whose working directory is the instance folder. Every path is relative to it, because the
+stub's Python is ASCII and onnxruntime can't open a path with other letters.
+"""
+
+import triton_python_backend_utils as pb_utils  # isort: skip  (puts the venv's packages on sys.path: must be first)
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rapidocr import RapidOCR
+
+THREADS = 2
+# Detection enlarges a picture to 736 px at least; a picture this low is one line and goes to recognition at once.
+LINE_HEIGHT_PX = 64
+PROBE_TEXT = "4125"
+WEIGHTS = {"Det.model_path": "PP-OCRv6_det_small.onnx", "Rec.model_path": "PP-OCRv6_rec_small.onnx"}
+
+
+def weights_folder() -> Path:
+    """The folder of the wheel's ONNX files, as it is spelt on sys.path."""
+    for entry in sys.path:
+        folder = Path(entry) / "rapidocr" / "models"
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError("rapidocr's models are not on sys.path")
+
+
+def weights_sha256(files: list[Path]) -> str:
+    """One SHA-256 over the contents of all weight files, in the order given."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the weights."""
+        cv2.setNumThreads(1)
+        folder = weights_folder()
+        paths = {key: str(folder / name) for key, name in WEIGHTS.items()}
+        self.sha256 = weights_sha256([Path(path) for path in paths.values()])
+        self.ocr = RapidOCR(
+            params={
+                **paths,
+                "Global.log_level": "warning",
+                # The classifier for lines upside down takes a lone "6 g" for "9 g".
+                "Global.use_cls": False,
+                "EngineConfig.onnxruntime.intra_op_num_threads": THREADS,
+                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            }
+        )
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Read a known picture, so that a model that can't read is never ready and the first photo is not slow."""
+        picture = np.full((160, 480, 3), 255, np.uint8)
+        cv2.putText(picture, PROBE_TEXT, (90, 100), cv2.FONT_HERSHEY_SIMPLEX, 2.5, (0, 0, 0), 5)
+        if self.read(picture)[0] != [PROBE_TEXT]:
+            raise pb_utils.TritonModelException("the OCR model does not read its start-up picture")
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request; a picture that can't be decoded is an error of its own request only."""
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request: Any) -> Any:
+        """Read one picture."""
+        encoded = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
+        image = cv2.imdecode(np.ascontiguousarray(encoded), cv2.IMREAD_COLOR)
+        if image is None:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("IMAGE is not a decodable picture"))
+        texts, boxes, scores = self.read(image)
+        return pb_utils.InferenceResponse(
+            output_tensors=[
+                pb_utils.Tensor("TEXT", np.array([text.encode() for text in texts], dtype=np.object_)),
+                pb_utils.Tensor("BOX", boxes),
+                pb_utils.Tensor("SCORE", scores),
+                pb_utils.Tensor("WEIGHTS_SHA256", np.array([self.sha256.encode()], dtype=np.object_)),
+            ]
+        )
+
+    def read(self, image: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """The lines of a BGR picture: texts, boxes (n, 4 corners, x and y in pixels) and scores (n, 0 to 1)."""
+        height, width = image.shape[:2]
+        one_line = height <= LINE_HEIGHT_PX
+        result = self.ocr(image, use_det=not one_line)
+        texts = [] if result.txts is None else [str(text) for text in result.txts]
+        boxes = np.zeros((0, 4, 2)) if one_line or not texts else result.boxes
+        if one_line and texts:
+            boxes = np.array([[[0, 0], [width, 0], [width, height], [0, height]]])
+        return texts, np.asarray(boxes, np.float32), np.asarray(result.scores if texts else [], np.float32)
