@@ -1,0 +1,408 @@
+"""Who calls: keys, the gateway's internal tokens, users' access tokens and partners' API keys.
+
+joserfc checks signatures only: it takes expired tokens and any `typ` or `aud`. So everything else is checked here.
+"""
+
+import base64
+import json
+import os
+import secrets
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeGuard, cast
+
+from fastapi import Depends, FastAPI, Request
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, OKPKey
+
+from shared.errors import Problem
+
+SCOPES: tuple[str, ...] = (
+    "samples:write",
+    "samples:read",
+    "days:read",
+    "photos:write",
+    "photos:read",
+    "diary:read",
+    "diary:write",
+    "ledger:read",
+    "insights:read",
+    "webhooks:write",
+    "live:read",
+    "grants:write",
+)
+ALGORITHM = "Ed25519"  # RFC 9864; it deprecates the name EdDSA, and joserfc warns of it
+INTERNAL_TYPE = "internal+jwt"
+INTERNAL_ISSUER = "gateway"
+INTERNAL_LIFETIME_S = 60
+INTERNAL_REUSE_S = 30
+ACCESS_TYPE = "at+jwt"
+ACCESS_LIFETIME_S = 15 * 60
+LEEWAY_S = 5  # clocks of two machines
+CACHED_TOKENS = 4096
+API_KEY_PREFIX = "mmt_"
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+MAX_TOKEN_CHARS = 8192
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a request is for: a user, a partner (perhaps for a user), or nobody."""
+
+    user_id: str | None = None
+    partner_id: str | None = None
+    scopes: frozenset[str] = field(default_factory=frozenset[str])
+
+
+ANONYMOUS = Caller()
+
+
+class UnknownKey(Problem):
+    """A well-formed token of a key that is not in the set: read the set again, or refuse."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "invalid-token", "Sign in again.", headers={"WWW-Authenticate": "Bearer"})
+
+
+def invalid_token(detail: str = "Sign in again.") -> Problem:
+    """The one answer to every bad token; it never says which check failed."""
+    return Problem(401, "invalid-token", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def load_private_jwk(path: Path) -> OKPKey:
+    """The Ed25519 private key in a JWK file, its `kid` being the RFC 7638 thumbprint.
+
+    Raises:
+        ValueError: the file is no such key.
+    """
+    key = OKPKey.import_key(json.loads(path.read_text()))
+    if not key.is_private or key.curve_name != "Ed25519":
+        raise ValueError(f"{path} is not an Ed25519 private key")
+    return _with_thumbprint(key)
+
+
+def public_jwks(keys: Iterable[OKPKey]) -> dict[str, Any]:
+    """The public halves as a JWK set document."""
+    documents = [{**key.as_dict(private=False), "alg": ALGORITHM, "use": "sig"} for key in keys]
+    return {"keys": documents}
+
+
+def load_jwks(document: dict[str, Any]) -> KeySet:
+    """The Ed25519 keys of a JWK set document; others are left out.
+
+    Raises:
+        ValueError: the document is no JWK set.
+    """
+    entries = document.get("keys")
+    if not isinstance(entries, list):
+        raise ValueError("not a JWK set")
+    keys: list[Any] = []
+    for entry in cast(list[dict[str, Any]], entries):
+        if entry.get("kty") == "OKP" and entry.get("crv") == "Ed25519":
+            keys.append(OKPKey.import_key({name: entry[name] for name in ("kty", "crv", "x", "kid") if name in entry}))
+    return KeySet(keys)
+
+
+def signed(key: OKPKey, token_type: str, claims: dict[str, Any]) -> str:
+    """A JWS of `claims` with `typ` and `kid` in its header."""
+    return jwt.encode({"alg": ALGORITHM, "typ": token_type, "kid": key.kid}, claims, key, algorithms=[ALGORITHM])
+
+
+def verified(
+    token: str, keys: KeySet, *, token_type: str, issuer: str, audience: str, now: float | None = None
+) -> dict[str, Any]:
+    """The claims of `token` once signature, algorithm, type, issuer, audience and times hold.
+
+    Raises:
+        UnknownKey: no key of the set has the token's `kid`.
+        Problem: 401, anything else is wrong.
+    """
+    header = _header(token)
+    if header.get("alg") != ALGORITHM or header.get("typ") != token_type or "crit" in header:
+        raise invalid_token()
+    key = next((key for key in keys if key.kid == header.get("kid")), None)
+    if key is None:
+        raise UnknownKey
+    try:
+        claims = jwt.decode(token, key, algorithms=[ALGORITHM]).claims
+    except (JoseError, ValueError) as error:
+        raise invalid_token() from error
+    _check_claims(claims, issuer, audience, time.time() if now is None else now)
+    return claims
+
+
+def sign_access_token(
+    key: OKPKey,
+    *,
+    issuer: str,
+    audience: str,
+    user_id: str,
+    scopes: Iterable[str],
+    client_id: str = "first-party",
+    now: float | None = None,
+    lifetime_s: int = ACCESS_LIFETIME_S,
+) -> str:
+    """A user's access token (RFC 9068, `at+jwt`)."""
+    issued = int(time.time() if now is None else now)
+    claims = {
+        "iss": issuer,
+        "aud": audience,
+        "sub": user_id,
+        "client_id": client_id,
+        "scope": " ".join(scopes),
+        "iat": issued,
+        "exp": issued + lifetime_s,
+        "jti": secrets.token_urlsafe(16),
+    }
+    return signed(key, ACCESS_TYPE, claims)
+
+
+def verify_access_token(token: str, keys: KeySet, *, issuer: str, audience: str, now: float | None = None) -> Caller:
+    """The user behind an access token.
+
+    Raises:
+        UnknownKey: no key of the set has the token's `kid`.
+        Problem: 401, anything else is wrong.
+    """
+    claims = verified(token, keys, token_type=ACCESS_TYPE, issuer=issuer, audience=audience, now=now)
+    user_id = claims.get("sub")
+    if not isinstance(user_id, str) or not user_id:
+        raise invalid_token()
+    return Caller(user_id, None, _scopes(claims))
+
+
+class InternalTokenSigner:
+    """Signs who the caller is, for one service at a time; used by the gateway alone."""
+
+    def __init__(self, key_path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._key = load_private_jwk(Path(key_path))
+        self._clock = clock
+        self._cache: OrderedDict[tuple[Caller, str], tuple[float, str]] = OrderedDict()
+
+    def token(self, caller: Caller, audience: str) -> str:
+        """A token of 60 s for the service `audience`; the same one is given again for 30 s."""
+        now = self._clock()
+        cached = self._cache.get((caller, audience))
+        if cached is not None and now < cached[0]:
+            return cached[1]
+        token = signed(self._key, INTERNAL_TYPE, _internal_claims(caller, audience, int(now)))
+        self._cache[(caller, audience)] = (now + INTERNAL_REUSE_S, token)
+        self._cache.move_to_end((caller, audience))
+        while len(self._cache) > CACHED_TOKENS:
+            self._cache.popitem(last=False)
+        return token
+
+
+class InternalTokenVerifier:
+    """Reads the gateway's tokens; knows the old and the new key during rotation."""
+
+    def __init__(self, jwks_path: Path, audience: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = Path(jwks_path)
+        self._audience = audience
+        self._clock = clock
+        self._keys = KeySet([])
+        self._read_mtime_ns = -1
+        self._cache: OrderedDict[str, tuple[float, Caller]] = OrderedDict()
+
+    def caller(self, token: str) -> Caller:
+        """The caller that `token` speaks for.
+
+        Raises:
+            Problem: 401.
+        """
+        now = self._clock()
+        cached = self._cache.get(token)
+        if cached is not None and now < cached[0]:
+            return cached[1]
+        claims = self._claims(token, now)
+        caller = Caller(claims.get("sub"), claims.get("act"), _scopes(claims))
+        self._cache[token] = (float(claims["exp"]), caller)
+        while len(self._cache) > CACHED_TOKENS:
+            self._cache.popitem(last=False)
+        return caller
+
+    def _claims(self, token: str, now: float) -> dict[str, Any]:
+        try:
+            return self._verified(token, now)
+        except UnknownKey:
+            if not self._read_again():
+                raise
+            return self._verified(token, now)
+
+    def _verified(self, token: str, now: float) -> dict[str, Any]:
+        return verified(
+            token, self._keys, token_type=INTERNAL_TYPE, issuer=INTERNAL_ISSUER, audience=self._audience, now=now
+        )
+
+    def _read_again(self) -> bool:
+        # Made-up key ids cost one stat, not one read.
+        try:
+            mtime_ns = self._path.stat().st_mtime_ns
+            if mtime_ns == self._read_mtime_ns:
+                return False
+            self._keys = load_jwks(json.loads(self._path.read_text()))
+        except (OSError, ValueError) as error:
+            raise Problem(503, "keys-unavailable", "Try again later.", headers={"Retry-After": "5"}) from error
+        self._read_mtime_ns = mtime_ns
+        return True
+
+
+def install_identity(app: FastAPI, verifier: InternalTokenVerifier) -> None:
+    """Let the routes of `app` know their callers."""
+    app.state.identity = verifier
+
+
+def caller_of(request: Request) -> Caller:
+    """Who calls, from the internal token in `Authorization: Bearer`; usable as a dependency.
+
+    Raises:
+        Problem: 401, no valid token.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise invalid_token("Send a token in the Authorization header.")
+    verifier = cast(InternalTokenVerifier, request.app.state.identity)
+    return verifier.caller(token.strip())
+
+
+def require(scope: str, kind: Literal["user", "partner"] = "user") -> Any:
+    """A dependency that gives the Caller, which has `scope` and is a user or a partner.
+
+    Raises:
+        Problem: 401 without a valid token, 403 `insufficient-scope` otherwise.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"no such scope: {scope}")
+
+    # Async, because FastAPI takes a plain function to a thread.
+    async def checked(request: Request) -> Caller:
+        caller = caller_of(request)
+        check_scope(caller, scope, kind)
+        return caller
+
+    return Depends(checked)
+
+
+def check_scope(caller: Caller, scope: str, kind: Literal["user", "partner"] = "user") -> None:
+    """Let `caller` pass or not.
+
+    Raises:
+        Problem: 403, it lacks `scope` or is not of that kind.
+    """
+    known = caller.user_id if kind == "user" else caller.partner_id
+    if known is None or scope not in caller.scopes:
+        raise Problem(403, "insufficient-scope", f"This needs a {kind}'s token with the scope {scope}.", scope=scope)
+
+
+def new_api_key() -> str:
+    """A fresh partner key: `mmt_`, 30 random base62 characters (178 bits), 6 of CRC32."""
+    body = "".join(secrets.choice(BASE62) for _ in range(30))
+    return API_KEY_PREFIX + body + _checksum(body)
+
+
+def is_api_key(text: str) -> bool:
+    """Whether `text` has the form and checksum of a partner key; junk is refused without a look-up."""
+    body = text.removeprefix(API_KEY_PREFIX)
+    if body == text or len(body) != 36 or not all(character in BASE62 for character in body):
+        return False
+    return _checksum(body[:30]) == body[30:]
+
+
+def generate_key_files(folder: Path) -> None:
+    """Make the key files that are missing in `folder`, readable by the owner alone; existing ones stay."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("internal.jwk", "auth.jwk"):
+        _write_once(folder / name, lambda: json.dumps(_new_private_jwk()))
+    internal = load_private_jwk(folder / "internal.jwk")
+    _write_once(folder / "internal-jwks.json", lambda: json.dumps(public_jwks([internal])))
+    for name in ("receipts.key", "auth-pepper.key"):
+        _write_once(folder / name, lambda: secrets.token_hex(32))
+    _write_once(folder / "demo-partner.key", new_api_key)
+
+
+def _write_once(path: Path, content: Callable[[], str]) -> None:
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # A link, not a rename: of two makers at once the first wins, and no key ever changes.
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _new_private_jwk() -> dict[str, Any]:
+    return dict(_with_thumbprint(OKPKey.generate_key("Ed25519")).as_dict(private=True))
+
+
+def _with_thumbprint(key: OKPKey) -> OKPKey:
+    document = {name: value for name, value in key.as_dict(private=True).items() if name in ("kty", "crv", "x", "d")}
+    return OKPKey.import_key({**document, "kid": key.thumbprint()})
+
+
+def _header(token: str) -> dict[str, Any]:
+    if len(token) > MAX_TOKEN_CHARS:
+        raise invalid_token()
+    try:
+        encoded = token.split(".", 1)[0]
+        header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except ValueError as error:
+        raise invalid_token() from error
+    if not isinstance(header, dict):
+        raise invalid_token()
+    return cast(dict[str, Any], header)
+
+
+def _check_claims(claims: dict[str, Any], issuer: str, audience: str, now: float) -> None:
+    expires, issued = claims.get("exp"), claims.get("iat")
+    if claims.get("iss") != issuer or claims.get("aud") != audience:
+        raise invalid_token()
+    if not _is_number(expires) or not _is_number(issued):
+        raise invalid_token()
+    if not issued - LEEWAY_S <= now < expires + LEEWAY_S:
+        raise invalid_token("The token has expired; get a new one.")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    scope = claims.get("scope", "")
+    return frozenset(scope.split()) if isinstance(scope, str) else frozenset()
+
+
+def _internal_claims(caller: Caller, audience: str, now: int) -> dict[str, Any]:
+    claims: dict[str, Any] = {
+        "iss": INTERNAL_ISSUER,
+        "aud": audience,
+        "scope": " ".join(sorted(caller.scopes)),
+        "iat": now,
+        "exp": now + INTERNAL_LIFETIME_S,
+    }
+    if caller.user_id is not None:
+        claims["sub"] = caller.user_id
+    if caller.partner_id is not None:
+        claims["act"] = caller.partner_id
+    return claims
+
+
+def _checksum(body: str) -> str:
+    value = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(6):
+        value, digit = divmod(value, 62)
+        digits = BASE62[digit] + digits
+    return digits

@@ -1,0 +1,78 @@
+"""What every service reads from its environment; each service adds fields of its own.
+
+A field's environment variable is its name in capitals: `kafka_bootstrap_servers` is KAFKA_BOOTSTRAP_SERVERS, and a
+service's own fields start with its name (`gateway_auth_url` is GATEWAY_AUTH_URL). Tests pass fields by name.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_PORTS = {
+    "gateway": 8080,
+    "auth": 8101,
+    "ingest": 8102,
+    "inference": 8103,
+    "nutrition": 8104,
+    "insights": 8105,
+    "webhooks": 8106,
+}
+SQLITE_SCHEME = "sqlite:///"
+
+
+class ServiceSettings(BaseSettings):
+    """The settings all services share; immutable."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    kafka_bootstrap_servers: str = Field(
+        default="127.0.0.1:19092", description="Kafka brokers, host:port, comma-separated"
+    )
+    kafka_session_timeout_ms: int = Field(
+        default=6000, gt=0, description="A consumer silent for so long is out of its group"
+    )
+    kafka_heartbeat_ms: int = Field(default=1000, gt=0, description="How often a consumer says that it lives")
+    database_url: str = Field(
+        default="sqlite:///.mymacro/data/db",
+        pattern="^sqlite:///.+",
+        description="sqlite:///<folder>; each service has its own file in it",
+    )
+    objects_url: str = Field(
+        default="file:///.mymacro/data/objects", description="Pictures and files: file:///<folder> or s3://<bucket>"
+    )
+    internal_jwks_path: Path = Field(
+        default=Path(".mymacro/data/keys/internal-jwks.json"),
+        description="Public keys of the gateway's internal tokens (a JWK set)",
+    )
+    otel_exporter_otlp_endpoint: str = Field(
+        default="", description="Where traces go (OTLP over HTTP), such as http://127.0.0.1:8130; empty: nowhere"
+    )
+    trace_budget_per_s: int = Field(
+        default=50, ge=0, description="Traces a second that are always kept; beyond, one in 100"
+    )
+    trace_force: bool = Field(default=False, description="Whether a request's trace-force header keeps its trace")
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
+    )
+    host: str = Field(default="127.0.0.1", description="The address a service listens on")
+
+    @property
+    def bootstrap_servers(self) -> list[str]:
+        """The brokers one by one; FastStream does not split a comma-joined string."""
+        return [server.strip() for server in self.kafka_bootstrap_servers.split(",") if server.strip()]
+
+    def database_path(self, service: str) -> Path:
+        """The SQLite file of `service`."""
+        return Path(self.database_url.removeprefix(SQLITE_SCHEME)) / f"{service}.sqlite"
+
+
+def listen_address(service: str) -> tuple[str, int]:
+    """Host (HOST) and port (such as GATEWAY_PORT) that `service` listens on.
+
+    Raises:
+        ValueError: the port is not a number.
+    """
+    port = os.environ.get(f"{service.upper()}_PORT") or DEFAULT_PORTS[service]
+    return ServiceSettings().host, int(port)
