@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
     try:
         python = python_of(ensure(level))
         os.chdir(ROOT)
-        os.execve(python, [str(python), "-m", "infra.local.cli", *arguments], tool_environment())
+        os.execve(python, [str(python), "-m", "infra.local.cli", *arguments], tool_environment())  # noqa: S606
     except SetupError as error:
         sys.exit(f"mymacro: {error}")
     except OSError as error:

@@ -1,0 +1,210 @@
+"""`./mymacro`: the command line of the project."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infra.local import control, processes, setup
+from infra.local.control import State
+from infra.local.environment import ROOT, SetupError
+from infra.local.instance import Instance, from_environment
+from infra.local.stack import StackError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+errors = Console(stderr=True)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End with one sentence."""
+    errors.print(f"[red]{message}[/red]", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def up(
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop everything on Ctrl-C.")] = False,
+) -> None:
+    """Start the whole stack and return when it is ready; harmless when it runs already."""
+    instance = from_environment()
+    supervisor: subprocess.Popen[bytes] | None = None
+    try:
+        setup.tools(instance.tools, errors)
+        if not control.running(instance):
+            supervisor = control.launch(instance, attached=foreground)
+        with errors.status("Starting") as shown:
+            state = control.wait_ready(instance, supervisor, lambda now: shown.update(_progress(now)))
+        _welcome(instance, state)
+        if foreground and supervisor is not None:
+            supervisor.wait()
+    except (SetupError, StackError) as error:
+        if supervisor is not None:
+            control.stop(instance, supervisor)
+        fail(str(error))
+    except KeyboardInterrupt:
+        if supervisor is not None:
+            errors.print("Stopping")
+            control.stop(instance, supervisor)
+        raise typer.Exit(0 if foreground else 130) from None
+
+
+def _progress(state: State) -> str:
+    ready = [name for name, process in state.processes.items() if process["state"] == "ready"]
+    waiting = [name for name in state.processes if name not in ready]
+    return f"Starting: {len(ready)} of {len(state.processes)} ready, waiting for {', '.join(waiting) or 'nothing'}"
+
+
+def _welcome(instance: Instance, state: State) -> None:
+    for note in state.notes:
+        console.print(f"[yellow]{note}[/yellow]")
+    after = f" after {state.ready_after_s} s" if state.ready_after_s else ""
+    console.print(f"[green]ready[/green]{after}: {instance.url}", highlight=False)
+    if "gateway" in state.processes:
+        from infra.local import account
+
+        console.print(account.what_to_try(instance), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def down() -> None:
+    """Stop the whole stack; its data stays."""
+    console.print("stopped" if control.stop(from_environment()) else "nothing was running")
+
+
+@app.command()
+def status() -> None:
+    """Show each process: pid, port, state, memory, restarts. Exit code 1 unless all is ready."""
+    instance = from_environment()
+    state = control.state(instance)
+    if state is None or not control.running(instance):
+        fail("The stack is not running; start it with ./mymacro up.")
+    table = Table(box=None)
+    for title, side in [("process", "left"), ("pid", "right"), ("port", "right"), ("state", "left")]:
+        table.add_column(title, justify=side)  # type: ignore[arg-type]
+    for title, side in [("memory", "right"), ("restarts", "right"), ("last end", "left")]:
+        table.add_column(title, justify=side)  # type: ignore[arg-type]
+    total = processes.resident_bytes([state.supervisor])
+    table.add_row("supervisor", str(state.supervisor), "", state.phase, _mib(total), "", "")
+    for name, process in state.processes.items():
+        pid = process["pid"]
+        memory = processes.resident_bytes(processes.group(pid)) if pid else 0
+        total += memory
+        table.add_row(
+            name,
+            str(pid or ""),
+            str(process["port"]),
+            process["state"],
+            _mib(memory),
+            str(process["restarts"]),
+            process["last_end"],
+        )
+    table.add_row("all", "", "", "", _mib(total), "", "")
+    console.print(table)
+    for note in state.notes:
+        console.print(f"[yellow]{note}[/yellow]")
+    if any(process["state"] != "ready" for process in state.processes.values()):
+        raise typer.Exit(1)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB" if size else ""
+
+
+@app.command()
+def demo(
+    kill: Annotated[str | None, typer.Option(help="Kill this process (-9) in the middle of the story.")] = None,
+) -> None:
+    """Tell the two stories on the running stack: a day of samples, and a photo of a label."""
+    from infra.local import account
+
+    instance = from_environment()
+    if not control.running(instance):
+        fail("The stack is not running; start it with ./mymacro up.")
+    try:
+        code = account.tell_demo(instance, kill, console)
+    except StackError as error:
+        fail(str(error))
+    raise typer.Exit(code)
+
+
+@app.command()
+def trace(trace_id: Annotated[str, typer.Argument(help="A trace id, as in the answer's trace-id header.")]) -> None:
+    """Draw a request as a tree: service, span, milliseconds."""
+    from infra.local import traces
+
+    console.print(traces.draw(from_environment().traces, trace_id))
+
+
+@app.command(context_settings=PASS_ON)
+def test(context: typer.Context) -> None:
+    """Run the tests, beside a running stack; --all includes the slow ones, the rest goes to pytest."""
+    arguments = list(context.args)
+    everything = "--all" in arguments
+    arguments = [argument for argument in arguments if argument != "--all"]
+    try:
+        setup.tools(from_environment().tools, errors)
+    except SetupError as error:
+        fail(str(error))
+    os.environ["MYMACRO_TEST_ALL"] = "1" if everything else ""
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT))
+
+
+@app.command()
+def check() -> None:
+    """Format, lint, types, dependency rule and drift of generated files."""
+    tools = Path(sys.executable).parent
+    steps = {
+        "format": [str(tools / "ruff"), "format", "--check", "."],
+        "lint": [str(tools / "ruff"), "check", "."],
+        "types": [str(tools / "pyright")],
+        "imports": [str(tools / "lint-imports"), "--no-cache"],
+    }
+    failed: list[str] = []
+    for name, command in steps.items():
+        started = time.monotonic()
+        if subprocess.call(command, cwd=ROOT):
+            failed.append(name)
+        errors.print(f"{name}: {'failed' if name in failed else 'ok'} in {time.monotonic() - started:.1f} s")
+    if failed:
+        fail(f"Failed: {', '.join(failed)}.")
+
+
+@app.command(context_settings=PASS_ON)
+def bench(context: typer.Context, name: str) -> None:
+    """Run one benchmark of benchmarks/."""
+    there = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+    if name not in there:
+        fail(f"There is no benchmark {name!r}; there are {', '.join(there) or 'none'}.")
+    raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *context.args], cwd=ROOT))
+
+
+@app.command()
+def lock() -> None:
+    """Compile every lock anew from the wanted packages."""
+    try:
+        setup.lock(errors)
+    except SetupError as error:
+        fail(str(error))
+
+
+def main() -> None:
+    """Run the command; a full disk is one sentence, not a trace."""
+    try:
+        app()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(f"mymacro: the disk of {ROOT} is full.")
+
+
+if __name__ == "__main__":
+    main()

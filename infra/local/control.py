@@ -1,0 +1,145 @@
+"""Starting, asking and stopping an instance's supervisor from outside; used by the command line and by tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.local import processes
+from infra.local.instance import Instance
+from infra.local.keeper import STOP_TIMEOUT_S
+from infra.local.stack import ALL_READY_S, LAUNCHER, StackError, hold
+
+POLL_S = 0.05
+# Three stages, each at most 15 s, and some seconds for the rest.
+STOP_ALL_S = 3 * STOP_TIMEOUT_S + 10
+
+
+@dataclass(frozen=True)
+class State:
+    """The supervisor's last words; `processes` maps a name to the fields of `keeper.Status`."""
+
+    supervisor: int
+    phase: str
+    error: str
+    notes: list[str]
+    started_at: float
+    ready_after_s: float | None
+    url: str
+    settings: dict[str, str]
+    processes: dict[str, dict[str, Any]]
+
+    def pid(self, name: str) -> int:
+        """Pid of a running process; `triton-stub` is the model's process that Triton started.
+
+        Raises:
+            StackError: there is no such process now.
+        """
+        if name == "triton-stub":
+            stubs = processes.named(processes.group(self.pid("triton")), "triton_python_backend_stub")
+            found = stubs[0] if stubs else None
+        else:
+            found = self.processes.get(name, {}).get("pid")
+        if found is None:
+            raise StackError(f"{name} does not run; there are {', '.join(self.processes)} and triton-stub.")
+        return int(found)
+
+
+def running(instance: Instance) -> bool:
+    """Whether a supervisor holds the instance."""
+    lock = hold(instance)
+    if lock is None:
+        return True
+    lock.close()
+    return False
+
+
+def state(instance: Instance) -> State | None:
+    """What the supervisor last wrote, None before the first start."""
+    try:
+        return State(**json.loads((instance.run / "state.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def launch(instance: Instance, *, attached: bool = False) -> subprocess.Popen[bytes]:
+    """Start the supervisor in a session of its own; it ends with the calling thread, until ready or, attached, always."""
+    instance.run.mkdir(parents=True, exist_ok=True)
+    instance.logs.mkdir(parents=True, exist_ok=True)
+    (instance.run / "state.json").unlink(missing_ok=True)
+    env = {**os.environ, **instance.environment(), LAUNCHER: "attached" if attached else "detached"}
+    with (instance.logs / "supervisor.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "infra.local.stack"],
+            cwd=instance.root,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def wait_ready(
+    instance: Instance, supervisor: subprocess.Popen[bytes] | None, seen: Callable[[State], None] = lambda _state: None
+) -> State:
+    """Wait until all is ready; `seen` gets every state read. `supervisor` is None when another call started it.
+
+    Raises:
+        StackError: the start failed; the supervisor has stopped everything again.
+    """
+    deadline = time.monotonic() + ALL_READY_S + STOP_ALL_S
+    while time.monotonic() < deadline:
+        ended = supervisor.poll() is not None if supervisor else not running(instance)
+        now = state(instance)
+        if now is not None:
+            seen(now)
+            if now.phase == "ready" and not ended:
+                return now
+        if ended:
+            raise StackError(now.error if now and now.error else _last_words(instance.logs / "supervisor.log"))
+        time.sleep(POLL_S)
+    raise StackError(f"The stack is not ready; see {instance.logs}.")
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return f"The supervisor ended: {lines[-1] if lines else 'it said nothing'} (see {log})"
+
+
+def stop(instance: Instance, supervisor: subprocess.Popen[bytes] | None = None) -> bool:
+    """Stop everything and wait until it is gone; returns whether anything ran. Safe to repeat."""
+    ran = running(instance)
+    deadline = time.monotonic() + STOP_ALL_S
+    while ran and time.monotonic() < deadline:
+        now = state(instance)
+        pid = supervisor.pid if supervisor else now.supervisor if now else None
+        if pid is not None:
+            _terminate(pid)
+        if supervisor is not None:
+            supervisor.poll()
+        if not running(instance):
+            break
+        time.sleep(POLL_S)
+    else:
+        now = state(instance)
+        if ran and now is not None:
+            processes.end_all([now.supervisor], seconds=5)
+    if supervisor is not None:
+        supervisor.wait()
+    left = processes.marked(instance.data)
+    processes.end_all(left, seconds=5)
+    return ran or bool(left)
+
+
+def _terminate(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,128 @@
+"""What the stack is made of: how each process is started, and how to tell that it is ready."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.local import kafka, processes, triton
+from infra.local.instance import SERVICES, Instance, service_environment
+
+HTTP_PROBE_TIMEOUT_S = 2.0
+TRITON_FAILURES = 3
+# Stop order: the door first, then who works, then what they work on.
+GATEWAY, SERVICE, ENGINE = 0, 1, 2
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process. `give_up_after` failed probes in a row it is killed and started again; 0 means never."""
+
+    name: str
+    port: int
+    command: list[str]
+    cwd: Path
+    env: dict[str, str] = field(repr=False)
+    ready: Callable[[], Awaitable[bool]]
+    stage: int
+    prepare: Callable[[], None] = _nothing
+    give_up_after: int = 0
+
+
+async def http_ok(port: int, path: str = "/readyz") -> bool:
+    """Whether GET `path` on loopback answers 200; by hand, for an HTTP client would double the supervisor's memory."""
+    try:
+        async with asyncio.timeout(HTTP_PROBE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+                status = await reader.readline()
+                await reader.read()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return status.split(b" ")[1:2] == [b"200"]
+
+
+def all_parts(instance: Instance) -> list[Part]:
+    """Every process that can run on this machine and that the settings want, in the order of starting."""
+    parts = [kafka_part(instance)]
+    if triton.problem() is None:
+        parts.append(triton_part(instance))
+    parts += [service_part(instance, name) for name in SERVICES]
+    wanted = [name.strip() for name in instance.settings.only.split(",") if name.strip()]
+    return [part for part in parts if not wanted or part.name in wanted]
+
+
+def kafka_part(instance: Instance) -> Part:
+    """The broker."""
+    return Part(
+        name="kafka",
+        port=instance.settings.kafka_port,
+        command=kafka.command(instance),
+        cwd=kafka.folder(instance),
+        env=_marked(instance, kafka.environment()),
+        ready=lambda: kafka.ready(instance),
+        stage=ENGINE,
+        prepare=lambda: kafka.prepare(instance),
+    )
+
+
+def triton_part(instance: Instance) -> Part:
+    """The inference server; only a real inference tells whether its model's stub lives."""
+    settings, home = instance.settings, instance.data / "triton"
+    return Part(
+        name="triton",
+        port=settings.triton_grpc_port,
+        command=triton.command(
+            home,
+            http_port=settings.triton_http_port,
+            grpc_port=settings.triton_grpc_port,
+            metrics_port=settings.triton_metrics_port,
+            otlp_port=settings.otlp_port,
+        ),
+        cwd=home,
+        env=_marked(instance, triton.environment()),
+        ready=lambda: _triton_ready(settings.triton_grpc_port),
+        stage=ENGINE,
+        prepare=lambda: triton.prepare(home, instance.tools),
+        give_up_after=TRITON_FAILURES,
+    )
+
+
+async def _triton_ready(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return await asyncio.to_thread(triton.ready, port)
+
+
+def service_part(instance: Instance, name: str) -> Part:
+    """One of our services."""
+    port = instance.port(name)
+    return Part(
+        name=name,
+        port=port,
+        command=[sys.executable, "-m", f"services.{name}.app"],
+        cwd=instance.root,
+        env=_marked(instance, {**os.environ, **service_environment(instance), "HOST": _host(instance, name)}),
+        ready=lambda: http_ok(port),
+        stage=GATEWAY if name == "gateway" else SERVICE,
+    )
+
+
+def _host(instance: Instance, name: str) -> str:
+    return instance.settings.host if name == "gateway" else "127.0.0.1"
+
+
+def _marked(instance: Instance, env: dict[str, str]) -> dict[str, str]:
+    return {**env, processes.MARK: str(instance.data)}

@@ -1,0 +1,96 @@
+"""Creates every topic of `shared/topics.py`, and each reader's dead-letter topic. Harmless to repeat.
+
+Run as `python -m infra.topics`; the brokers come from KAFKA_BOOTSTRAP_SERVERS.
+"""
+
+import asyncio
+import os
+import sys
+import time
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from shared.topics import DEAD_LETTER_RETENTION_MS, LOG_RETENTION_MS, TOPICS, Topic
+
+PATIENCE_S = 60.0
+PAUSE_S = 0.2
+# A state topic's deletions stay visible this long to a reader that was away.
+DELETE_RETENTION_MS = LOG_RETENTION_MS
+
+
+def wanted(topics: tuple[Topic, ...] = TOPICS, *, replication: int = 1) -> list[NewTopic]:
+    """What the broker should have."""
+    found: list[NewTopic] = []
+    for topic in topics:
+        found.append(NewTopic(topic.name, topic.partitions, replication, topic_configs=_configuration(topic)))
+        dead = {"retention.ms": str(DEAD_LETTER_RETENTION_MS)}
+        for reader in topic.readers:
+            found.append(NewTopic(topic.dead_letters(reader), 1, replication, topic_configs=dead))
+    return found
+
+
+def _configuration(topic: Topic) -> dict[str, str]:
+    if topic.kind == "state":
+        return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETE_RETENTION_MS)}
+    return {"cleanup.policy": "delete", "retention.ms": str(LOG_RETENTION_MS)}
+
+
+async def create(bootstrap_servers: list[str], *, replication: int = 1) -> list[str]:
+    """Create what is missing; returns the names of the new ones.
+
+    Raises:
+        KafkaError: the broker refused a topic, or does not answer.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        present = set(await admin.list_topics())
+        missing = [topic for topic in wanted(replication=replication) if topic.name not in present]
+        if missing:
+            answer = await admin.create_topics(missing)
+            for _name, code, *_rest in answer.topic_errors:
+                error = for_code(code)
+                if code and error is not TopicAlreadyExistsError:
+                    raise error(_name)
+        return [topic.name for topic in missing]
+    finally:
+        await admin.close()
+
+
+async def create_when_up(bootstrap_servers: list[str], *, patience_s: float = PATIENCE_S) -> list[str]:
+    """`create`, trying again while the broker is still starting.
+
+    Raises:
+        KafkaError: it did not work within `patience_s`.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            await _listening(bootstrap_servers[0])
+            return await create(bootstrap_servers)
+        except (KafkaError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(PAUSE_S)
+
+
+async def _listening(server: str) -> None:
+    # aiokafka logs every refused connection; so ask the port first.
+    host, _, port = server.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.close()
+
+
+def main() -> None:
+    """Create the topics of the brokers named in the environment."""
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:19092").split(",")
+    try:
+        made = asyncio.run(create_when_up(servers))
+    except (KafkaError, OSError) as error:
+        sys.exit(f"The topics could not be created: {error!r}")
+    sys.stdout.write(f"{len(made)} topics created\n")
+
+
+if __name__ == "__main__":
+    main()
