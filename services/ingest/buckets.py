@@ -1,0 +1,183 @@
+"""Samples in packed columns, one bucket per (user, metric, device, UTC hour), and how new rows merge into old ones.
+
+A sample's identity is the source's own id (hashed), else (start, end). Within one identity rows follow one another
+in order of arrival: an equal row is a duplicate, a different one a correction if its version is not older, else it is
+superseded. Everything is vectorised over all buckets of a joint write; per-row Python would cost ten times as much.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
+
+# Times in microseconds since 1970 UTC, `offset` in minutes local minus UTC. Where the source gives no id, `id_hi` and
+# `id_lo` are start and end: 16 bytes that no BLAKE2b hash will meet by chance.
+ROW = np.dtype(
+    [
+        ("start", "<i8"),
+        ("end", "<i8"),
+        ("value", "<f8"),
+        ("offset", "<i2"),
+        ("id_hi", "<u8"),
+        ("id_lo", "<u8"),
+        ("version", "<i8"),
+    ]
+)
+NO_ROWS: Array = np.empty(0, ROW)
+
+
+class Outcome(IntEnum):
+    """What became of an incoming row."""
+
+    STORED = 0
+    DUPLICATE = 1
+    CORRECTION = 2
+    SUPERSEDED = 3
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """Rows packed little-endian, sorted by start.
+
+    A column whose values are all equal is kept as one value; `identity` is empty where every row's identity is its
+    (start, end). A minute of steps so takes 16 bytes instead of 58.
+    """
+
+    count: int
+    start: bytes
+    duration: bytes
+    value: bytes
+    offset: bytes
+    identity: bytes
+    version: bytes
+
+
+def _packed(column: Array) -> bytes:
+    if column.size > 1 and bool((column == column[0]).all()):
+        return column[:1].tobytes()
+    return column.tobytes()
+
+
+def _unpacked(data: bytes, dtype: str, count: int) -> Array:
+    column = np.frombuffer(data, dtype)
+    return column if column.size == count else np.broadcast_to(column, count)
+
+
+def pack(rows: Array) -> Columns:
+    """`rows` (dtype ROW, sorted by start) as columns."""
+    natural = bool(
+        (rows["id_hi"] == rows["start"].view("<u8")).all() and (rows["id_lo"] == rows["end"].view("<u8")).all()
+    )
+    identity = b"" if natural else np.stack((rows["id_hi"], rows["id_lo"]), axis=1).tobytes()
+    return Columns(
+        count=len(rows),
+        start=rows["start"].tobytes(),
+        duration=_packed(rows["end"] - rows["start"]),
+        value=_packed(rows["value"]),
+        offset=_packed(rows["offset"]),
+        identity=identity,
+        version=_packed(rows["version"]),
+    )
+
+
+def unpack(columns: Columns) -> Array:
+    """The rows of `columns`, dtype ROW."""
+    count = columns.count
+    rows = np.empty(count, ROW)
+    rows["start"] = np.frombuffer(columns.start, "<i8")
+    rows["end"] = rows["start"] + _unpacked(columns.duration, "<i8", count)
+    rows["value"] = _unpacked(columns.value, "<f8", count)
+    rows["offset"] = _unpacked(columns.offset, "<i2", count)
+    rows["version"] = _unpacked(columns.version, "<i8", count)
+    if columns.identity:
+        identity = np.frombuffer(columns.identity, "<u8").reshape(count, 2)
+        rows["id_hi"], rows["id_lo"] = identity[:, 0], identity[:, 1]
+    else:
+        rows["id_hi"], rows["id_lo"] = rows["start"], rows["end"]
+    return rows
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge made of its groups.
+
+    `rows` and `group`: the rows now valid, sorted by (group, start). `outcome`: an `Outcome` per incoming row, in
+    their order. `changed`: per group, whether it must be written. `replaced`: what corrections put out of force, and
+    `replaced_by` the incoming rows that did.
+    """
+
+    rows: Array
+    group: Array
+    outcome: Array
+    changed: Array
+    replaced: Array
+    replaced_by: Array
+
+
+def merge(stored: Array, stored_group: Array, incoming: Array, incoming_group: Array, groups: int) -> Merged:
+    """Merge `incoming` rows, in order of arrival, into `stored` ones; groups are numbered 0 to `groups` - 1.
+
+    The version that stays is the highest seen, so an older correction is refused whenever it comes.
+    """
+    count = len(stored)
+    rows = np.concatenate((stored, incoming))
+    group = np.concatenate((stored_group, incoming_group))
+    order = np.lexsort((rows["id_lo"], rows["id_hi"], group))
+    rows, group = rows[order], group[order]
+    position = np.arange(len(rows))
+    first = np.ones(len(rows), bool)
+    first[1:] = (
+        (group[1:] != group[:-1]) | (rows["id_hi"][1:] != rows["id_hi"][:-1]) | (rows["id_lo"][1:] != rows["id_lo"][:-1])
+    )
+    newest = _newest_so_far(rows["version"], first)
+    # The row that was valid just before each row of the same identity.
+    before = np.maximum.accumulate(np.where(newest, position, 0))
+    before = np.concatenate((before[:1], before[:-1]))
+    same = ~first
+    for name in ("start", "end", "value"):
+        same &= rows[name] == rows[name][before]
+    outcome = np.where(same, Outcome.DUPLICATE, np.where(newest, Outcome.CORRECTION, Outcome.SUPERSEDED)).astype("u1")
+    outcome[first] = Outcome.STORED
+    changes = first | (newest & ~same)
+
+    last = np.flatnonzero(np.append(first[1:], True)) if len(rows) else position
+    valid = rows[np.maximum.accumulate(np.where(changes, position, 0))[last]]
+    valid["version"] = rows["version"][np.maximum.accumulate(np.where(newest, position, 0))[last]]
+    valid_group = group[last]
+    by_start = np.lexsort((valid["start"], valid_group))
+
+    arrived = order >= count
+    raised = newest & same & (rows["version"] > rows["version"][before])
+    changed = np.zeros(groups, bool)
+    changed[group[arrived & (changes | raised)]] = True
+    corrections = np.flatnonzero(arrived & changes & ~first)
+    outcomes = np.empty(len(order), "u1")
+    outcomes[order] = outcome
+    return Merged(
+        rows=valid[by_start],
+        group=valid_group[by_start],
+        outcome=outcomes[count:],
+        changed=changed,
+        replaced=rows[before[corrections]],
+        replaced_by=order[corrections] - count,
+    )
+
+
+def _newest_so_far(version: Array, first: Array) -> Array:
+    """Per row, whether no earlier row of its identity has a higher version; `first` marks where identities begin."""
+    if not len(version) or bool((version == version[0]).all()):
+        return np.ones(len(version), bool)
+    ranks = np.unique(version, return_inverse=True)[1]
+    # Identities are numbered upwards, so one running maximum over (identity, rank) serves them all.
+    key = np.cumsum(first) * (len(version) + 1) + ranks
+    highest = np.maximum.accumulate(key)
+    newest = np.ones(len(version), bool)
+    newest[1:] = first[1:] | (key[1:] >= highest[:-1])
+    return newest
