@@ -1,0 +1,181 @@
+"""Partners' endpoints, and a user's own messages in order."""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from services.webhooks import signing
+from services.webhooks.egress import AddressRefused, Egress
+from services.webhooks.public import TYPES
+from services.webhooks.store import Endpoint, Message, Store
+from shared.clock import Clock
+from shared.documents.port import Duplicate
+from shared.errors import Problem
+from shared.events import derived_id
+from shared.identity import Caller, require
+
+MAX_ENDPOINTS = 100
+MAX_EVENTS = 1000
+
+EventType = Literal[
+    "receipts.completed",
+    "day.updated",
+    "day.recomputed",
+    "ledger.updated",
+    "entry.created",
+    "entry.updated",
+    "entry.deleted",
+    "photo.read",
+    "photo.rejected",
+    "insight.created",
+]
+
+
+class NewEndpoint(BaseModel):
+    """Where a partner wants its messages."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(min_length=1, max_length=2048, examples=["https://partner.example/hooks"])
+    event_types: list[EventType] = Field(default=[], max_length=len(TYPES), description="Which types; none means all")
+
+    @field_validator("event_types")
+    @classmethod
+    def _each_once(cls, types: list[EventType]) -> list[EventType]:
+        return sorted(set(types))
+
+    def fingerprint(self) -> str:
+        """Equal for equal requests."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class EndpointView(BaseModel):
+    """An endpoint as its partner sees it."""
+
+    endpoint_id: str
+    url: str
+    event_types: tuple[str, ...]
+    state: str
+    state_reason: str | None
+    created_at: datetime
+
+
+class CreatedEndpoint(EndpointView):
+    """A new endpoint, with the secret that verifies its messages."""
+
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+
+
+class EndpointList(BaseModel):
+    """All endpoints of the partner, oldest first."""
+
+    endpoints: list[EndpointView]
+
+
+class EventView(BaseModel):
+    """A stored message; `id` is the `webhook-id`, `sequence` the SSE id."""
+
+    id: str
+    sequence: int
+    type: str
+    timestamp: datetime
+    data: dict[str, Any]
+
+
+class EventList(BaseModel):
+    """Messages in order. With `has_more`, ask again with `after` = the last sequence."""
+
+    events: list[EventView]
+    has_more: bool
+
+
+def create_router(store: Store, egress: Egress, clock: Clock) -> APIRouter:
+    """The routes, bound to what they need."""
+    router = APIRouter(tags=["webhooks"])
+
+    @router.post("/v1/webhook-endpoints", status_code=201)
+    async def create_endpoint(
+        request: NewEndpoint,
+        caller: Annotated[Caller, require("webhooks:write", kind="partner")],
+        idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> CreatedEndpoint:
+        """Register an address. The answer is the only place that shows the secret; a repeat shows it again."""
+        partner_id = _partner(caller)
+        if not idempotency_key:
+            raise Problem(400, "idempotency-key-required", "Send an Idempotency-Key header, such as a fresh UUID.")
+        endpoint_id = derived_id("webhook-endpoint", partner_id, idempotency_key)
+        known = await store.endpoint(endpoint_id)
+        if known is None:
+            known = await _create(store, egress, clock, partner_id, endpoint_id, request)
+        if known.request_hash != request.fingerprint():
+            raise Problem(
+                422, "idempotency-key-reused", "This Idempotency-Key came with another request; use a fresh one."
+            )
+        return CreatedEndpoint(**_view(known).model_dump(), secret=signing.shown(known.secret))
+
+    @router.get("/v1/webhook-endpoints")
+    async def list_endpoints(caller: Annotated[Caller, require("webhooks:write", kind="partner")]) -> EndpointList:
+        """The partner's own endpoints."""
+        return EndpointList(endpoints=[_view(endpoint) for endpoint in await store.endpoints(_partner(caller))])
+
+    @router.get("/v1/events")
+    async def list_events(
+        caller: Annotated[Caller, require("live:read")],
+        after: Annotated[int, Query(ge=0, lt=2**53, description="The last sequence already known")] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_EVENTS)] = 100,
+    ) -> EventList:
+        """The user's messages above `after`, in order and without gaps."""
+        found = await store.messages_after(caller.user_id or "", after, limit + 1)
+        return EventList(events=[_event(message) for message in found[:limit]], has_more=len(found) > limit)
+
+    return router
+
+
+async def _create(
+    store: Store, egress: Egress, clock: Clock, partner_id: str, endpoint_id: str, request: NewEndpoint
+) -> Endpoint:
+    try:
+        await egress.check_url(request.url)
+    except AddressRefused as error:
+        raise Problem(422, "url-not-allowed", f"Deliveries cannot go to this URL: {error}.") from error
+    if len(await store.endpoints(partner_id)) >= MAX_ENDPOINTS:
+        raise Problem(409, "too-many-endpoints", f"A partner has at most {MAX_ENDPOINTS} endpoints.")
+    endpoint = Endpoint(
+        id=endpoint_id,
+        partner_id=partner_id,
+        url=request.url,
+        event_types=tuple(request.event_types),
+        secret=signing.new_secret(),
+        request_hash=request.fingerprint(),
+        created_at=clock(),
+    )
+    try:
+        return await store.add_endpoint(endpoint)
+    except Duplicate:
+        return await store.endpoint(endpoint_id) or endpoint
+
+
+def _partner(caller: Caller) -> str:
+    if caller.partner_id is None:
+        raise Problem(403, "insufficient-scope", "This needs a partner's key.")
+    return caller.partner_id
+
+
+def _view(endpoint: Endpoint) -> EndpointView:
+    return EndpointView(
+        endpoint_id=endpoint.id,
+        url=endpoint.url,
+        event_types=endpoint.event_types,
+        state=endpoint.state,
+        state_reason=endpoint.state_reason,
+        created_at=endpoint.created_at,
+    )
+
+
+def _event(message: Message) -> EventView:
+    return EventView(
+        id=message.id, sequence=message.sequence, type=message.type, timestamp=message.time, data=message.data
+    )

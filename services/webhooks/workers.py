@@ -1,0 +1,83 @@
+"""Delivering: claim, check the grant again, sign, POST, keep the attempt, decide what is next."""
+
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from services.webhooks.egress import Answer, Egress
+from services.webhooks.schedule import next_wait, parse_retry_after
+from services.webhooks.signing import signed_headers
+from services.webhooks.store import Attempt, Delivery, Endpoint, Store
+from shared.clock import Clock
+from shared.telemetry import bind, current_traceparent, span
+
+HISTORY_KEPT = 20
+GONE = 410
+OBEYED = (429, 503)
+USER_AGENT = "MyMacroTracker-Webhooks/1"
+
+
+class Dispatcher:
+    """Turns a claimed delivery into the one to store. `jitter` gives numbers from -1 to 1."""
+
+    def __init__(
+        self,
+        store: Store,
+        egress: Egress,
+        clock: Clock,
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - spreads load, guards nothing
+    ) -> None:
+        self._store = store
+        self._egress = egress
+        self._clock = clock
+        self._jitter = jitter
+
+    async def work(self, delivery: Delivery) -> Delivery:
+        """One turn of a delivery whose time has come."""
+        bind(user_id=delivery.user_id, message_id=delivery.message_id, endpoint_id=delivery.endpoint_id)
+        endpoint = await self._store.endpoint(delivery.endpoint_id)
+        if endpoint is None or endpoint.state != "enabled" or delivery.body is None:
+            return ended(delivery, "cancelled", "the endpoint is disabled or gone")
+        if not await self._store.granted(delivery.user_id, delivery.partner_id, delivery.message_type):
+            return ended(delivery, "cancelled", "the user's grant does not cover this any more")
+        at = self._clock()
+        answer = await self._post(delivery, delivery.body, endpoint, at)
+        if answer.status == GONE:
+            await self._store.disable(endpoint.id, "the receiver answered 410 Gone")
+        return after(delivery, answer, at, self._clock(), self._jitter())
+
+    async def _post(self, delivery: Delivery, body: bytes, endpoint: Endpoint, at: datetime) -> Answer:
+        headers = {"content-type": "application/json", "user-agent": USER_AGENT}
+        headers |= signed_headers([endpoint.secret], delivery.message_id, int(at.timestamp()), body)
+        attributes = {"webhook.type": delivery.message_type, "webhook.try": delivery.tries + 1}
+        with span("webhook deliver", kind="client", attributes=attributes):
+            traceparent = current_traceparent()
+            if traceparent is not None:
+                headers["traceparent"] = traceparent
+            answer = await self._egress.post(endpoint.url, headers, body)
+            bind(status=answer.status)
+            return answer
+
+
+def ended(delivery: Delivery, state: str, reason: str | None) -> Delivery:
+    """Nothing is left to do: no due time, and the body is dropped."""
+    return msgspec.structs.replace(delivery, state=state, due_at=None, body=None, last_error=reason)
+
+
+def after(delivery: Delivery, answer: Answer, at: datetime, now: datetime, jitter: float) -> Delivery:
+    """The delivery after one try that began `at`: delivered, given up, or due again."""
+    attempt = Attempt(at=at, status=answer.status, ms=answer.ms, error=answer.error, answer=answer.text)
+    tried = msgspec.structs.replace(
+        delivery, tries=delivery.tries + 1, history=(*delivery.history, attempt)[-HISTORY_KEPT:]
+    )
+    if answer.error is None:
+        return ended(tried, "delivered", None)
+    if answer.status == GONE:
+        return ended(tried, "failed", answer.error)
+    asked: timedelta | None = parse_retry_after(answer.retry_after, now) if answer.status in OBEYED else None
+    wait = next_wait(tried.tries, jitter, retry_after=asked, slow=answer.slow)
+    if wait is None:
+        return ended(tried, "failed", answer.error)
+    return msgspec.structs.replace(tried, due_at=now + wait, last_error=answer.error)
