@@ -10,8 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Problem, Unavailable
+from shared.spans import mark_failed
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +81,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(Unavailable, _unavailable)
-    # Starlette takes a handler of `Exception` to its outermost layer, outside of the trace, and raises again after
-    # it. Registered for the base class it is found by the same look-up and answers inside.
-    app.add_exception_handler(cast(type[Exception], BaseException), _unknown)
+    # Innermost, so that the answer to a defect passes the trace's middleware like any other; Starlette would take a
+    # handler of `Exception` to its outermost layer and raise again after it.
+    app.user_middleware.append(Middleware(_DefectsAsProblems))
     app.router.responses = {**RESPONSES, **app.router.responses}
     _describe(app)
 
@@ -134,10 +137,32 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     return problem_response(problem, request.url.path)
 
 
-async def _unknown(request: Request, error: Exception) -> Response:
-    logger.error("unexpected error", exc_info=error)
-    problem = Problem(500, "internal-error", "This is our fault and has been noted. Try again later.")
-    return problem_response(problem, request.url.path)
+class _DefectsAsProblems:
+    """Answers 500 for an exception nobody expected, unless the answer has begun; it is logged once, here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def sender(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sender)
+        except Exception as error:
+            if begun:
+                raise
+            logger.exception("unexpected error")
+            mark_failed(type(error).__name__)
+            problem = Problem(500, "internal-error", "This is our fault and has been noted. Try again later.")
+            await problem_response(problem, scope["path"])(scope, receive, send)
 
 
 def _title(code: str) -> str:

