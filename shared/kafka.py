@@ -1,0 +1,265 @@
+"""Kafka for services: a broker with safe settings, publishing that waits for the ack, subscribing with outcomes.
+
+FastStream's own acknowledgements lose or repeat records, so subscribers run under `AckPolicy.MANUAL` and
+`shared.outcomes` decides. Records reach us as raw bytes: decoding is part of a handler's turn, and a record that
+does not decode becomes a dead letter like any other.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from faststream import AckPolicy, StreamMessage
+from faststream.exceptions import IncorrectState
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
+from pydantic import ValidationError
+
+from shared import telemetry
+from shared.dead_letters import DeadLetterCause, DeadLetters, OnDeadLetter, Undecodable
+from shared.errors import Rejected, Unavailable
+from shared.events import Event
+from shared.metrics import METRICS
+from shared.outcomes import Batches, Decode, SingleRecords, UnknownType, Write
+from shared.places import Places
+from shared.settings import ServiceSettings
+from shared.topics import Topic
+
+__all__ = [
+    "Broker",
+    "DeadLetterCause",
+    "event_decoder",
+    "make_broker",
+    "publish",
+    "publish_bytes",
+    "subscribe",
+    "subscribe_batches",
+]
+
+REQUEST_TIMEOUT_MS = 10_000
+# aiokafka lets a batch expire only after its request timed out, so a send can take twice the request's time.
+SEND_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1000 + 1
+# A handler's turn is 60 s at most; a member that does not come back within this time leaves its group.
+MAX_POLL_INTERVAL_MS = 90_000
+# Below the broker's 1 MiB a record, with room for the headers that a dead letter adds.
+MAX_VALUE_BYTES = 1_000_000
+BATCH_TIMEOUT_MS = 10
+# Shorter than uvicorn's 8 s, so that consumers are done before the rest stops.
+GRACEFUL_SECONDS = 6.0
+log = logging.getLogger(__name__)
+
+
+class Broker(KafkaBroker):
+    """FastStream's broker, with what our subscribers share. `places` is what the watchdog looks at."""
+
+    def __init__(self, settings: ServiceSettings, service: str) -> None:
+        super().__init__(
+            settings.bootstrap_servers,
+            client_id=f"mymacro-{service}",
+            acks="all",
+            enable_idempotence=False,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            allow_auto_create_topics=False,
+            ack_policy=AckPolicy.MANUAL,
+            graceful_timeout=GRACEFUL_SECONDS,
+            apply_types=False,
+            logger=_faststream_logger(),
+            log_level=logging.DEBUG,
+        )
+        self.settings = settings
+        self.service = service
+        self.places: list[Places] = []
+
+
+def make_broker(settings: ServiceSettings, service: str) -> Broker:
+    """A broker that is not connected yet; `shared.start.start_broker` connects it."""
+    return Broker(settings, service)
+
+
+async def publish(broker: KafkaBroker, topic: Topic, event: Event, *, traceparent: str | None = None) -> None:
+    """Publish `event` as JSON under its topic's key and wait for the ack.
+
+    Raises:
+        Unavailable: no ack within 21 s; the event may or may not be stored.
+        Rejected: the event is larger than 1,000,000 bytes.
+    """
+    key = str(getattr(event, topic.key))
+    await publish_bytes(broker, topic.name, event.model_dump_json().encode(), key, traceparent=traceparent)
+
+
+async def publish_bytes(
+    broker: KafkaBroker,
+    topic_name: str,
+    value: bytes | None,
+    key: str | bytes | None,
+    *,
+    headers: dict[str, str] | None = None,
+    traceparent: str | None = None,
+) -> None:
+    """Publish `value` (None deletes the key on a state topic) and wait for the ack; `traceparent` is the cause.
+
+    Raises:
+        Unavailable: no ack within 21 s; the record may or may not be stored.
+        Rejected: the value is larger than 1,000,000 bytes.
+    """
+    if value is not None and len(value) > MAX_VALUE_BYTES:
+        raise Rejected("event-too-large", f"{len(value)} bytes; send it by reference")
+    with telemetry.span(f"{topic_name} publish", parent=traceparent, kind="producer"):
+        carried = dict(headers or {})
+        if (current := telemetry.current_traceparent()) is not None:
+            carried["traceparent"] = current
+        await _send(broker, topic_name, value, key.encode() if isinstance(key, str) else key, carried)
+
+
+async def _send(
+    broker: KafkaBroker, topic_name: str, value: bytes | None, key: bytes | None, headers: dict[str, str]
+) -> None:
+    try:
+        with METRICS.publish_seconds.labels(topic_name).time():
+            async with asyncio.timeout(SEND_SECONDS):
+                await broker.publish(value, topic=topic_name, key=key, headers=headers)
+    except MessageSizeTooLargeError as error:
+        METRICS.published.labels(topic_name, "failed").inc()
+        raise Rejected("event-too-large") from error
+    except (KafkaError, TimeoutError, OSError, IncorrectState) as error:
+        METRICS.published.labels(topic_name, "failed").inc()
+        log.warning("not published to %s: %s", topic_name, type(error).__name__)
+        raise Unavailable("broker") from error
+    METRICS.published.labels(topic_name, "acked").inc()
+
+
+def subscribe(
+    broker: Broker,
+    topic: Topic,
+    service: str,
+    handler: Callable[[Any], Awaitable[None]],
+    *,
+    on_dead_letter: OnDeadLetter | None = None,
+) -> None:
+    """Give each event of `topic` to `handler`, one after the other per process.
+
+    The handler returns, raises `Rejected` (a dead letter at once), `Unavailable` (later, at the same place) or
+    anything else (3 attempts, then a dead letter). Events of unknown type and null records are skipped.
+    """
+    places, dead_letters, arguments = _subscription(broker, topic, service, on_dead_letter)
+    subscriber: Any = broker.subscriber(topic.name, **arguments)
+    subscriber(_as_handler(SingleRecords(places, dead_letters, event_decoder(topic), handler), topic))
+    _connect(broker, places, subscriber)
+
+
+def subscribe_batches(
+    broker: Broker,
+    topic: Topic,
+    service: str,
+    decide: Callable[[Any], Any],
+    write: Write,
+    *,
+    decode: Decode | None = None,
+    on_dead_letter: OnDeadLetter | None = None,
+    max_records: int = 500,
+) -> None:
+    """Decide record by record (pure), then `write` all decisions of a batch at once, each with its traceparent.
+
+    `decide` gets what `decode` reads: by default the topic's event, or the bytes where the topic has no models.
+    `Rejected` from `decide` is a dead letter at once. When `write` raises anything but `Unavailable`, the batch is
+    halved, without waiting, until the guilty record stands alone; it gets 3 attempts.
+    """
+    if decode is None:
+        decode = event_decoder(topic) if topic.events else bytes
+    places, dead_letters, arguments = _subscription(broker, topic, service, on_dead_letter)
+    subscriber = broker.subscriber(
+        topic.name, batch=True, batch_timeout_ms=BATCH_TIMEOUT_MS, max_records=max_records, **arguments
+    )
+    subscriber(_as_handler(Batches(places, dead_letters, decode, decide, write), topic))
+    _connect(broker, places, subscriber)
+
+
+def event_decoder(topic: Topic) -> Callable[[bytes], Event]:
+    """A reader of the topic's events; it raises Undecodable, or UnknownType for a type that is newer than we are."""
+    models = {model.model_fields["type"].default: model for model in topic.events}
+
+    def decode(value: bytes) -> Event:
+        try:
+            name = _type_reader.decode(value).type
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Undecodable("no JSON object with a type") from error
+        model = models.get(name)
+        if model is None:
+            raise UnknownType(name)
+        try:
+            return model.model_validate_json(value)
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, item['loc']))}: {item['type']}" for item in error.errors()[:5]]
+            raise Undecodable("; ".join(wrong)) from error
+
+    return decode
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_type_reader = msgspec.json.Decoder(_Typed)
+
+
+def _subscription(
+    broker: Broker, topic: Topic, service: str, on_dead_letter: OnDeadLetter | None
+) -> tuple[Places, DeadLetters, dict[str, Any]]:
+    if topic.name.endswith(".dlq"):
+        raise ValueError("dead letters are replayed, not subscribed to: their own failures would go in circles")
+
+    async def send(
+        topic_name: str, value: bytes, key: bytes | None, headers: dict[str, str], traceparent: str | None
+    ) -> None:
+        await publish_bytes(broker, topic_name, value, key, headers=headers, traceparent=traceparent)
+
+    places = Places(topic.name)
+    arguments: dict[str, Any] = {
+        "group_id": topic.group(service),
+        "auto_offset_reset": "earliest",
+        "session_timeout_ms": broker.settings.kafka_session_timeout_ms,
+        "heartbeat_interval_ms": broker.settings.kafka_heartbeat_ms,
+        "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
+        "listener": places,
+        "no_reply": True,
+        "parser": _parse,
+        "decoder": _whole,
+    }
+    return places, DeadLetters(topic, service, send, on_dead_letter), arguments
+
+
+def _connect(broker: Broker, places: Places, subscriber: Any) -> None:
+    places.find_consumer = lambda: subscriber.consumer
+    broker.places.append(places)
+
+
+async def _parse(record: Any) -> KafkaMessage:
+    # FastStream's parser fails on a header that is null or not UTF-8, and then skips the record for good.
+    return KafkaMessage(raw_message=record, body=b"", consumer=FAKE_CONSUMER, message_id="-", correlation_id="-")
+
+
+async def _whole(message: StreamMessage[Any]) -> StreamMessage[Any]:
+    return message
+
+
+def _as_handler(call: Callable[[Any], Awaitable[None]], topic: Topic) -> Callable[[Any], Awaitable[None]]:
+    async def handle(message: StreamMessage[Any]) -> None:
+        await call(message)
+
+    handle.__name__ = topic.name
+    return handle
+
+
+def _faststream_logger() -> logging.Logger:
+    logger = logging.getLogger("faststream.kafka")
+    logger.addFilter(_without_advice)
+    return logger
+
+
+def _without_advice(entry: logging.LogRecord) -> bool:
+    return "Auto create topics is disabled" not in entry.getMessage()

@@ -1,0 +1,110 @@
+"""Starting on Kafka: services may come up before it does, so wait for it without noise."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from typing import cast
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import KafkaError
+from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
+
+from shared.kafka import Broker
+
+WAIT_S = 0.2
+SAY_EVERY_S = 10.0
+# One line per text and minute: while a broker is away aiokafka repeats these at every attempt.
+QUIET_S = 60.0
+NOISY = (
+    "aiokafka.client",
+    "aiokafka.conn",
+    "aiokafka.consumer.fetcher",
+    "aiokafka.consumer.group_coordinator",
+    "aiokafka.producer.sender",
+)
+log = logging.getLogger(__name__)
+
+
+class OncePerMinute(logging.Filter):
+    """Lets a text through once a minute, whatever values stand in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        now = time.monotonic()
+        if now - self._said.get(str(record.msg), -QUIET_S) < QUIET_S:
+            return False
+        self._said[str(record.msg)] = now
+        return True
+
+
+_quiet = OncePerMinute()
+
+
+def quiet_clients() -> None:
+    """Make aiokafka say each of its complaints once a minute."""
+    for name in NOISY:
+        logging.getLogger(name).addFilter(_quiet)
+
+
+async def start_broker(broker: Broker) -> None:
+    """Connect and subscribe, as soon as Kafka answers and has our topics; waits for as long as it takes.
+
+    On TestKafkaBroker it starts at once.
+    """
+    if not isinstance(broker.config.broker_config.producer, AioKafkaFastProducerImpl):
+        await broker.start()
+        return
+    quiet_clients()
+    await wait_for_kafka(broker.settings.bootstrap_servers, {places.topic for places in broker.places})
+    while True:
+        try:
+            await broker.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            log.warning("Kafka went away during the start: %s", type(error).__name__)
+            await broker.stop()
+            await asyncio.sleep(WAIT_S)
+        else:
+            return
+
+
+async def wait_for_kafka(servers: list[str], topics: Iterable[str] = ()) -> None:
+    """Return once a broker answers and all `topics` exist (a consumer sees a topic made later only after minutes)."""
+    said = time.monotonic()
+    while not await _port_answers(servers) or not await _has(servers, set(topics)):
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            log.warning("waiting for Kafka and its topics at %s", ", ".join(servers))
+        await asyncio.sleep(WAIT_S)
+
+
+async def _port_answers(servers: list[str]) -> bool:
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(host, int(port))
+        except (OSError, TimeoutError):
+            continue
+        writer.close()
+        return True
+    return False
+
+
+async def _has(servers: list[str], topics: set[str]) -> bool:
+    client = AIOKafkaClient(bootstrap_servers=",".join(servers), request_timeout_ms=5000)
+    try:
+        await client.bootstrap()
+        cluster: ClusterMetadata = await client.fetch_all_metadata()
+        return bool(cast(object, cluster.brokers())) and topics <= cast(set[str], cluster.topics())
+    except (KafkaError, OSError, TimeoutError):
+        return False
+    finally:
+        await client.close()
