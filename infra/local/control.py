@@ -69,7 +69,7 @@ def state(instance: Instance) -> State | None:
 
 
 def launch(instance: Instance, *, attached: bool = False) -> subprocess.Popen[bytes]:
-    """Start the supervisor in a session of its own; it ends with the calling thread, until ready or, attached, always."""
+    """Start the supervisor in a session of its own; it dies with the calling thread, until ready or, attached, ever."""
     instance.run.mkdir(parents=True, exist_ok=True)
     instance.logs.mkdir(parents=True, exist_ok=True)
     (instance.run / "state.json").unlink(missing_ok=True)
