@@ -90,8 +90,8 @@ def label_of(values: Mapping[str, str], product: str = "Crunchy Oat Muesli") -> 
     return Label(product=product, title="Nutrition information", columns=("per 100 g",), rows=tuple(rows))
 
 
-def render_label(label: Label | Mapping[str, str] = DEMO_LABEL, *, image_format: str = "JPEG") -> bytes:
-    """The label as encoded picture (JPEG or PNG), black on white; amounts alone get a plain label."""
+def render_label(label: Label | Mapping[str, str] = DEMO_LABEL, *, image_format: str = "PNG") -> bytes:
+    """The label as encoded picture (PNG or JPEG), black on white; amounts alone get a plain label."""
     if not isinstance(label, Label):
         label = label_of(label)
     step = round(label.size_px * label.spacing)

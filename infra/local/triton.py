@@ -226,7 +226,7 @@ def ready(grpc_port: int, *, timeout_s: float = FULL_PROBE_TIMEOUT_S) -> bool:
     client = grpc.InferenceServerClient(f"127.0.0.1:{grpc_port}")
     try:
         result = client.infer(MODEL, [image], client_timeout=timeout_s)
-        texts = result.as_numpy("TEXT")
+        texts = result.as_numpy("TEXT") if result is not None else None
     except InferenceServerException:
         return False
     finally:

@@ -76,7 +76,8 @@ class TritonPythonModel:
         encoded = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
         image = cv2.imdecode(np.ascontiguousarray(encoded), cv2.IMREAD_COLOR)
         if image is None:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("IMAGE is not a decodable picture"))
+            error = pb_utils.TritonError("IMAGE is not a decodable picture", pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=error)
         texts, boxes, scores = self.read(image)
         return pb_utils.InferenceResponse(
             output_tensors=[
