@@ -20,6 +20,8 @@ DUE_INDEX = Index("due", ("due_at",))
 LEASE = timedelta(seconds=15)
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 20.0
+# Of a job that carries events (shared.outbox); a relay clears them while the job may be claimed again.
+OUTBOX_FIELDS = ("outbox", "outbox_at")
 
 
 class Job(Claimable, frozen=True, kw_only=True):
@@ -141,8 +143,7 @@ class Workers(Generic[J]):
                 if not attempt.done():
                     held = await self._renew(held)
         except Conflict:
-            self._count("stale")
-            logger.warning("a job of %s was taken over after its lease ran out", self._collection.name)
+            self._stale("was changed or taken over while it was worked")
             return
         except asyncio.CancelledError:
             attempt.cancel()
@@ -193,18 +194,18 @@ class Workers(Generic[J]):
         return replace(job, due_at=self._clock() + pause_after(job.attempts), last_error=reason), "later"
 
     async def _renew(self, held: J) -> J:
-        """Another lease. Raises `Conflict` when the job is somebody else's; a database that is away is no reason."""
+        """The job under another lease; a database that is away is no reason to stop. Raises `Conflict`."""
         try:
-            return await self._documents.put(self._collection, replace(held, due_at=self._clock() + self._lease))
+            return await self._put(replace(held, due_at=self._clock() + self._lease), held)
         except Unavailable:
             return held
 
     async def _store(self, job: J, held: J, outcome: str) -> None:
         try:
-            stored = await self._documents.put(self._collection, replace(job, version=held.version))
+            stored = await self._put(job, held)
         except Conflict:
-            outcome = "stale"
-            logger.warning("a result of %s came after its lease had run out", self._collection.name)
+            self._stale("was changed or taken over before its result came")
+            return
         except Unavailable:
             # The lease runs out and the job is worked again.
             outcome = "later"
@@ -216,6 +217,29 @@ class Workers(Generic[J]):
                 self.nudge(stored.due_at)
         self._count(outcome)
 
+    async def _put(self, job: J, held: J) -> J:
+        """Store `job` over `held`, also where a relay has cleared events of `held` since.
+
+        Raises:
+            Conflict: the job is somebody else's, or its input changed; then it is handed back to be worked again.
+        """
+        while True:
+            try:
+                return await self._documents.put(self._collection, replace(job, version=held.version))
+            except Conflict:
+                fresh = await self._documents.get(self._collection, held.id)
+                if fresh is None or (fresh.attempts, fresh.due_at) != (held.attempts, held.due_at):
+                    raise
+                if not _same_work(fresh, held):
+                    await self._documents.put(self._collection, replace(fresh, due_at=self._clock()))
+                    self._wake.set()
+                    raise
+                job, held = _without_sent(job, held, fresh), fresh
+
+    def _stale(self, what: str) -> None:
+        self._count("stale")
+        logger.warning("a job of %s %s", self._collection.name, what)
+
     def _count(self, outcome: str) -> None:
         METRICS.jobs.labels(self._collection.name, outcome).inc()
 
@@ -226,6 +250,19 @@ class Workers(Generic[J]):
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=self._grace_seconds)
+
+
+def _same_work(one: Job, other: Job) -> bool:
+    """Whether two states of a job differ in nothing but the events that wait in it."""
+    fields = set(one.__struct_fields__) - {"version", *OUTBOX_FIELDS}
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
+
+
+def _without_sent(job: J, held: J, fresh: J) -> J:
+    """`job`, made from `held`, without the events that `fresh` shows to be sent."""
+    before, now, outbox = (getattr(each, "outbox", ()) for each in (held, fresh, job))
+    rest = tuple(event for event in outbox if event not in before or event in now)
+    return replace(job, outbox=rest, **({} if rest else {"outbox_at": None})) if rest != outbox else job
 
 
 def pause_after(attempts: int) -> timedelta:
