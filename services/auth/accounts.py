@@ -1,0 +1,115 @@
+"""Users: how an address is read, what ids derive from, and what others are told of a user."""
+
+import hashlib
+import hmac
+import unicodedata
+from base64 import b32encode
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from shared.events import Profile, UserUpdated, derived_id
+from shared.outbox import Outboxed
+
+MAX_ADDRESS_CHARACTERS = 254
+
+
+class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """The profile as it lies in the database."""
+
+    sex: Literal["female", "male"] | None = None
+    birth_date: date | None = None
+    height_cm: Decimal | None = None
+    locale: str = "en"
+    home_zone: str = "UTC"
+
+
+class User(Outboxed, frozen=True, kw_only=True):
+    """A user. `email_hash` is the normalised address under the pepper; `request_hash` leaves the password out."""
+
+    email: str
+    email_hash: str
+    password_hash: str
+    profile: StoredProfile
+    revision: int
+    created_at: datetime
+    request_hash: str
+
+
+class Pepper:
+    """Keyed hashes, so that neither ids nor indexes tell an address to somebody who guesses it."""
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < 32:
+            raise ValueError("the pepper needs 32 bytes")
+        self._secret = secret
+
+    def user_id(self, idempotency_key: str, email: str) -> str:
+        """The id of the user that this request makes: a repeat makes the same one."""
+        digest = self._digest("user", idempotency_key, email)
+        return "usr_" + b32encode(digest[:15]).decode().lower()
+
+    def email_hash(self, email: str) -> str:
+        """The unique index on addresses."""
+        return self._digest("email", email).hex()
+
+    def _digest(self, *parts: str) -> bytes:
+        message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
+        return hmac.digest(self._secret, message, "sha256")
+
+
+def normalised_address(text: str) -> str:
+    """The address in lower case and Unicode form NFKC.
+
+    Raises:
+        ValueError: it cannot be an address. The real check is a mail that arrives.
+    """
+    address = unicodedata.normalize("NFKC", text).strip().lower()
+    local, at, domain = address.rpartition("@")
+    if not (at and local and "." in domain.strip(".")) or len(address) > MAX_ADDRESS_CHARACTERS:
+        raise ValueError("not an e-mail address")
+    if not address.isprintable() or " " in address:
+        raise ValueError("not an e-mail address")
+    return address
+
+
+def known_zone(name: str) -> str:
+    """`name` again when it is an IANA time zone.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError) as error:
+        raise ValueError("not an IANA time zone such as Europe/Berlin") from error
+    return name
+
+
+def profile_hash(profile: Profile) -> str:
+    """What a repeated sign-up must have in common with the first, beside address and password."""
+    return hashlib.sha256(profile.model_dump_json().encode()).hexdigest()
+
+
+def stored_profile(profile: Profile) -> StoredProfile:
+    """The profile for the database."""
+    return StoredProfile(**profile.model_dump())
+
+
+def public_profile(profile: StoredProfile) -> Profile:
+    """The profile as events and answers carry it."""
+    return Profile.model_validate(msgspec.structs.asdict(profile))
+
+
+def user_updated(user: User, at: datetime) -> UserUpdated:
+    """The event that tells the others of this revision."""
+    return UserUpdated(
+        event_id=derived_id(user.id, user.revision, "user.updated"),
+        occurred_at=at,
+        user_id=user.id,
+        revision=user.revision,
+        profile=public_profile(user.profile),
+    )

@@ -1,0 +1,150 @@
+"""Accounts, sign-in, grants and keys over HTTP; the gateway is the only caller."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from services.auth import accounts, enrolment
+from services.auth.accounts import normalised_address
+from services.auth.enrolment import Deps
+from services.auth.grants import Grant
+from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS
+from shared.errors import Problem
+from shared.events import Profile
+from shared.identity import Caller, caller_of, is_api_key, require
+
+router = APIRouter()
+
+Address = Annotated[str, Field(max_length=320, examples=["ada@example.org"]), AfterValidator(normalised_address)]
+IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
+
+
+class StrictProfile(Profile):
+    """A profile as a client sends it; fields that we do not know are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    locale: Annotated[str, Field(min_length=2, max_length=35, pattern="^[A-Za-z0-9-]+$")] = "en"
+    home_zone: Annotated[str, Field(max_length=64), AfterValidator(accounts.known_zone)] = "UTC"
+
+
+class SignUp(BaseModel):
+    """A new account."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: Address
+    password: Annotated[str, Field(description=f"{MIN_CHARACTERS} characters or more, at most {MAX_BYTES} bytes")]
+    profile: StrictProfile = StrictProfile()
+
+
+class Account(BaseModel):
+    """The account that arose."""
+
+    user_id: str
+    profile: Profile
+
+
+class SignIn(BaseModel):
+    """Address and password of the user's own app."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: Annotated[str, Field(max_length=320)]
+    password: Annotated[str, Field(max_length=MAX_BYTES)]
+
+
+class AccessToken(BaseModel):
+    """A bearer token; `expires_in` in seconds."""
+
+    access_token: str
+    token_type: str = "Bearer"
+    expires_in: int
+
+
+class GrantRequest(BaseModel):
+    """What a partner may see from now on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    partner_id: Annotated[str, Field(min_length=1, max_length=64)]
+    scopes: Annotated[list[str], Field(min_length=1, max_length=32)]
+
+
+class GrantAnswer(BaseModel):
+    """The grant as it is now."""
+
+    grant_id: str
+    partner_id: str
+    scopes: tuple[str, ...]
+    revision: int
+
+
+class KeyToVerify(BaseModel):
+    """A partner's API key as it came in."""
+
+    key: Annotated[str, Field(max_length=64)]
+
+
+class VerifiedKey(BaseModel):
+    """Whose key it is and what it may do; `expires_at` is None for a key without an end."""
+
+    partner_id: str
+    scopes: tuple[str, ...]
+    expires_at: str | None = None
+
+
+def deps_of(request: Request) -> Deps:
+    """What `app.py` built."""
+    return request.app.state.deps
+
+
+DepsOf = Annotated[Deps, Depends(deps_of)]
+
+
+@router.post("/v1/users", status_code=201, tags=["accounts"])
+async def sign_up(body: SignUp, key: IdempotencyKey, deps: DepsOf, _: Annotated[Caller, Depends(caller_of)]) -> Account:
+    """Make an account. The same request under the same Idempotency-Key gives the same answer."""
+    user = await enrolment.sign_up(deps, key, body.email, body.password, body.profile)
+    return Account(user_id=user.id, profile=accounts.public_profile(user.profile))
+
+
+@router.post("/v1/tokens", tags=["accounts"])
+async def sign_in(body: SignIn, deps: DepsOf, _: Annotated[Caller, Depends(caller_of)]) -> AccessToken:
+    """Sign in with the user's own app. Partners' apps never see a password."""
+    user_id = await enrolment.sign_in(deps, body.email, body.password)
+    token = deps.tokens.issue(user_id, deps.clock())
+    return AccessToken(access_token=token, expires_in=deps.tokens.lifetime_s)
+
+
+@router.post("/v1/grants", status_code=201, tags=["grants"])
+async def grant(
+    body: GrantRequest, key: IdempotencyKey, deps: DepsOf, caller: Annotated[Caller, require("grants:write")]
+) -> GrantAnswer:
+    """Let a partner see some of your data. A new grant to the same partner replaces the old one."""
+    granted = await enrolment.grant(deps, str(caller.user_id), key, body.partner_id, body.scopes)
+    return _grant_answer(granted)
+
+
+@router.get("/.well-known/jwks.json", tags=["accounts"])
+async def jwks(deps: DepsOf) -> dict[str, Any]:
+    """The public keys of access tokens."""
+    return deps.jwks
+
+
+@router.post("/internal/keys/verify", include_in_schema=False)
+async def verify_key(body: KeyToVerify, deps: DepsOf, caller: Annotated[Caller, Depends(caller_of)]) -> VerifiedKey:
+    """Whose API key this is; 404 for no valid one. Only the gateway itself asks, for nobody else."""
+    if caller.user_id is not None or caller.partner_id is not None:
+        raise Problem(403, "insufficient-scope", "Only the gateway itself may ask.")
+    found = await deps.store.partner_key(body.key) if is_api_key(body.key) else None
+    if found is None or (found.expires_at is not None and found.expires_at <= deps.clock()):
+        raise Problem(404, "not-found", "There is no such key.")
+    expires_at = found.expires_at.isoformat() if found.expires_at else None
+    return VerifiedKey(partner_id=found.partner_id, scopes=found.scopes, expires_at=expires_at)
+
+
+def _grant_answer(grant: Grant) -> GrantAnswer:
+    return GrantAnswer(grant_id=grant.id, partner_id=grant.partner_id, scopes=grant.scopes, revision=grant.revision)

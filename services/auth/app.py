@@ -1,0 +1,94 @@
+"""Auth: users with their profiles, sign-in, partners with their keys, and grants."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from services.auth import api, enrolment
+from services.auth.accounts import Pepper
+from services.auth.enrolment import Deps
+from services.auth.keys import read_key_file
+from services.auth.passwords import Passwords
+from services.auth.settings import Settings
+from services.auth.store import COLLECTIONS, Store
+from services.auth.tokens import AccessTokens
+from services.auth.workers import make_relay
+from shared import problems
+from shared.clock import Clock, utc_now
+from shared.documents import Documents, open_documents
+from shared.identity import InternalTokenVerifier, install_identity, load_private_jwk, public_jwks
+from shared.kafka import Broker, make_broker
+from shared.outbox import Relay
+from shared.service import install_health, serve
+from shared.start import start_broker
+from shared.telemetry import TraceMiddleware
+
+NAME = "auth"
+
+
+def create_app(settings: Settings | None = None, *, broker: Broker | None = None, clock: Clock = utc_now) -> FastAPI:
+    """The service; `broker` and `clock` replace the real ones in tests."""
+    settings = settings or Settings()
+    broker = broker or make_broker(settings, NAME)
+    documents = open_documents(settings.database_url, NAME)
+    relay = make_relay(documents, broker)
+    app = FastAPI(
+        title="MyMacroTracker auth", version="1", lifespan=_lifespan(settings, documents, broker, relay, clock)
+    )
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
+    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, NAME))
+    app.include_router(api.router)
+
+    async def database() -> object:
+        return await Store(documents).partner("-") or True
+
+    # Sign-in and sign-up work without Kafka: events wait in the outbox.
+    install_health(app, lambda: True, {"database": database})
+    return app
+
+
+def _lifespan(settings: Settings, documents: Documents, broker: Broker, relay: Relay, clock: Clock):  # noqa: ANN202
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await documents.open(COLLECTIONS)
+        deps = _deps(settings, documents, relay, clock)
+        app.state.deps = deps
+        if settings.auth_demo_partner_key_path is not None:
+            await enrolment.seed_demo_partner(deps, read_key_file(settings.auth_demo_partner_key_path))
+        publishing = asyncio.create_task(_publish(broker, relay))
+        try:
+            yield
+        finally:
+            publishing.cancel()
+            with suppress(asyncio.CancelledError):
+                await publishing
+            await broker.stop()
+            deps.passwords.close()
+            await documents.close()
+
+    return lifespan
+
+
+async def _publish(broker: Broker, relay: Relay) -> None:
+    await start_broker(broker)
+    await relay.run()
+
+
+def _deps(settings: Settings, documents: Documents, relay: Relay, clock: Clock) -> Deps:
+    key = load_private_jwk(settings.auth_signing_key_path)
+    return Deps(
+        store=Store(documents),
+        passwords=Passwords(threads=settings.auth_hash_threads),
+        tokens=AccessTokens(key, settings.token_issuer, settings.token_audience),
+        pepper=Pepper(bytes.fromhex(settings.auth_pepper_path.read_text().strip())),
+        jwks=public_jwks([key]),
+        nudge=relay.nudge,
+        clock=clock,
+    )
+
+
+if __name__ == "__main__":
+    serve(create_app, NAME)

@@ -1,0 +1,179 @@
+"""Signing up, signing in and granting: gather, decide, write, nudge the relay."""
+
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from services.auth import accounts, grants
+from services.auth.accounts import Pepper, User
+from services.auth.grants import Grant, Partner, PartnerKey
+from services.auth.keys import key_id
+from services.auth.passwords import MAX_BYTES, Passwords, check_acceptable
+from services.auth.store import GRANTS, PARTNERS, USERS, Store
+from services.auth.tokens import AccessTokens
+from shared import topics
+from shared.clock import Clock
+from shared.documents.port import Collection, Conflict, Duplicate
+from shared.errors import Problem, Unavailable
+from shared.events import Profile
+from shared.outbox import outbox_event, with_events
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Deps:
+    """Auth's parts, joined in `app.py`."""
+
+    store: Store
+    passwords: Passwords
+    tokens: AccessTokens
+    pepper: Pepper
+    jwks: dict[str, Any]
+    nudge: Callable[[Collection[Any], str], None]
+    clock: Clock
+
+
+async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Profile) -> User:
+    """The user that this request makes, or made before.
+
+    Raises:
+        Problem: 409 the address is taken (which tells that it is known: accepted until addresses are verified by
+            mail), 422 another request under this key, or a password too short.
+    """
+    check_acceptable(password)
+    user_id = deps.pepper.user_id(key, email)
+    known = await deps.store.user(user_id)
+    if known is None:
+        known = await _add_user(deps, user_id, email, await deps.passwords.hash(password), profile)
+        if known is None:
+            known = await deps.store.user(user_id)
+    if known is None:
+        raise Problem(409, "email-taken", "There is an account with this address. Sign in, or take another address.")
+    # The password is compared by its slow hash: a fast one of it must not lie in the database.
+    same = hmac.compare_digest(known.request_hash, accounts.profile_hash(profile))
+    if not await deps.passwords.verify(known.password_hash, password) or not same:
+        raise Problem(
+            422, "idempotency-key-reused", "This Idempotency-Key was used with another body. Take a fresh key."
+        )
+    deps.nudge(USERS, known.id)
+    return known
+
+
+async def _add_user(deps: Deps, user_id: str, email: str, password_hash: str, profile: Profile) -> User | None:
+    """The user as stored; None when the id or the address is taken."""
+    now = deps.clock()
+    user = User(
+        id=user_id,
+        email=email,
+        email_hash=deps.pepper.email_hash(email),
+        password_hash=password_hash,
+        profile=accounts.stored_profile(profile),
+        revision=1,
+        created_at=now,
+        request_hash=accounts.profile_hash(profile),
+    )
+    try:
+        return await deps.store.add_user(
+            with_events(user, outbox_event(topics.USERS, accounts.user_updated(user, now)))
+        )
+    except Duplicate:
+        return None
+
+
+async def sign_in(deps: Deps, email: str, password: str) -> str:
+    """The user's id. Equal answers and times for unknown addresses and wrong passwords.
+
+    Raises:
+        Problem: 401.
+    """
+    try:
+        user = await deps.store.user_by_email(deps.pepper.email_hash(accounts.normalised_address(email)))
+    except ValueError:
+        user = None
+    fits = len(password.encode(errors="replace")) <= MAX_BYTES
+    right = await deps.passwords.verify(user.password_hash if user else None, password if fits else "")
+    if user is None or not right:
+        raise Problem(401, "wrong-credentials", "The address or the password is wrong.")
+    if deps.passwords.needs_rehash(user.password_hash):
+        await _rehash(deps, user, password)
+    return user.id
+
+
+async def _rehash(deps: Deps, user: User, password: str) -> None:
+    try:
+        await deps.store.put_user(replace(user, password_hash=await deps.passwords.hash(password)))
+    except Conflict:
+        return  # the next sign-in does it
+
+
+async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Sequence[str]) -> Grant:
+    """What the partner may see from now on; a repeated request changes nothing.
+
+    Raises:
+        Problem: 404 no such partner, 422 scopes it cannot have, or another request under this key.
+    """
+    partner = await deps.store.partner(partner_id)
+    if partner is None:
+        raise Problem(404, "not-found", "There is no such partner; ask it for its partner_id.")
+    allowed = grants.check_scopes(partner, scopes)
+    hashed = grants.request_hash(partner_id, scopes)
+    id = grants.grant_id(user_id, partner_id)
+    for _ in range(ATTEMPTS):
+        known = await deps.store.grant(id)
+        if known is not None and grants.was_answered(known, key, hashed):
+            deps.nudge(GRANTS, id)
+            return known
+        try:
+            stored = await deps.store.put_grant(_granted(deps, known, user_id, partner_id, allowed, key, hashed))
+        except Conflict:
+            continue
+        deps.nudge(GRANTS, id)
+        return stored
+    raise Unavailable("database")
+
+
+def _granted(
+    deps: Deps, known: Grant | None, user_id: str, partner_id: str, scopes: tuple[str, ...], key: str, hashed: str
+) -> Grant:
+    requests = grants.remembered(known, key, hashed)
+    if known is not None and known.scopes == scopes:
+        return replace(known, requests=requests)
+    granted = Grant(
+        id=grants.grant_id(user_id, partner_id),
+        version=known.version if known else 0,
+        outbox=known.outbox if known else (),
+        outbox_at=known.outbox_at if known else None,
+        user_id=user_id,
+        partner_id=partner_id,
+        scopes=scopes,
+        revision=known.revision + 1 if known else 1,
+        granted_at=deps.clock(),
+        requests=requests,
+    )
+    return with_events(granted, outbox_event(topics.GRANTS, grants.grant_updated(granted)))
+
+
+async def seed_demo_partner(deps: Deps, key: str) -> None:
+    """Make the demo partner and its key; repeated at every start, it changes nothing."""
+    now = deps.clock()
+    known = await deps.store.partner(grants.DEMO_PARTNER_ID)
+    if known is None or known.scopes != grants.DEMO_PARTNER_SCOPES:
+        partner = Partner(
+            id=grants.DEMO_PARTNER_ID,
+            version=known.version if known else 0,
+            name=grants.DEMO_PARTNER_NAME,
+            scopes=grants.DEMO_PARTNER_SCOPES,
+            revision=known.revision + 1 if known else 1,
+        )
+        event = outbox_event(topics.PARTNERS, grants.partner_updated(partner, now))
+        await deps.store.put_partner(with_events(partner, event))
+        deps.nudge(PARTNERS, partner.id)
+    if await deps.store.partner_key(key) is None:
+        scopes = grants.DEMO_PARTNER_SCOPES
+        await deps.store.put_partner_key(
+            PartnerKey(id=key_id(key), partner_id=grants.DEMO_PARTNER_ID, scopes=scopes, created_at=now)
+        )

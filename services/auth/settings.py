@@ -1,0 +1,28 @@
+"""What auth reads from its environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Auth's own settings beside the shared ones."""
+
+    auth_port: int = Field(default=8101, description="Port that auth listens on")
+    auth_signing_key_path: Path = Field(
+        default=Path(".mymacro/data/keys/auth.jwk"), description="Private key of access tokens (Ed25519, JWK)"
+    )
+    auth_pepper_path: Path = Field(
+        default=Path(".mymacro/data/keys/auth-pepper.key"),
+        description="32 random bytes in hex; user ids and the e-mail index hang on it, so never change it",
+    )
+    auth_demo_partner_key_path: Path | None = Field(
+        default=None, description="API key of the demo partner, which is made at start; empty: no demo partner"
+    )
+    auth_hash_threads: int = Field(
+        default=2, ge=1, description="Passwords hashed at once; each takes 19 MiB and a core for 20 ms"
+    )
+    token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
+    token_audience: str = Field(default="https://mymacrotracker.dev/api", description="`aud` of access tokens")

@@ -1,0 +1,66 @@
+"""Auth's collections and the questions asked of them."""
+
+from dataclasses import dataclass
+
+from services.auth.accounts import User
+from services.auth.grants import Grant, Partner, PartnerKey
+from services.auth.keys import key_id
+from shared.documents.port import Collection, Documents, Index
+from shared.outbox import OUTBOX_INDEX
+
+EMAIL_INDEX = "email"
+USERS = Collection("users", User, (Index(EMAIL_INDEX, ("email_hash",), unique=True), OUTBOX_INDEX))
+PARTNERS = Collection("partners", Partner, (OUTBOX_INDEX,))
+PARTNER_KEYS = Collection("partner_keys", PartnerKey, (Index("partner", ("partner_id",)),))
+GRANTS = Collection("grants", Grant, (Index("user", ("user_id",)), OUTBOX_INDEX))
+
+COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS)
+OUTBOXED = (USERS, PARTNERS, GRANTS)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The database as auth sees it. Every call raises `Unavailable("database")` when it does not answer."""
+
+    documents: Documents
+
+    async def user(self, user_id: str) -> User | None:
+        """The user of that id."""
+        return await self.documents.get(USERS, user_id)
+
+    async def user_by_email(self, email_hash: str) -> User | None:
+        """The user of that address."""
+        page = await self.documents.find(USERS, EMAIL_INDEX, (email_hash,), limit=1)
+        return page.documents[0] if page.documents else None
+
+    async def add_user(self, user: User) -> User:
+        """Store a new user. Raises `Duplicate` with index "id" or "email"."""
+        return await self.documents.insert(USERS, user)
+
+    async def put_user(self, user: User) -> User:
+        """Store a user over the version read. Raises `Conflict`."""
+        return await self.documents.put(USERS, user)
+
+    async def partner(self, partner_id: str) -> Partner | None:
+        """The partner of that id."""
+        return await self.documents.get(PARTNERS, partner_id)
+
+    async def put_partner(self, partner: Partner) -> Partner:
+        """Store a partner over the version read. Raises `Conflict`."""
+        return await self.documents.put(PARTNERS, partner)
+
+    async def partner_key(self, key: str) -> PartnerKey | None:
+        """What is known of an API key."""
+        return await self.documents.get(PARTNER_KEYS, key_id(key))
+
+    async def put_partner_key(self, key: PartnerKey) -> PartnerKey:
+        """Store a key over the version read. Raises `Conflict`."""
+        return await self.documents.put(PARTNER_KEYS, key)
+
+    async def grant(self, id: str) -> Grant | None:
+        """The grant of that id."""
+        return await self.documents.get(GRANTS, id)
+
+    async def put_grant(self, grant: Grant) -> Grant:
+        """Store a grant over the version read. Raises `Conflict`."""
+        return await self.documents.put(GRANTS, grant)

@@ -1,0 +1,211 @@
+"""Who calls: users' access tokens by auth's JWKS, partners' keys by asking auth; both cached, so auth may be down."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from joserfc.jwk import KeySet
+
+from services.gateway.proxy import Answer, Unanswered
+from shared.errors import Problem
+from shared.identity import ACCESS_TYPE, API_KEY_PREFIX, Caller, UnknownKey, is_api_key, load_jwks, verified
+
+MAX_CACHED = 10_000
+# A verified token is verified again after a minute; the signature costs 0.1 ms.
+TOKEN_CACHED_S = 60
+JWKS_FRESH_S = 300
+JWKS_PAUSE_S = 10
+KEY_FRESH_S = 30
+KEY_USABLE_S = 600
+NEVER = float("inf")
+
+FetchJwks = Callable[[], Awaitable[dict[str, Any]]]
+AskKey = Callable[[str], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A caller, and until when (seconds since 1970) its token or key is good."""
+
+    caller: Caller
+    expires_at: float
+
+
+def unauthorized(detail: str, error: str | None = None) -> Problem:
+    """401 with the challenge of RFC 6750."""
+    challenge = f'Bearer error="{error}"' if error else "Bearer"
+    code = "invalid-token" if error else "token-required"
+    return Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
+
+
+def auth_unavailable() -> Problem:
+    """503: nobody can say whether this caller is known. Never 401, which would sign people out."""
+    return Problem(
+        503, "auth-unavailable", "Sign-in is not available for a moment. Try again.", headers={"Retry-After": "2"}
+    )
+
+
+class Access:
+    """Identities by `Authorization` header."""
+
+    def __init__(self, tokens: "TokenVerifier", keys: "KeyVerifier", clock: Callable[[], float] = time.time) -> None:
+        self._tokens = tokens
+        self._keys = keys
+        self._clock = clock
+        self._cached: dict[bytes, tuple[Identity, float]] = {}
+
+    async def identity(self, header: bytes | None) -> Identity:
+        """Who calls.
+
+        Raises:
+            Problem: 401 no valid token or key, 503 auth is needed to say so and does not answer.
+        """
+        if header is None:
+            raise unauthorized("Send `Authorization: Bearer` with an access token or a partner key.")
+        cached = self._cached.get(header)
+        if cached is not None and self._clock() < cached[1]:
+            return cached[0]
+        scheme, _, credential = header.decode("latin-1").partition(" ")
+        credential = credential.strip()
+        if scheme.lower() != "bearer" or not credential:
+            raise unauthorized("Send `Authorization: Bearer` with an access token or a partner key.")
+        if credential.startswith(API_KEY_PREFIX):
+            return await self._keys.identity(credential)
+        identity = await self._tokens.identity(credential)
+        self._remember(header, identity)
+        return identity
+
+    def _remember(self, header: bytes, identity: Identity) -> None:
+        if len(self._cached) >= MAX_CACHED:
+            del self._cached[next(iter(self._cached))]
+        self._cached[header] = (identity, min(identity.expires_at, self._clock() + TOKEN_CACHED_S))
+
+
+class TokenVerifier:
+    """Checks access tokens against auth's JWKS, which it reads again every 5 min and on an unknown key id."""
+
+    def __init__(self, fetch: FetchJwks, *, issuer: str, audience: str, clock: Callable[[], float] = time.time) -> None:
+        self._fetch = fetch
+        self._issuer = issuer
+        self._audience = audience
+        self._clock = clock
+        self._keys: KeySet | None = None
+        self._tried_at = -NEVER
+        self._failed = False
+        self._lock = asyncio.Lock()
+
+    async def identity(self, token: str) -> Identity:
+        """Whose token it is. Raises Problem(401) or Problem(503)."""
+        if self._keys is None or self._clock() - self._tried_at > JWKS_FRESH_S:
+            await self._read(pause_s=0 if self._keys is None else JWKS_PAUSE_S)
+        try:
+            return self._identity(token)
+        except UnknownKey:
+            await self._read(pause_s=JWKS_PAUSE_S)
+        try:
+            return self._identity(token)
+        except UnknownKey as error:
+            raise auth_unavailable() if self._failed else _bad_token() from error
+
+    def _identity(self, token: str) -> Identity:
+        if self._keys is None:
+            raise auth_unavailable()
+        try:
+            claims = verified(
+                token,
+                self._keys,
+                token_type=ACCESS_TYPE,
+                issuer=self._issuer,
+                audience=self._audience,
+                now=self._clock(),
+            )
+        except UnknownKey:
+            raise
+        except Problem as error:
+            raise _bad_token(error.detail) from error
+        user_id, scope = claims.get("sub"), claims.get("scope", "")
+        if not isinstance(user_id, str) or not user_id or not isinstance(scope, str):
+            raise _bad_token()
+        return Identity(Caller(user_id, None, frozenset(scope.split())), float(claims["exp"]))
+
+    async def _read(self, pause_s: float) -> None:
+        """Read the keys unless that was done less than `pause_s` ago; what is known stays when auth is silent."""
+        asked_at = self._clock()
+        async with self._lock:
+            if self._tried_at >= asked_at or asked_at - self._tried_at < pause_s:
+                return
+            self._tried_at = asked_at
+            try:
+                self._keys = load_jwks(await self._fetch())
+                self._failed = False
+            except (Unanswered, ValueError):
+                self._failed = True
+
+
+def _bad_token(detail: str = "Sign in again.") -> Problem:
+    return unauthorized(detail, "invalid_token")
+
+
+class KeyVerifier:
+    """Checks partners' keys: junk by its checksum, the rest at auth, good for 30 s, or 10 min while auth is down."""
+
+    def __init__(self, ask: AskKey, clock: Callable[[], float] = time.time) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._known: dict[bytes, tuple[Identity, float]] = {}
+        self._asking: dict[bytes, asyncio.Future[Identity]] = {}
+
+    async def identity(self, key: str) -> Identity:
+        """Whose key it is. Raises Problem(401) or Problem(503)."""
+        if not is_api_key(key):
+            raise _bad_key()
+        digest = hashlib.sha256(key.encode()).digest()
+        known = self._known.get(digest)
+        now = self._clock()
+        if known is not None and now - known[1] < KEY_FRESH_S and now < known[0].expires_at:
+            return known[0]
+        asking = self._asking.get(digest)
+        if asking is None:
+            asking = asyncio.ensure_future(self._verify(key, digest))
+            self._asking[digest] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(digest, None))
+        return await asyncio.shield(asking)
+
+    async def _verify(self, key: str, digest: bytes) -> Identity:
+        try:
+            answer = await self._ask(key)
+        except Unanswered:
+            return self._remembered(digest)
+        if answer.status == 404:
+            self._known.pop(digest, None)
+            raise _bad_key()
+        if answer.status != 200:
+            return self._remembered(digest)
+        identity = _key_identity(answer.json())
+        if len(self._known) >= MAX_CACHED:
+            del self._known[next(iter(self._known))]
+        self._known[digest] = (identity, self._clock())
+        return identity
+
+    def _remembered(self, digest: bytes) -> Identity:
+        known = self._known.get(digest)
+        now = self._clock()
+        if known is None or now - known[1] > KEY_USABLE_S or now >= known[0].expires_at:
+            raise auth_unavailable()
+        return known[0]
+
+
+def _bad_key() -> Problem:
+    return unauthorized(
+        "This partner key is not valid; check that it is complete and has not expired.", "invalid_token"
+    )
+
+
+def _key_identity(document: dict[str, Any]) -> Identity:
+    expires_at = document.get("expires_at")
+    until = datetime.fromisoformat(expires_at).timestamp() if expires_at else NEVER
+    return Identity(Caller(None, document["partner_id"], frozenset(document["scopes"])), until)

@@ -1,0 +1,235 @@
+"""The door of every route: who calls, may they, how much may they send; then the route's own answer.
+
+Plain ASGI: FastAPI's own handling of a request costs about as much as all of this.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway.routes import Route
+from shared.errors import Problem
+from shared.identity import ANONYMOUS, Caller
+
+BODY_S = 30.0
+MAX_KEY_CHARACTERS = 255
+MAX_TARGET_BYTES = 4096
+
+
+class Known(Protocol):
+    """A caller and the end of its token, in seconds since 1970."""
+
+    @property
+    def caller(self) -> Caller:
+        """Who."""
+        ...
+
+    @property
+    def expires_at(self) -> float:
+        """Until when."""
+        ...
+
+
+class Identities(Protocol):
+    """Who is behind an `Authorization` header."""
+
+    async def identity(self, header: bytes | None) -> Known:
+        """Raises Problem 401 or 503."""
+        ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that passed the door. `target` is path and query as they came, `key` the Idempotency-Key or ""."""
+
+    route: Route
+    method: str
+    target: str
+    query: bytes
+    parameters: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
+    caller: Caller
+    expires_at: float
+    key: str
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """A header's value; `name` in lower case."""
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def content_type(self) -> str:
+        """The media type without parameters, in lower case."""
+        return media_type(self.headers)
+
+
+Answers = Callable[[Call], Awaitable[ASGIApp]]
+
+
+class Door:
+    """One route as an ASGI application."""
+
+    def __init__(self, route: Route, identities: Identities, answers: Answers) -> None:
+        self._route = route
+        self._identities = identities
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises Problem."""
+        route = self._route
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        caller, expires_at = ANONYMOUS, float("inf")
+        if route.caller != "anyone":
+            identity = await self._identities.identity(headers.get(b"authorization"))
+            caller, expires_at = identity.caller, identity.expires_at
+            check_access(route, caller)
+        target = _target(scope)
+        key = _idempotency_key(headers) if route.keyed else ""
+        body = await read_body(receive, headers, route) if route.max_body else b""
+        call = Call(
+            route,
+            scope["method"],
+            target,
+            scope["query_string"],
+            scope["path_params"],
+            headers,
+            caller,
+            expires_at,
+            key,
+            body,
+        )
+        answer = await self._answers(call)
+        await answer(scope, receive, send)
+
+
+def check_access(route: Route, caller: Caller) -> None:
+    """Let the caller pass, or raise Problem(403)."""
+    if route.caller == "user" and caller.user_id is None:
+        raise _forbidden(route, "This needs a user's access token, not a partner key.")
+    if route.caller == "partner" and caller.partner_id is None:
+        raise _forbidden(route, "This needs a partner's key, not a user's access token.")
+    if route.scope is not None and route.scope not in caller.scopes:
+        raise _forbidden(route, f"This token lacks the scope {route.scope}. Get one that has it.")
+
+
+def _forbidden(route: Route, detail: str) -> Problem:
+    challenge = f'Bearer error="insufficient_scope", scope="{route.scope}"'
+    return Problem(403, "insufficient-scope", detail, headers={"WWW-Authenticate": challenge}, scope=route.scope)
+
+
+def _target(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    target = raw.partition(b"?")[0]
+    if scope["query_string"]:
+        target += b"?" + scope["query_string"]
+    if len(target) > MAX_TARGET_BYTES:
+        raise Problem(414, "address-too-long", f"Send an address of at most {MAX_TARGET_BYTES} bytes.")
+    if any(value in (".", "..") for value in scope["path_params"].values()):
+        raise Problem(404, "not-found", "There is nothing here for this caller.")
+    return target.decode("latin-1")
+
+
+def _idempotency_key(headers: Mapping[bytes, bytes]) -> str:
+    key = headers.get(b"idempotency-key", b"").decode("latin-1").strip()
+    if not key or len(key) > MAX_KEY_CHARACTERS or not key.isascii() or not key.isprintable():
+        raise Problem(
+            400,
+            "idempotency-key-required",
+            "Send an Idempotency-Key header, such as a fresh UUID: 1 to 255 printable ASCII characters. "
+            "Repeat a request under the same key.",
+        )
+    return key
+
+
+def media_type(headers: Mapping[bytes, bytes]) -> str:
+    """The media type without parameters, in lower case."""
+    return headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], route: Route) -> bytes:
+    """The body.
+
+    Raises:
+        Problem: 415 another media type, 413 over the limit, 408 too slow.
+    """
+    if media_type(headers) not in route.content_types:
+        wanted = " or ".join(route.content_types)
+        raise Problem(415, "unsupported-media-type", f"Send the body as {wanted} and say so in Content-Type.")
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise Problem(415, "unsupported-content-encoding", "Send the body as it is, not compressed.")
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > route.max_body):
+        raise _too_large(route.max_body)
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await _received(receive, route.max_body)
+    except TimeoutError as error:
+        raise Problem(
+            408, "body-too-slow", f"The body must arrive within {BODY_S:.0f} s.", headers={"Connection": "close"}
+        ) from error
+
+
+async def _received(receive: Receive, limit: int) -> bytes:
+    message: Message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+        message = await receive()
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        413,
+        "body-too-large",
+        f"Send at most {limit} bytes in one request; split what is larger.",
+        headers={"Connection": "close"},
+        limit_bytes=limit,
+    )
+
+
+class SecurityHeaders:
+    """Adds `nosniff` and, unless the answer says otherwise, `no-store`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = headers
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+
+def json_response(content: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer of encoded JSON."""
+    return Response(content, status, headers, "application/json")

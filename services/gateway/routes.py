@@ -1,0 +1,59 @@
+"""The one routing table: which service answers, who may call, what may be sent."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from services.gateway.photos import CONTENT_TYPES
+
+CallerKind = Literal["anyone", "user", "partner", "signed-in"]
+RateClass = Literal["sign-in", "write", "read", "stream"]
+MIB = 1024 * 1024
+JSON = ("application/json",)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A public route. `max_body` in bytes, 0 = no body is read; `keyed` = needs an Idempotency-Key."""
+
+    method: str
+    path: str
+    service: str
+    caller: CallerKind
+    scope: str | None
+    rate: RateClass
+    max_body: int = 0
+    content_types: tuple[str, ...] = JSON
+    keyed: bool = False
+
+
+BATCHES = Route("POST", "/v1/batches", "gateway", "user", "samples:write", "write", 4 * MIB, keyed=True)
+PHOTOS = Route("PUT", "/v1/photos", "gateway", "user", "photos:write", "write", 10 * MIB, CONTENT_TYPES, keyed=True)
+RECEIPT = Route("GET", "/v1/receipts/{id}", "gateway", "user", "samples:read", "read")
+PHOTO = Route("GET", "/v1/photos/{id}", "gateway", "user", "photos:read", "read")
+LIVE = Route("GET", "/v1/live", "gateway", "user", "live:read", "stream")
+WHOAMI = Route("GET", "/v1/whoami", "gateway", "signed-in", None, "read")
+
+OWN = (BATCHES, PHOTOS, RECEIPT, PHOTO, LIVE, WHOAMI)
+PROXIED = (
+    Route("POST", "/v1/users", "auth", "anyone", None, "sign-in", MIB, keyed=True),
+    Route("POST", "/v1/tokens", "auth", "anyone", None, "sign-in", MIB),
+    Route("POST", "/v1/grants", "auth", "user", "grants:write", "write", MIB, keyed=True),
+    Route("GET", "/.well-known/jwks.json", "auth", "anyone", None, "read"),
+    Route("GET", "/v1/days/{date}", "ingest", "user", "days:read", "read"),
+    Route("GET", "/v1/diary/{date}", "nutrition", "user", "diary:read", "read"),
+    Route("GET", "/v1/ledger/{date}", "insights", "user", "ledger:read", "read"),
+    Route("GET", "/v1/insights", "insights", "user", "insights:read", "read"),
+    Route("POST", "/v1/webhook-endpoints", "webhooks", "partner", "webhooks:write", "write", MIB, keyed=True),
+    Route("GET", "/v1/webhook-endpoints", "webhooks", "partner", "webhooks:write", "read"),
+    Route("GET", "/v1/events", "webhooks", "user", "live:read", "read"),
+)
+ROUTES = OWN + PROXIED
+
+
+def limited(route: Route, *, max_batch_bytes: int, max_photo_bytes: int) -> Route:
+    """The route with the limits of this installation."""
+    if route is BATCHES:
+        return replace(route, max_body=max_batch_bytes)
+    if route is PHOTOS:
+        return replace(route, max_body=max_photo_bytes)
+    return route

@@ -1,0 +1,46 @@
+"""What the gateway reads from its environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.settings import ServiceSettings
+
+MIB = 1024 * 1024
+
+
+class Settings(ServiceSettings):
+    """The gateway's own settings beside the shared ones."""
+
+    gateway_port: int = Field(default=8080, ge=0, le=65535, description="Public port")
+    gateway_internal_key_path: Path = Field(
+        default=Path(".mymacro/data/keys/internal.jwk"), description="Private key of internal tokens (Ed25519, JWK)"
+    )
+    gateway_receipt_key_path: Path = Field(
+        default=Path(".mymacro/data/keys/receipts.key"),
+        description="32 random bytes in hex, the same at every gateway; receipt ids hang on it",
+    )
+    gateway_auth_url: str = Field(default="http://127.0.0.1:8101", description="Where auth answers")
+    gateway_ingest_url: str = Field(default="http://127.0.0.1:8102", description="Where ingest answers")
+    gateway_inference_url: str = Field(default="http://127.0.0.1:8103", description="Where inference answers")
+    gateway_nutrition_url: str = Field(default="http://127.0.0.1:8104", description="Where nutrition answers")
+    gateway_insights_url: str = Field(default="http://127.0.0.1:8105", description="Where insights answers")
+    gateway_webhooks_url: str = Field(default="http://127.0.0.1:8106", description="Where webhooks answers")
+    gateway_max_batch_bytes: int = Field(default=4 * MIB, ge=1024, description="Largest body of a batch")
+    gateway_max_photo_bytes: int = Field(default=10 * MIB, ge=1024, description="Largest picture")
+    gateway_metrics: bool = Field(default=False, description="Serve /metrics on the public port too")
+    gateway_docs: bool = Field(default=True, description="Serve /docs and /openapi.json")
+    token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
+    token_audience: str = Field(default="https://mymacrotracker.dev/api", description="`aud` of access tokens")
+
+    @property
+    def upstream_urls(self) -> dict[str, str]:
+        """The services' addresses by name."""
+        return {
+            "auth": self.gateway_auth_url,
+            "ingest": self.gateway_ingest_url,
+            "inference": self.gateway_inference_url,
+            "nutrition": self.gateway_nutrition_url,
+            "insights": self.gateway_insights_url,
+            "webhooks": self.gateway_webhooks_url,
+        }
