@@ -147,7 +147,7 @@ def subscribe(
     anything else (3 attempts, then a dead letter). Events of unknown type and null records are skipped.
     """
     places, dead_letters, arguments = _subscription(broker, topic, service, on_dead_letter)
-    subscriber: Any = broker.subscriber(topic.name, **arguments)
+    subscriber: Any = broker.subscriber(topic.name, **arguments)  # pyright: ignore[reportUnknownVariableType]
     subscriber(_as_handler(SingleRecords(places, dead_letters, event_decoder(topic), handler), topic))
     _connect(broker, places, subscriber)
 
@@ -172,7 +172,7 @@ def subscribe_batches(
     if decode is None:
         decode = event_decoder(topic) if topic.events else bytes
     places, dead_letters, arguments = _subscription(broker, topic, service, on_dead_letter)
-    subscriber = broker.subscriber(
+    subscriber: Any = broker.subscriber(
         topic.name, batch=True, batch_timeout_ms=BATCH_TIMEOUT_MS, max_records=max_records, **arguments
     )
     subscriber(_as_handler(Batches(places, dead_letters, decode, decide, write), topic))
