@@ -133,9 +133,9 @@ def merge(stored: Array, stored_group: Array, incoming: Array, incoming_group: A
     rows, group = rows[order], group[order]
     position = np.arange(len(rows))
     first = np.ones(len(rows), bool)
-    first[1:] = (
-        (group[1:] != group[:-1]) | (rows["id_hi"][1:] != rows["id_hi"][:-1]) | (rows["id_lo"][1:] != rows["id_lo"][:-1])
-    )
+    first[1:] = group[1:] != group[:-1]
+    for name in ("id_hi", "id_lo"):
+        first[1:] |= rows[name][1:] != rows[name][:-1]
     newest = _newest_so_far(rows["version"], first)
     # The row that was valid just before each row of the same identity.
     before = np.maximum.accumulate(np.where(newest, position, 0))

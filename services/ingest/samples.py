@@ -135,8 +135,8 @@ _TESTS: dict[str, Test] = {
     "too-long": lambda rows, _metric, _latest: rows["end"] - rows["start"] > LONGEST_US,
     "bad-offset": lambda rows, _metric, _latest: np.abs(rows["offset"].astype("i8")) > LARGEST_OFFSET_MINUTES,
     # Written so that a value that is no number is out of range too.
-    "out-of-range": lambda rows, metric, _latest: ~(
-        (rows["value"] >= METRICS[metric].lowest) & (rows["value"] <= METRICS[metric].highest)
+    "out-of-range": lambda rows, metric, _latest: (
+        ~((rows["value"] >= METRICS[metric].lowest) & (rows["value"] <= METRICS[metric].highest))
     ),
 }
 CODES: tuple[str, ...] = ("", *_TESTS)

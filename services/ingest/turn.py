@@ -94,12 +94,13 @@ def gather(batches: Sequence[CheckedBatch]) -> Turn:
             place.append((number << _HOUR_BITS) + series.rows["start"] // HOUR_US)
             ends[which] += len(series.rows)
     places, group = np.unique(np.concatenate(place), return_inverse=True)
+    found: list[int] = places.tolist()
     names = list(numbers)
-    keys = tuple(
-        BucketKey(*names[one >> _HOUR_BITS], kinds[names[one >> _HOUR_BITS]], one & ((1 << _HOUR_BITS) - 1))
-        for one in places.tolist()
-    )
-    return Turn(tuple(batches), keys, np.concatenate(rows), np.concatenate(index), group, np.cumsum(ends))
+    keys: list[BucketKey] = []
+    for one in found:
+        name = names[one >> _HOUR_BITS]
+        keys.append(BucketKey(*name, device_kind=kinds[name], hour=one & ((1 << _HOUR_BITS) - 1)))
+    return Turn(tuple(batches), tuple(keys), np.concatenate(rows), np.concatenate(index), group, np.cumsum(ends))
 
 
 def merge_turn(turn: Turn, stored: Sequence[Array | None]) -> TurnResult:
@@ -128,9 +129,7 @@ def _tallies(turn: Turn, outcome: Array) -> tuple[Tally, ...]:
         if counts[Outcome.SUPERSEDED]:
             late = turn.index[begin:end][outcome[begin:end] == Outcome.SUPERSEDED]
             refused = tuple(sorted((*refused, *((place, "superseded") for place in late.tolist()))))
-        tallies.append(
-            Tally(counts[Outcome.STORED], counts[Outcome.DUPLICATE], counts[Outcome.CORRECTION], refused)
-        )
+        tallies.append(Tally(counts[Outcome.STORED], counts[Outcome.DUPLICATE], counts[Outcome.CORRECTION], refused))
         begin = end
     return tuple(tallies)
 
@@ -155,7 +154,8 @@ def _dirty(turn: Turn, merged: Merged) -> tuple[DirtyMark, ...]:
     batches = np.concatenate((batch, batch))
     hours = np.concatenate((rows["start"], rows["start"])) // HOUR_US
     places, inverse = np.unique((user_of_batch[batches] << _HOUR_BITS) + days, return_inverse=True)
-    count = len(places)
+    found: list[int] = places.tolist()
+    count = len(found)
     from_hour, to_hour, newest = np.full(count, 1 << _HOUR_BITS), np.zeros(count, "i8"), np.zeros(count, "i8")
     has_new = np.zeros(count, bool)
     np.minimum.at(from_hour, inverse, hours)
@@ -171,5 +171,5 @@ def _dirty(turn: Turn, merged: Merged) -> tuple[DirtyMark, ...]:
             int(newest[one]),
             bool(has_new[one]),
         )
-        for one, place in enumerate(places.tolist())
+        for one, place in enumerate(found)
     )

@@ -1,0 +1,78 @@
+"""The ingest service: samples, receipts and days."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+
+from services.ingest.api import router
+from services.ingest.handlers import SERVICE, Handlers, subscribe
+from services.ingest.settings import Settings
+from services.ingest.store import COLLECTIONS, DAYS, DIRTY_DAYS, Store
+from services.ingest.workers import DayWorker
+from shared import kafka, problems, topics
+from shared.clock import Clock, utc_now
+from shared.documents import Documents, open_documents
+from shared.events import ReceiptsCompleted
+from shared.identity import InternalTokenVerifier, install_identity
+from shared.jobs import Workers
+from shared.kafka import Broker, make_broker
+from shared.outbox import Relay
+from shared.service import install_health, serve
+from shared.start import start_broker
+from shared.telemetry import TraceMiddleware
+from shared.watchdog import Watchdog
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    broker: Broker | None = None,
+    documents: Documents | None = None,
+    clock: Clock = utc_now,
+) -> FastAPI:
+    """The app; nothing is opened before its lifespan. Tests hand in a broker, documents and a clock."""
+    settings = settings or Settings()
+    broker = broker or make_broker(settings, SERVICE)
+    documents = documents or open_documents(settings.database_url, SERVICE)
+    store = Store(documents, clock)
+    relay = Relay(documents, [DAYS], partial(kafka.publish_bytes, broker))
+    day_worker = DayWorker(store, partial(relay.nudge, DAYS), clock)
+    workers = Workers(documents, DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers, clock=clock)
+    watchdog = Watchdog(broker)
+
+    async def publish(event: ReceiptsCompleted, traceparent: str | None) -> None:
+        await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
+
+    subscribe(broker, Handlers(store, publish, workers.nudge, clock))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await documents.open(COLLECTIONS)
+        # Days that are due are computed even while Kafka is away; their events wait inside them.
+        tasks = [asyncio.create_task(workers.run()), asyncio.create_task(relay.run())]
+        try:
+            await start_broker(broker)
+            async with watchdog:
+                yield
+        finally:
+            await broker.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await documents.close()
+
+    app = FastAPI(title="ingest", version="1", lifespan=lifespan)
+    app.state.store = store
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
+    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
+    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": store.ping})
+    app.include_router(router)
+    return app
+
+
+if __name__ == "__main__":
+    serve(create_app, SERVICE)
