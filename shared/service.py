@@ -119,9 +119,12 @@ class ServiceServer(uvicorn.Server):
 class Health:
     """What /livez and /readyz answer. Live: the poll loop turns; ready: every part answers within 2 s."""
 
-    def __init__(self, live: Callable[[], bool], ready: Mapping[str, Check]) -> None:
+    def __init__(
+        self, live: Callable[[], bool], ready: Mapping[str, Check], reported: Mapping[str, Check] | None = None
+    ) -> None:
         self._live = live
-        self._ready = ready
+        self._ready = dict(ready)
+        self._checks = self._ready | dict(reported or {})
         self._parts: dict[str, str] = {}
         self._fresh_until = 0.0
 
@@ -133,21 +136,27 @@ class Health:
     async def readyz(self) -> Response:
         """200 or 503, and each part as "ok" or what is wrong."""
         if time.monotonic() >= self._fresh_until:
-            states = await asyncio.gather(*(_state(check) for check in self._ready.values()))
-            self._parts = dict(zip(self._ready, states, strict=True))
+            states = await asyncio.gather(*(_state(check) for check in self._checks.values()))
+            self._parts = dict(zip(self._checks, states, strict=True))
             self._fresh_until = time.monotonic() + READY_REUSE_S
-        ready = all(state == "ok" for state in self._parts.values())
+        ready = all(self._parts[name] == "ok" for name in self._ready)
         return JSONResponse({"ready": ready, "parts": self._parts}, 200 if ready else 503)
 
 
 def install_health(
-    app: FastAPI, live: Callable[[], bool], ready: Mapping[str, Check], *, metrics: bool = True
+    app: FastAPI,
+    live: Callable[[], bool],
+    ready: Mapping[str, Check],
+    *,
+    metrics: bool = True,
+    reported: Mapping[str, Check] | None = None,
 ) -> Health:
     """Add /livez, /readyz and, unless told not to (the gateway, which is public), /metrics.
 
-    A check of `ready` answers in time with anything but False; an exception means not ready.
+    A check of `ready` answers in time with anything but False; an exception means not ready. Checks of `reported`
+    show up among the parts and decide nothing: work that needs them waits.
     """
-    health = Health(live, ready)
+    health = Health(live, ready, reported)
     app.add_api_route("/livez", health.livez, include_in_schema=False)
     app.add_api_route("/readyz", health.readyz, include_in_schema=False)
     if metrics:

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from shared.errors import Rejected
+from shared.errors import Rejected, Unavailable
 
 FRONT_DOOR = Path(__file__).with_name("front_door.py")
 REFUSED = 3
@@ -31,15 +31,19 @@ async def clean_picture(encoded: bytes) -> bytes:
 
     Raises:
         Rejected: it is no picture that we take, it is damaged, or it hit a limit.
+        Unavailable: ("processes") this machine starts no more processes now.
     """
-    process = await asyncio.create_subprocess_exec(
-        # -I: neither the environment nor the working directory decide what the child imports.
-        *(sys.executable, "-I", "-B", str(FRONT_DOOR)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={},
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            # -I: neither the environment nor the working directory decide what the child imports.
+            *(sys.executable, "-I", "-B", str(FRONT_DOOR)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={},
+        )
+    except OSError as error:
+        raise Unavailable("processes") from error
     try:
         output, _ = await asyncio.wait_for(process.communicate(encoded), WALL_S)
     except TimeoutError:

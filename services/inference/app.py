@@ -1,0 +1,74 @@
+"""The inference service: photos of nutrition labels become numbers."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+
+from services.inference.api import create_router
+from services.inference.handlers import SERVICE, Handlers, subscribe
+from services.inference.settings import Settings
+from services.inference.store import COLLECTIONS, JOBS, Store
+from services.inference.triton import Ocr, TritonOcr
+from services.inference.workers import Reader, make_workers
+from shared import problems
+from shared.documents import open_documents
+from shared.identity import InternalTokenVerifier, install_identity
+from shared.kafka import Broker, make_broker, publish_bytes
+from shared.objects import Objects
+from shared.outbox import Relay
+from shared.service import install_health, serve
+from shared.start import start_broker
+from shared.telemetry import TraceMiddleware
+from shared.watchdog import Watchdog
+
+
+def create_app(settings: Settings | None = None, *, broker: Broker | None = None, ocr: Ocr | None = None) -> FastAPI:
+    """The app; nothing is opened before its lifespan. Tests hand in a broker and an OCR."""
+    settings = settings or Settings()
+    broker = broker or make_broker(settings, SERVICE)
+    ocr = ocr or TritonOcr(settings.inference_triton_url, settings.inference_triton_timeout_s)
+    documents = open_documents(settings.database_url, SERVICE)
+    store = Store(documents)
+    relay = Relay(documents, [JOBS], partial(publish_bytes, broker))
+    reader = Reader(store, Objects(settings.objects_url), ocr)
+    workers = make_workers(documents, reader, relay, concurrency=settings.inference_concurrency)
+    watchdog = Watchdog(broker)
+    subscribe(broker, Handlers(store, workers.nudge))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await documents.open(COLLECTIONS)
+        await start_broker(broker)
+        tasks = {asyncio.create_task(relay.run()), asyncio.create_task(workers.run())}
+        try:
+            async with watchdog:
+                yield
+        finally:
+            await broker.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await ocr.close()
+            await documents.close()
+
+    app = FastAPI(title="inference", version="1", lifespan=lifespan)
+    app.state.store = store
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
+    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
+    install_health(
+        app,
+        watchdog.live,
+        {"kafka": watchdog.ready, "database": lambda: store.job("-")},
+        # Without Triton photos wait in their jobs, so it decides nothing here.
+        reported={"triton": ocr.answers},
+    )
+    app.include_router(create_router(store))
+    return app
+
+
+if __name__ == "__main__":
+    serve(create_app, SERVICE)
