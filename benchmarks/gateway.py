@@ -1,7 +1,7 @@
 """What the gateway costs: CPU of its process for one request, traced as shipped, against bare FastAPI in the same run.
 
-A GET that the gateway answers itself is compared with a bare FastAPI route; a proxied GET with a bare FastAPI route that makes
-one bare aiohttp call to the same upstream.
+A GET that the gateway answers itself is compared with a bare FastAPI route; a proxied GET with a bare FastAPI route that
+makes one bare aiohttp call.
 """
 
 import asyncio
@@ -19,10 +19,9 @@ from uuid import uuid4
 import aiohttp
 
 from benchmarks import measure
-from benchmarks.stacks import fresh_stack
+from benchmarks.stacks import fresh_stack, running
 from infra.local.instance import Instance, free_ports
 from infra.local.phone import Phone
-from infra.local.processes import pid_of
 
 ROUNDS = 5
 SECONDS = 4.0
@@ -66,7 +65,7 @@ async def signed_in(instance: Instance) -> str:
 async def measure_gateway(instance: Instance, bare_pid: int, bare_port: int) -> dict[str, Any]:
     """CPU microseconds a request, interleaved, and the two ratios."""
     token = await signed_in(instance)
-    gateway, port = pid_of(instance, "gateway"), instance.settings.gateway_port
+    gateway, port = running(instance).pid("gateway"), instance.settings.gateway_port
     await answering(bare_port, "/bare")
     cost = partial(measure.cpu_per_request, seconds=SECONDS)
     found = await measure.interleaved(

@@ -1,7 +1,7 @@
 """How long a batch takes, idle: POST answered → receipt `stored`, and → `day.updated` at the partner's receiver.
 
-The limit is a bare produce → consume on the same broker, taken between the posts. Each post goes to a day of its own, so no
-recomputation waits for an earlier one.
+The limit is a bare produce → consume on the same broker, taken between the posts. Each post goes to a day of its own,
+so no recomputation waits for an earlier one.
 """
 
 import asyncio
@@ -91,8 +91,7 @@ async def one_post(phone: Phone, receiver: Receiver, user_id: str, date: datetim
     answer = await phone.send("POST", "/v1/batches", key=str(uuid4()), body=small_batch(date))
     answered = time.monotonic()
     path = f"/v1/receipts/{answer.body['receipt_id']}"
-    while (await phone.send("GET", path)).body["state"] != "stored":
-        await asyncio.sleep(0.0005)
+    await phone.poll(path, lambda body: body["state"] == "stored", every=0.0005)
     stored = time.monotonic()
     delivered = await receiver.wait_for("day.updated", user_id, deadline=answered + 30, date=date.date().isoformat())
     return answered - asked, stored - answered, delivered.at - answered

@@ -1,14 +1,10 @@
-"""Resident memory of the whole stack, idle, after one batch and one photo went through."""
+"""Resident memory of the whole stack, idle, after a batch and a photo went through."""
 
-import asyncio
-
-import psutil
 from rich.console import Console
 
 from benchmarks import measure
-from benchmarks.stacks import fresh_stack
-from infra.local import demo
-from infra.local.processes import pids
+from benchmarks.stacks import fresh_stack, running
+from infra.local import account, processes
 
 TARGET_GIB = 1.8
 
@@ -17,11 +13,11 @@ def main() -> None:
     """Tell the demo once, then add up what every process holds, its children included."""
     machine = measure.fingerprint()
     with fresh_stack() as instance:
-        asyncio.run(demo.run(demo.target_of(instance), Console(quiet=True)))
-        held: dict[str, float] = {}
-        for name, pid in pids(instance).items():
-            family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-            held[name] = round(sum(measure.resident_mib(member) for member in family), 1)
+        account.tell_demo(instance, None, Console(quiet=True))
+        state = running(instance)
+        groups = {name: processes.group(state.pid(name)) for name in state.processes}
+        groups["supervisor"] = [state.supervisor]
+        held = {name: round(sum(map(measure.resident_mib, group)), 1) for name, group in groups.items()}
     total = round(sum(held.values()) / 1024, 3)
     measure.report("start", {"pss_mib": held, "total_gib": total, "target_gib": TARGET_GIB}, machine)
 

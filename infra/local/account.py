@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from infra.local import control, instance
+from infra.local import control
 from infra.local.instance import Instance
 from infra.local.stack import StackError
 
@@ -117,7 +117,7 @@ def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
         partner_key=(stack.keys / "demo-partner.key").read_text().strip(),
         span_store=stack.traces,
         otlp_endpoint=f"http://127.0.0.1:{stack.settings.otlp_port}",
-        receiver_port=instance.free_ports(1)[0],
+        receiver_port=stack.settings.demo_receiver_port,
         kill=lambda name: kill(stack, name),
     )
     return 0 if asyncio.run(demo.run(target, console, victim)) else 1

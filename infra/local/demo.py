@@ -14,10 +14,11 @@ from zoneinfo import ZoneInfo
 import aiohttp
 from rich.console import Console
 
-from infra.local import labels, traces
+from infra.local import labels, trace_tree
 from infra.local.phone import Phone, half_a_day
 from infra.local.receiver import Delivered, Receiver
 from shared import telemetry
+from shared.settings import ServiceSettings
 
 DEMO_PARTNER = "demo-partner"
 GRANTED = ["samples:read", "days:read", "diary:read", "ledger:read", "insights:read", "photos:read"]
@@ -93,7 +94,8 @@ def evening_zone(now: datetime) -> str:
 
 async def run(target: DemoTarget, console: Console, victim: str | None = None) -> bool:
     """Tell both stories; True when every step came true and each trace is whole."""
-    telemetry.configure_exporting("receiver", target.otlp_endpoint)
+    settings = ServiceSettings(otel_exporter_otlp_endpoint=target.otlp_endpoint, log_level="ERROR")
+    telemetry.configure("receiver", settings)
     started = time.monotonic()
     timeout = aiohttp.ClientTimeout(total=30, sock_connect=5)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -250,10 +252,13 @@ async def show_ledger(demo: Demo, date: str) -> None:
 async def show_trace(demo: Demo, title: str, trace_id: str, services: set[str]) -> None:
     """Print the one trace of a story, read back from the span store."""
     demo.console.rule(f"{title}: trace {trace_id}")
-    found = await asyncio.to_thread(traces.wait_for, demo.target.span_store, trace_id, services, 15.0)
-    demo.console.print(traces.draw(demo.target.span_store, trace_id))
-    # What was killed may have taken its last spans with it.
-    _expect(found or demo.victim is not None, f"trace {trace_id} does not reach all of {sorted(services)}")
+    telemetry.flush()
+    try:
+        await asyncio.to_thread(trace_tree.wait_for, demo.target.span_store, trace_id, services, 15.0)
+    except TimeoutError as missing:
+        # What was killed took its last spans with it.
+        _expect(demo.victim is not None, str(missing))
+    demo.console.print(trace_tree.draw(demo.target.span_store, trace_id))
 
 
 def _expect(condition: bool, otherwise: str) -> None:

@@ -96,8 +96,8 @@ class Phone:
         except (aiohttp.ClientError, OSError, TimeoutError):
             return 0, "", {}
 
-    async def poll(self, path: str, done: Callable[[dict[str, Any]], bool]) -> Answer:
-        """GET `path` until `done` says so. Raises TimeoutError at the deadline."""
+    async def poll(self, path: str, done: Callable[[dict[str, Any]], bool], *, every: float = 0.02) -> Answer:
+        """GET `path` every so many seconds until `done` says so. Raises TimeoutError at the deadline."""
         while True:
             try:
                 answer = await self.send("GET", path)
@@ -108,7 +108,7 @@ class Phone:
                     raise
             if time.monotonic() > self.deadline:
                 raise TimeoutError(f"{path} did not get there in time")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(every)
 
     async def listen(self) -> None:
         """Keep `GET /v1/live` open and collect its messages by sequence; resume where it broke off."""

@@ -30,5 +30,6 @@ class StackSettings(BaseSettings):
     triton_grpc_port: int = Field(8121, description="Triton, gRPC")
     triton_metrics_port: int = Field(8122, description="Triton, metrics")
     otlp_port: int = Field(8130, description="The supervisor's receiver of OpenTelemetry spans")
+    demo_receiver_port: int = Field(8140, description="Where the demo's partner receives webhooks")
     kafka_heap_mb: int = Field(256, description="Kafka's Java heap, MiB")
     only: str = Field("", description="Comma list of the processes to run; empty runs all of them")

@@ -1,0 +1,46 @@
+"""A stack of the benchmark's own: new data, free ports, everything as shipped."""
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from infra.local import control
+from infra.local.control import State
+from infra.local.instance import Instance, on_free_ports
+from infra.local.settings import ROOT
+
+
+@contextmanager
+def fresh_stack(*, topics: Sequence[str] = ()) -> Iterator[Instance]:
+    """An instance, ready, with these one-partition topics besides; stopped and removed at the end."""
+    instance = on_free_ports(ROOT / ".mymacro" / f"bench-{secrets.token_hex(4)}")
+    supervisor = control.launch(instance, attached=True)
+    try:
+        control.wait_ready(instance, supervisor)
+        if topics:
+            asyncio.run(_create(instance.bootstrap_servers, topics))
+        yield instance
+    finally:
+        control.stop(instance, supervisor)
+        shutil.rmtree(instance.data, ignore_errors=True)
+
+
+async def _create(bootstrap: str, topics: Sequence[str]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1) for name in topics])
+    finally:
+        await admin.close()
+
+
+def running(instance: Instance) -> State:
+    """The supervisor's last words of a stack that runs."""
+    state = control.state(instance)
+    if state is None:
+        raise RuntimeError("the stack does not run")
+    return state
