@@ -8,7 +8,7 @@ import msgspec
 
 from services.nutrition.foods import Amounts, Provenance
 from shared import events
-from shared.documents.port import Collection, Document, Documents, Duplicate, Index
+from shared.documents import Collection, Document, Documents, Duplicate, Index
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
 DEFAULT_ZONE = "UTC"

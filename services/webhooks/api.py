@@ -2,36 +2,23 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.webhooks import signing
 from services.webhooks.egress import AddressRefused, Egress
-from services.webhooks.public import TYPES
+from services.webhooks.public import TYPES, EventType
 from services.webhooks.store import Endpoint, Message, Store
 from shared.clock import Clock
-from shared.documents.port import Duplicate
+from shared.documents import Duplicate
 from shared.errors import Problem
 from shared.events import derived_id
 from shared.identity import Caller, require
 
 MAX_ENDPOINTS = 100
 MAX_EVENTS = 1000
-
-EventType = Literal[
-    "receipts.completed",
-    "day.updated",
-    "day.recomputed",
-    "ledger.updated",
-    "entry.created",
-    "entry.updated",
-    "entry.deleted",
-    "photo.read",
-    "photo.rejected",
-    "insight.created",
-]
 
 
 class NewEndpoint(BaseModel):

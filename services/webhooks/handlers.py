@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from faststream.kafka import KafkaBroker
-
 from services.webhooks.mapping import public_message
 from services.webhooks.public import PublicMessage
 from services.webhooks.store import Message, Store
 from shared import kafka, topics
+from shared.errors import Unavailable
 from shared.events import Event, GrantUpdated, MessagePublished, derived_id
+from shared.kafka import Broker
 from shared.telemetry import bind, current_traceparent
 
 SERVICE = "webhooks"
@@ -47,7 +47,11 @@ class Handlers:
         by_user: defaultdict[str, list[tuple[PublicMessage, str | None]]] = defaultdict(list)
         for public, traceparent in decisions:
             by_user[public.user_id].append((public, traceparent))
-        await asyncio.gather(*(self._tell_all(messages) for messages in by_user.values()))
+        work = (self._tell_all(messages) for messages in by_user.values())
+        failures = [one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None]
+        if failures:
+            # "Later" before anything else: a batch is halved only when the database and the broker answer.
+            raise next((one for one in failures if isinstance(one, Unavailable)), failures[0])
 
     async def _tell_all(self, messages: list[tuple[PublicMessage, str | None]]) -> None:
         for public, traceparent in messages:
@@ -77,7 +81,7 @@ def published(message: Message) -> MessagePublished:
     )
 
 
-def subscribe(broker: KafkaBroker, handlers: Handlers) -> None:
+def subscribe(broker: Broker, handlers: Handlers) -> None:
     """One subscriber per topic, each in a group of its own."""
     kafka.subscribe(broker, topics.GRANTS, SERVICE, handlers.handle_grant)
     for topic in SINGLE:

@@ -7,9 +7,22 @@ trace that caused it and where to read more. Decimals are strings.
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+EventType = Literal[
+    "receipts.completed",
+    "day.updated",
+    "day.recomputed",
+    "ledger.updated",
+    "entry.created",
+    "entry.updated",
+    "entry.deleted",
+    "photo.read",
+    "photo.rejected",
+    "insight.created",
+]
 
 
 class Public(BaseModel):

@@ -35,7 +35,7 @@ def parsed(text: str) -> bytes:
     bare = text.removeprefix(SECRET_PREFIX).rstrip("=")
     try:
         secret = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
-    except binascii.Error as error:
+    except (binascii.Error, ValueError) as error:
         raise ValueError("a webhook secret is whsec_ followed by base64") from error
     if not secret:
         raise ValueError("a webhook secret must not be empty")

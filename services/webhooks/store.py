@@ -9,9 +9,10 @@ import msgspec
 
 from services.webhooks.public import TYPES, Body, PublicMessage
 from shared.clock import Clock
-from shared.documents.port import Collection, Conflict, Document, Documents, Duplicate, Index
+from shared.documents import Collection, Conflict, Document, Documents, Duplicate, Index
 from shared.events import GrantUpdated, derived_id
 from shared.jobs import DUE_INDEX, Job
+from shared.telemetry import trace_id_of
 
 # A user's 10 topics can at most all write at once, in a few processes: far fewer collisions than this.
 MAX_COLLISIONS = 200
@@ -115,7 +116,7 @@ class Store:
             if known is not None:
                 return known
             sequence = await self._last_sequence(public.user_id) + 1
-            trace_id = _trace_id(traceparent)
+            trace_id = trace_id_of(traceparent) or ""
             message = Message(
                 id=public.message_id,
                 user_id=public.user_id,
@@ -252,9 +253,3 @@ class Store:
 
 def _settled(known: Grant, event: GrantUpdated) -> bool:
     return known.revision == event.revision and known.caught_up
-
-
-def _trace_id(traceparent: str | None) -> str:
-    """The 32 hex digits of `00-<trace>-<span>-<flags>`; "" without a trace."""
-    parts = (traceparent or "").split("-")
-    return parts[1] if len(parts) == 4 else ""

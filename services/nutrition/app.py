@@ -1,0 +1,60 @@
+"""The nutrition service: foods and diaries."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+from shared.watchdog import Watchdog
+
+from services.nutrition.api import create_router
+from services.nutrition.handlers import SERVICE, Handlers, subscribe
+from services.nutrition.settings import Settings
+from services.nutrition.store import COLLECTIONS, ENTRIES, Store
+from shared import problems
+from shared.documents import open_documents
+from shared.identity import InternalTokenVerifier, install_identity
+from shared.kafka import Broker, make_broker, publish_bytes
+from shared.outbox import Relay
+from shared.service import install_health, serve
+from shared.start import start_broker
+from shared.telemetry import TraceMiddleware
+
+
+def create_app(settings: Settings | None = None, *, broker: Broker | None = None) -> FastAPI:
+    """The app; nothing is opened before its lifespan. Tests hand in a broker."""
+    settings = settings or Settings()
+    broker = broker or make_broker(settings, SERVICE)
+    documents = open_documents(settings.database_url, SERVICE)
+    store = Store(documents)
+    relay = Relay(documents, [ENTRIES], partial(publish_bytes, broker))
+    watchdog = Watchdog(broker)
+    subscribe(broker, Handlers(store, partial(relay.nudge, ENTRIES)))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await documents.open(COLLECTIONS)
+        await start_broker(broker)
+        relaying = asyncio.create_task(relay.run())
+        try:
+            async with watchdog:
+                yield
+        finally:
+            await broker.stop()
+            relaying.cancel()
+            await asyncio.wait({relaying})
+            await documents.close()
+
+    app = FastAPI(title="nutrition", version="1", lifespan=lifespan)
+    app.state.store = store
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
+    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
+    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.food("-")})
+    app.include_router(create_router(store))
+    return app
+
+
+if __name__ == "__main__":
+    serve(create_app, SERVICE)

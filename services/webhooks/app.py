@@ -1,0 +1,72 @@
+"""The webhooks service: public messages in order, and their delivery to partners."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from shared.watchdog import Watchdog
+
+from services.webhooks.api import create_router
+from services.webhooks.egress import Egress, networks
+from services.webhooks.handlers import SERVICE, Handlers, subscribe
+from services.webhooks.settings import Settings
+from services.webhooks.store import COLLECTIONS, DELIVERIES, Store
+from services.webhooks.workers import Dispatcher
+from shared import kafka, problems, topics
+from shared.clock import Clock, utc_now
+from shared.documents import open_documents
+from shared.events import MessagePublished
+from shared.identity import InternalTokenVerifier, install_identity
+from shared.jobs import Workers
+from shared.kafka import Broker, make_broker
+from shared.service import install_health, serve
+from shared.start import start_broker
+from shared.telemetry import TraceMiddleware
+
+
+def create_app(settings: Settings | None = None, *, broker: Broker | None = None, clock: Clock = utc_now) -> FastAPI:
+    """The app; nothing is opened before its lifespan. Tests hand in a broker and a clock."""
+    settings = settings or Settings()
+    broker = broker or make_broker(settings, SERVICE)
+    documents = open_documents(settings.database_url, SERVICE)
+    store = Store(documents, clock)
+    egress = Egress(networks(settings.webhooks_allow_cidrs), connections=settings.webhooks_concurrency)
+    dispatcher = Dispatcher(store, egress, clock)
+    workers = Workers(documents, DELIVERIES, dispatcher.work, concurrency=settings.webhooks_concurrency, clock=clock)
+    watchdog = Watchdog(broker)
+
+    async def publish(event: MessagePublished, traceparent: str | None) -> None:
+        await kafka.publish(broker, topics.MESSAGES, event, traceparent=traceparent)
+
+    subscribe(broker, Handlers(store, publish, workers.nudge))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await documents.open(COLLECTIONS)
+        await egress.open()
+        # Deliveries that are due go out even while Kafka is away.
+        delivering = asyncio.create_task(workers.run())
+        try:
+            await start_broker(broker)
+            async with watchdog:
+                yield
+        finally:
+            await broker.stop()
+            delivering.cancel()
+            await asyncio.wait({delivering})
+            await egress.close()
+            await documents.close()
+
+    app = FastAPI(title="webhooks", version="1", lifespan=lifespan)
+    app.state.store = store
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
+    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
+    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")})
+    app.include_router(create_router(store, egress, clock))
+    return app
+
+
+if __name__ == "__main__":
+    serve(create_app, SERVICE)

@@ -1,0 +1,357 @@
+"""Outcomes on TestKafkaBroker: what becomes of each record, without a broker that could deliver again."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aiokafka import ConsumerRecord
+from faststream.kafka import TestKafkaBroker
+
+from shared import events, kafka, spans, telemetry
+from shared.clock import utc_now
+from shared.dead_letters import DeadLetterCause, whereabouts
+from shared.errors import Rejected, Unavailable
+from shared.kafka import Broker, make_broker, publish, publish_bytes, subscribe, subscribe_batches
+from shared.settings import ServiceSettings
+from shared.start import start_broker
+from shared.topics import Topic
+
+TOPIC = Topic("auth.users.v1", "state", "user_id", (events.UserUpdated,), ("nutrition",))
+PLAIN = Topic("gateway.batches.v1", "log", "user_id", (), ("ingest",))
+DAYS = Topic("ingest.days.v1", "log", "user_id", (events.DayUpdated, events.DayRecomputed), ("insights",))
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+def user(user_id: str) -> events.UserUpdated:
+    return events.UserUpdated(
+        event_id="e1", occurred_at=utc_now(), user_id=user_id, revision=1, profile=events.Profile()
+    )
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return make_broker(ServiceSettings(), "nutrition")
+
+
+@pytest.fixture
+def dead(broker: Broker) -> list[ConsumerRecord[Any, Any]]:
+    """The dead letters, as another consumer sees them."""
+    return collect(broker, "auth.users.v1.nutrition.dlq", "gateway.batches.v1.ingest.dlq")
+
+
+def collect(broker: Broker, *topics: str) -> list[ConsumerRecord[Any, Any]]:
+    found: list[ConsumerRecord[Any, Any]] = []
+
+    async def whole(message: Any) -> Any:
+        return message
+
+    async def take(message: Any) -> None:
+        found.append(message.raw_message)
+
+    for topic in topics:
+        broker.subscriber(topic, decoder=whole, parser=kafka._parse)(take)
+    return found
+
+
+def headers(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
+    return {name: value.decode() for name, value in record.headers}
+
+
+async def test_an_event_arrives_in_the_trace_of_its_publisher(broker: Broker) -> None:
+    seen: list[tuple[events.Event, str | None]] = []
+
+    async def handle(event: events.UserUpdated) -> None:
+        seen.append((event, telemetry.current_trace_id()))
+
+    subscribe(broker, TOPIC, "nutrition", handle)
+    async with TestKafkaBroker(broker):
+        await start_broker(broker)
+        await publish(broker, TOPIC, user("u1"), traceparent=PARENT)
+        await publish(broker, TOPIC, user("u1"), traceparent=PARENT)
+    assert [(event.user_id, trace) for event, trace in seen] == [("u1", spans.trace_id_of(PARENT))] * 2
+    assert broker.places[0].outcomes == 2
+
+
+async def test_a_rejected_record_is_a_dead_letter_at_once(broker: Broker, dead: list[ConsumerRecord[Any, Any]]) -> None:
+    told: list[tuple[bytes, DeadLetterCause]] = []
+    seen: list[str] = []
+
+    async def handle(event: events.UserUpdated) -> None:
+        seen.append(event.user_id)
+        if event.user_id == "bad":
+            raise Rejected("not-wanted", "Jane Doe is not wanted")
+
+    async def on_dead_letter(raw: bytes, cause: DeadLetterCause) -> None:
+        told.append((raw, cause))
+
+    subscribe(broker, TOPIC, "nutrition", handle, on_dead_letter=on_dead_letter)
+    async with TestKafkaBroker(broker):
+        await publish(broker, TOPIC, user("bad"), traceparent=PARENT)
+        await publish(broker, TOPIC, user("good"))
+    assert seen == ["bad", "good"]
+    (letter,) = dead
+    assert (letter.value, letter.key) == (user("bad").model_dump_json().encode()[:20] + letter.value[20:], b"bad")
+    found = headers(letter)
+    assert {
+        "origin-topic": "auth.users.v1",
+        "origin-partition": "0",
+        "origin-offset": "0",
+        "service": "nutrition",
+        "group": "nutrition.auth.users.v1",
+        "error": "Rejected",
+        "reason": "not-wanted",
+        "text": "not-wanted",
+        "attempts": "1",
+    }.items() <= found.items()
+    assert spans.trace_id_of(found["traceparent"]) == spans.trace_id_of(PARENT)
+    assert "Jane" not in str(found)
+    ((raw, cause),) = told
+    assert raw == letter.value
+    assert (cause.reason, cause.detail) == ("not-wanted", "Jane Doe is not wanted")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (b"\xff\x00", "no JSON object with a type"),
+        (b"[]", "no JSON object with a type"),
+        (b'{"user_id": "u"}', "no JSON object with a type"),
+        (b'{"type": "user.updated", "user_id": 7}', "event_id: missing"),
+    ],
+)
+async def test_what_does_not_decode_is_a_dead_letter(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]], value: bytes, text: str
+) -> None:
+    async def handle(_: events.UserUpdated) -> None:
+        raise AssertionError("never called")
+
+    subscribe(broker, TOPIC, "nutrition", handle)
+    async with TestKafkaBroker(broker):
+        await publish_bytes(broker, TOPIC.name, value, "k")
+    (letter,) = dead
+    assert letter.value == value
+    assert headers(letter)["reason"] == "undecodable"
+    assert headers(letter)["text"].startswith(text)
+
+
+async def test_deletions_and_newer_types_are_skipped(broker: Broker, dead: list[ConsumerRecord[Any, Any]]) -> None:
+    async def handle(_: events.UserUpdated) -> None:
+        raise AssertionError("never called")
+
+    subscribe(broker, TOPIC, "nutrition", handle)
+    async with TestKafkaBroker(broker):
+        await publish_bytes(broker, TOPIC.name, None, "k")
+        await publish_bytes(broker, TOPIC.name, b'{"type": "user.imagined"}', "k")
+    assert dead == []
+    assert broker.places[0].outcomes == 2
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+async def test_an_unknown_exception_is_tried_three_times(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]], failures: int
+) -> None:
+    calls = 0
+
+    async def handle(_: events.UserUpdated) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= failures:
+            raise ValueError("secret value")
+
+    subscribe(broker, TOPIC, "nutrition", handle)
+    async with TestKafkaBroker(broker):
+        await publish(broker, TOPIC, user("u1"))
+    assert calls == min(failures + 1, 3)
+    assert [headers(letter)["attempts"] for letter in dead] == (["3"] if failures == 3 else [])
+    assert all("secret" not in str(headers(letter)) for letter in dead)
+
+
+async def test_later_reaches_the_caller_where_nothing_is_delivered_again(broker: Broker) -> None:
+    async def handle(_: events.UserUpdated) -> None:
+        raise Unavailable("database")
+
+    subscribe(broker, TOPIC, "nutrition", handle)
+    async with TestKafkaBroker(broker):
+        with pytest.raises(Unavailable, match="database"):
+            await publish(broker, TOPIC, user("u1"))
+
+
+async def test_a_failing_on_dead_letter_does_not_stop_the_dead_letter(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
+) -> None:
+    async def handle(_: events.UserUpdated) -> None:
+        raise Rejected("no")
+
+    async def on_dead_letter(_: bytes, __: DeadLetterCause) -> None:
+        raise KeyError("broken")
+
+    subscribe(broker, TOPIC, "nutrition", handle, on_dead_letter=on_dead_letter)
+    async with TestKafkaBroker(broker):
+        await publish(broker, TOPIC, user("u1"))
+    assert len(dead) == 1
+
+
+async def test_on_dead_letter_without_its_database_means_later(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
+) -> None:
+    async def handle(_: events.UserUpdated) -> None:
+        raise Rejected("no")
+
+    async def on_dead_letter(_: bytes, __: DeadLetterCause) -> None:
+        raise Unavailable("database")
+
+    subscribe(broker, TOPIC, "nutrition", handle, on_dead_letter=on_dead_letter)
+    async with TestKafkaBroker(broker):
+        with pytest.raises(Unavailable):
+            await publish(broker, TOPIC, user("u1"))
+    assert dead == []
+
+
+def record(value: bytes | None, offset: int, partition: int = 0) -> ConsumerRecord[Any, Any]:
+    return ConsumerRecord(PLAIN.name, partition, offset, 0, 0, b"k", value, None, 1, len(value or b""), ())
+
+
+async def deliver(broker: Broker, *records: ConsumerRecord[Any, Any]) -> None:
+    """One batch, as a real consumer would hand it over; TestKafkaBroker knows batches of one only."""
+    subscriber = next(one for one in broker.subscribers if one.group_id == PLAIN.group("ingest"))
+    await subscriber.process_message(records)
+
+
+class Written:
+    """A store that refuses joint writes with `guilty` in them."""
+
+    def __init__(self, guilty: bytes = b"?", error: Callable[[], Exception] = lambda: RuntimeError("x")) -> None:
+        self.writes: list[list[bytes]] = []
+        self.stored: list[bytes] = []
+        self._guilty = guilty
+        self._error = error
+
+    async def write(self, decisions: list[tuple[bytes, str | None]]) -> None:
+        values = [decision for decision, _ in decisions]
+        self.writes.append(values)
+        if self._guilty in values:
+            raise self._error()
+        self.stored.extend(values)
+
+
+def decide(value: bytes) -> bytes:
+    if value == b"bad":
+        raise Rejected("bad")
+    return value
+
+
+async def test_a_batch_is_decided_one_by_one_and_written_once(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
+) -> None:
+    store = Written()
+    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
+    async with TestKafkaBroker(broker):
+        await deliver(broker, record(b"a", 1), record(b"bad", 2), record(None, 3), record(b"b", 9, 1))
+    assert store.writes == [[b"a", b"b"]]
+    assert [letter.value for letter in dead] == [b"bad"]
+    assert headers(dead[0])["origin-offset"] == "2"
+
+
+async def test_a_failing_write_is_halved_until_the_guilty_record_stands_alone(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
+) -> None:
+    store = Written(guilty=b"5")
+    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
+    values = [str(number).encode() for number in range(8)]
+    async with TestKafkaBroker(broker):
+        await deliver(broker, *(record(value, offset) for offset, value in enumerate(values)))
+    assert store.stored == [value for value in values if value != b"5"]
+    assert [letter.value for letter in dead] == [b"5"]
+    assert headers(dead[0])["attempts"] == "3"
+    assert store.writes.count([b"5"]) == 3
+
+
+async def test_a_rejected_write_of_one_is_a_dead_letter_at_once(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
+) -> None:
+    store = Written(guilty=b"a", error=lambda: Rejected("no"))
+    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
+    async with TestKafkaBroker(broker):
+        await deliver(broker, record(b"a", 1))
+    assert store.writes == [[b"a"]]
+    assert headers(dead[0])["reason"] == "no"
+
+
+async def test_a_batch_that_waits_sends_its_dead_letters_once(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
+) -> None:
+    answers: Iterator[Exception | None] = iter([Unavailable("database"), Unavailable("database"), None])
+    writes: list[list[bytes]] = []
+
+    async def write(decisions: list[tuple[bytes, str | None]]) -> None:
+        writes.append([decision for decision, _ in decisions])
+        if (answer := next(answers)) is not None:
+            raise answer
+
+    subscribe_batches(broker, PLAIN, "ingest", decide, write)
+    async with TestKafkaBroker(broker):
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await deliver(broker, record(b"bad", 1), record(b"a", 2))
+        await deliver(broker, record(b"bad", 1), record(b"a", 2))
+    assert writes == [[b"a"]] * 3
+    assert len(dead) == 1
+
+
+async def test_each_decision_comes_with_its_own_trace(broker: Broker) -> None:
+    found: list[tuple[bytes, str | None]] = []
+
+    async def write(decisions: list[tuple[bytes, str | None]]) -> None:
+        found.extend(decisions)
+
+    subscribe_batches(broker, PLAIN, "ingest", decide, write, decode=bytes)
+    async with TestKafkaBroker(broker):
+        await publish_bytes(broker, PLAIN.name, b"a", "k", traceparent=PARENT)
+        await publish_bytes(broker, PLAIN.name, b"b", "k")
+    assert spans.trace_id_of(found[0][1]) == spans.trace_id_of(PARENT)
+    assert spans.trace_id_of(found[1][1]) not in (None, spans.trace_id_of(PARENT))
+
+
+async def test_headers_of_strangers_do_no_harm(broker: Broker) -> None:
+    store = Written()
+    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
+    strange = record(b"a", 1)
+    strange.headers = (("traceparent", b"\xff"), ("reply_to", b"elsewhere"), ("x", None))  # type: ignore[assignment]
+    async with TestKafkaBroker(broker):
+        await deliver(broker, strange)
+    assert store.stored == [b"a"]
+
+
+async def test_publishing_before_the_broker_is_connected_is_unavailable(broker: Broker) -> None:
+    with pytest.raises(Unavailable, match="broker"):
+        await publish(broker, TOPIC, user("u1"))
+
+
+async def test_what_no_broker_takes_is_refused(broker: Broker) -> None:
+    with pytest.raises(Rejected, match="event-too-large"):
+        await publish_bytes(broker, TOPIC.name, b"x" * 1_000_001, "k")
+
+
+def test_dead_letters_are_not_subscribed_to(broker: Broker) -> None:
+    async def handle(_: Any) -> None: ...
+
+    with pytest.raises(ValueError, match="circles"):
+        subscribe(broker, Topic("a.b.v1.c.dlq", "log", "k", ()), "c", handle)
+
+
+def test_a_topic_with_several_types_decodes_each() -> None:
+    day = {"event_id": "e", "occurred_at": "2026-03-01T00:00:00Z", "user_id": "u", "date": "2026-03-01", "zone": "UTC"}
+    found = kafka.event_decoder(DAYS)(
+        kafka.msgspec.json.encode({**day, "type": "day.updated", "revision": 1, "metrics": {}})
+    )
+    assert isinstance(found, events.DayUpdated)
+
+
+def test_whereabouts_name_the_place_and_never_the_message() -> None:
+    try:
+        raise ValueError("secret")
+    except ValueError as error:
+        text = whereabouts(error)
+    assert text.startswith("ValueError at ")
+    assert "test_kafka.py" in text
+    assert "secret" not in text

@@ -1,0 +1,122 @@
+"""Standard Webhooks: the official vectors, the negative set, and the official library as a second opinion."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from services.webhooks.signing import (
+    SignatureRefused,
+    new_secret,
+    parsed,
+    shown,
+    sign,
+    signed_headers,
+    verify,
+)
+
+# libraries/python/tests/test_webhooks.py of standard-webhooks/standard-webhooks
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+MESSAGE_ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
+STAMP = 1614265330
+BODY = b'{"test": 2432232314}'
+SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+NOW = datetime.fromtimestamp(STAMP, UTC)
+
+
+def headers(**changed: str | None) -> dict[str, str]:
+    whole: dict[str, str | None] = {"id": MESSAGE_ID, "timestamp": str(STAMP), "signature": SIGNATURE} | changed
+    return {f"webhook-{name}": value for name, value in whole.items() if value is not None}
+
+
+def test_official_vector():
+    assert sign(parsed(SECRET), MESSAGE_ID, STAMP, BODY) == SIGNATURE
+    verify([parsed(SECRET)], headers(), BODY, NOW)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"id": None},
+        {"timestamp": None},
+        {"signature": None},
+        {"timestamp": "hello"},
+        {"timestamp": "-1614265330"},
+        {"timestamp": "1614265330.5"},
+        {"timestamp": "١٦١٤٢٦٥٣٣٠"},
+        {"timestamp": "9" * 400},
+        {"signature": "v1,AAAA"},
+        {"signature": "garbage"},
+        {"signature": "v1,a,b"},
+        {"signature": "v1,abc"},
+        {"signature": "v1,ÿ"},
+        {"signature": SIGNATURE.replace("v1,", "v2,")},
+        {"signature": SIGNATURE.removeprefix("v1,")},
+        {"id": "msg_other"},
+    ],
+)
+def test_refuses(changed: dict[str, str | None]):
+    with pytest.raises(SignatureRefused):
+        verify([parsed(SECRET)], headers(**changed), BODY, NOW)
+
+
+def test_another_body_or_secret_is_refused():
+    with pytest.raises(SignatureRefused):
+        verify([parsed(SECRET)], headers(), BODY + b" ", NOW)
+    with pytest.raises(SignatureRefused):
+        verify([new_secret()], headers(), BODY, NOW)
+    with pytest.raises(SignatureRefused):
+        verify([parsed(SECRET)], headers(), b"\xff\xfe", NOW)
+
+
+@pytest.mark.parametrize("sign_of_time", [1, -1])
+def test_tolerates_five_minutes_and_not_a_second_more(sign_of_time: int):
+    verify([parsed(SECRET)], headers(), BODY, NOW + sign_of_time * timedelta(minutes=5))
+    with pytest.raises(SignatureRefused, match="5 minutes"):
+        verify([parsed(SECRET)], headers(), BODY, NOW + sign_of_time * timedelta(minutes=5, seconds=1))
+
+
+def test_finds_the_right_one_in_a_list():
+    several = " ".join(["v1,AAAA", "v2," + SIGNATURE[3:], "v1a,AAAA", SIGNATURE])
+    verify([parsed(SECRET)], headers(signature=several), BODY, NOW)
+    upper = {name.upper(): value for name, value in headers().items()}
+    verify([new_secret(), parsed(SECRET)], upper, BODY, NOW)
+
+
+def test_both_secrets_sign_during_rotation():
+    old, new = new_secret(), new_secret()
+    sent = signed_headers([new, old], "m", STAMP, BODY)
+    verify([old], sent, BODY, NOW)
+    verify([new], sent, BODY, NOW)
+
+
+@pytest.mark.parametrize("length", [30, 31, 32])
+def test_secrets_with_or_without_prefix_and_padding(length: int):
+    secret = bytes(range(length))
+    text = base64.b64encode(secret).decode()
+    for form in (text, text.rstrip("="), "whsec_" + text, "whsec_" + text.rstrip("="), shown(secret)):
+        assert parsed(form) == secret
+
+
+@pytest.mark.parametrize("text", ["", "whsec_", "whsec_ä", "whsec_***", "whsec_a"])
+def test_broken_secrets_are_refused(text: str):
+    with pytest.raises(ValueError, match="secret"):
+        parsed(text)
+
+
+def test_new_secrets_are_32_random_bytes():
+    assert len(new_secret()) == 32
+    assert new_secret() != new_secret()
+
+
+@given(body=st.text().map(str.encode), message_id=st.uuids().map(str))
+def test_agrees_with_the_official_library(body: bytes, message_id: str):
+    secret = bytes(range(32))
+    now = datetime.now(UTC)
+    sent = signed_headers([secret], message_id, int(now.timestamp()), body)
+    library = Webhook(shown(secret))
+    assert library.sign(message_id, now, body.decode()) == sent["webhook-signature"]
+    verify([secret], sent, body, now)
