@@ -165,8 +165,10 @@ def _make(environment: Path, level: str) -> None:
         run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)], "Making the environment")
     (environment / "stamp.json").unlink(missing_ok=True)
     say(f"Installing packages from {LOCKS[level].name}")
-    sync = [uv, "pip", "sync", "--require-hashes", "--only-binary", ":all:", "--python", str(python_of(environment))]
-    run([*sync, str(LOCKS[level])], "Installing the packages")
+    # Bars for a person; a log needs no list of a hundred packages.
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    strict = ["--require-hashes", "--only-binary", ":all:", "--python", str(python_of(environment))]
+    run([uv, "pip", "sync", *quiet, *strict, str(LOCKS[level])], "Installing the packages")
     fresh = environment / "stamp.new"
     fresh.write_text(json.dumps(_stamp(level)))
     fresh.replace(environment / "stamp.json")

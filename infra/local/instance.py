@@ -106,7 +106,7 @@ def service_environment(instance: Instance) -> dict[str, str]:
     values = {
         "KAFKA_BOOTSTRAP_SERVERS": instance.bootstrap_servers,
         "DATABASE_URL": f"sqlite:///{instance.data / 'db'}",
-        "OBJECTS_URL": f"file://{instance.data / 'objects'}",
+        "OBJECTS_URL": f"file:///{instance.data / 'objects'}",
         "INTERNAL_JWKS_PATH": str(keys / "internal-jwks.json"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
         "LOG_LEVEL": settings.log_level.upper(),

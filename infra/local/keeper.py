@@ -73,8 +73,9 @@ class Keeper:
             if not done and self._child is not None:
                 processes.signal_group(self._child.pid, signal.SIGKILL)
                 await asyncio.wait([self._task], timeout=STOP_TIMEOUT_S)
-        self._set("stopped")
+        self.part.clear()
         self.status.pid = None
+        self._set("stopped")
 
     async def _keep(self) -> None:
         back_off = FIRST_BACK_OFF_S

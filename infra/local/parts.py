@@ -22,7 +22,10 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """One process. `give_up_after` failed probes in a row it is killed and started again; 0 means never."""
+    """One process. `prepare` runs before every start, `clear` after the stop.
+
+    After `give_up_after` failed probes in a row it is killed and started again; 0 means never.
+    """
 
     name: str
     port: int
@@ -32,6 +35,7 @@ class Part:
     ready: Callable[[], Awaitable[bool]]
     stage: int
     prepare: Callable[[], None] = _nothing
+    clear: Callable[[], None] = _nothing
     give_up_after: int = 0
 
 
@@ -93,6 +97,7 @@ def triton_part(instance: Instance) -> Part:
         ready=lambda: _triton_ready(settings.triton_grpc_port),
         stage=ENGINE,
         prepare=lambda: triton.prepare(home, instance.tools),
+        clear=lambda: triton.clear_shared_memory(home),
         give_up_after=TRITON_FAILURES,
     )
 

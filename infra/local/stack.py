@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from infra.local import kafka, processes, triton
+from infra.local import kafka, processes, traces, triton
 from infra.local.instance import Instance, from_environment, port_is_free, service_environment
 from infra.local.keeper import Keeper
 from infra.local.parts import ENGINE, GATEWAY, SERVICE, all_parts
@@ -51,7 +51,7 @@ class Supervisor:
         self.started_at = time.time()
         self.notes = [note for note in [triton.problem()] if note]
         self.stop_asked = asyncio.Event()
-        self._receiver: object | None = None
+        self._receiver = traces.Receiver(instance.traces, port=instance.settings.otlp_port)
 
     def _log(self, name: str) -> Path:
         return self.instance.logs / f"{name}.log"
@@ -94,7 +94,7 @@ class Supervisor:
         self.save()
         self._check()
         self._make_folders()
-        self._start_receiver()
+        self._receiver.start()
         names = {keeper.part.name for keeper in self.keepers}
         if "kafka" in names:
             await self._format_kafka()
@@ -132,9 +132,6 @@ class Supervisor:
             from shared.identity import generate_key_files
 
             generate_key_files(self.instance.keys)
-
-    def _start_receiver(self) -> None:
-        """OpenTelemetry spans of all processes, into the instance's span store."""
 
     def _spawn(self, name: str, command: list[str], cwd: Path | None = None) -> subprocess.Popen[bytes]:
         env = {**os.environ, **service_environment(self.instance), processes.MARK: str(self.instance.data)}
@@ -211,6 +208,7 @@ class Supervisor:
         self.save()
         for stage in (GATEWAY, SERVICE, ENGINE):
             await asyncio.gather(*(keeper.stop() for keeper in self.keepers if keeper.part.stage == stage))
+        self._receiver.stop()
         processes.end_all(processes.marked(self.instance.data), seconds=5)
         self.phase = "failed" if self.error else "stopped"
         self.save()

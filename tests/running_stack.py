@@ -1,0 +1,86 @@
+"""A whole stack of a test's own, on free ports, beside any other."""
+
+import os
+import secrets
+import shutil
+import signal
+from dataclasses import dataclass
+from functools import cached_property
+
+from infra.local import account, control
+from infra.local.account import Account
+from infra.local.control import State
+from infra.local.instance import Instance, on_free_ports
+from infra.local.settings import ROOT
+
+
+@dataclass
+class Stack:
+    """A running instance: where it listens, its demo user, and a way to kill its parts."""
+
+    instance: Instance
+
+    @property
+    def url(self) -> str:
+        return self.instance.url
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.instance.bootstrap_servers
+
+    @property
+    def partner_key(self) -> str:
+        return (self.instance.keys / "demo-partner.key").read_text().strip()
+
+    @cached_property
+    def demo_user(self) -> Account:
+        return account.sign_in(self.instance)
+
+    @property
+    def state(self) -> State:
+        state = control.state(self.instance)
+        assert state is not None
+        return state
+
+    def ready(self, *names: str) -> bool:
+        """Whether these processes (all of them, when none is named) are ready."""
+        found = self.state.processes
+        return all(found[name]["state"] == "ready" for name in names or found)
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Signal a process by its name (`triton-stub` too); returns its pid."""
+        pid = self.state.pid(name)
+        os.kill(pid, number)
+        return pid
+
+
+def running_stack(**settings: object) -> "RunningStack":
+    """A stack of its own for a test that needs other settings: `with running_stack(only="kafka") as stack`."""
+    data = ROOT / ".mymacro" / f"test-{secrets.token_hex(4)}"
+    return RunningStack(on_free_ports(data, **settings))
+
+
+class RunningStack:
+    """Starts an instance and always stops it and removes its folder; on failure its logs are printed."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._supervisor = control.launch(instance, attached=True)
+
+    def __enter__(self) -> Stack:
+        try:
+            control.wait_ready(self.instance, self._supervisor)
+        except BaseException:
+            self._print_logs()
+            self.__exit__()
+            raise
+        return Stack(self.instance)
+
+    def __exit__(self, *_: object) -> None:
+        control.stop(self.instance, self._supervisor)
+        shutil.rmtree(self.instance.data, ignore_errors=True)
+
+    def _print_logs(self) -> None:
+        for log in sorted(self.instance.logs.glob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()[-15:]
+            os.write(2, "\n".join([f"--- {log.name}", *lines, ""]).encode())
