@@ -46,7 +46,8 @@ def create_app(
     async def publish(event: ReceiptsCompleted, traceparent: str | None) -> None:
         await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
 
-    subscribe(broker, Handlers(store, publish, workers.nudge, clock))
+    handlers = Handlers(store, publish, workers.nudge, clock)
+    subscribe(broker, handlers)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -65,7 +66,7 @@ def create_app(
             await documents.close()
 
     app = FastAPI(title="ingest", version="1", lifespan=lifespan)
-    app.state.store = store
+    app.state.store, app.state.handlers = store, handlers
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
