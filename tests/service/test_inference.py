@@ -224,7 +224,7 @@ async def test_strangers_see_nothing(service: Inference) -> None:
     await service.ended("p1")
     foreign, unknown = await service.photo("p1", "user-2"), await service.photo("p9")
     assert foreign["status"] == 404
-    assert foreign == unknown
+    assert foreign | {"instance": ""} == unknown | {"instance": ""}
     answer = await service.running.get("/v1/photos/p1", user_id=USER, scopes=("days:read",))
     assert answer.status_code == 403
 
