@@ -1,6 +1,5 @@
 """Accounts, sign-in, grants and keys over HTTP; the gateway is the only caller."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -60,7 +59,7 @@ class AccessToken(BaseModel):
     """A bearer token; `expires_in` in seconds."""
 
     access_token: str
-    token_type: str = "Bearer"
+    token_type: str = "Bearer"  # noqa: S105
     expires_in: int
 
 

@@ -1,8 +1,8 @@
 """Auth: users with their profiles, sign-in, partners with their keys, and grants."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
@@ -50,9 +50,9 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     return app
 
 
-def _lifespan(settings: Settings, documents: Documents, broker: Broker, relay: Relay, clock: Clock):  # noqa: ANN202
+def _lifespan(settings: Settings, documents: Documents, broker: Broker, relay: Relay, clock: Clock):
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await documents.open(COLLECTIONS)
         deps = _deps(settings, documents, relay, clock)
         app.state.deps = deps

@@ -1,7 +1,7 @@
 """Passwords: Argon2id in a bounded pool, with equal answers and times for users that do not exist."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -58,7 +58,7 @@ class Passwords:
             return False
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self) -> Generator[None, None, None]:
         if self._under_way >= self._limit:
             raise Problem(
                 503, "too-busy", "Too many sign-ins at once. Try again shortly.", headers={"Retry-After": "1"}

@@ -1,12 +1,12 @@
 """Requests passed on to the services: caller as an internal token, answers copied, silence turned into 503."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
+import msgspec
 from starlette.responses import Response
 from yarl import URL
 
@@ -44,10 +44,10 @@ class Answer:
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises ValueError."""
-        document = json.loads(self.body)
-        if not isinstance(document, dict):
-            raise ValueError("not a JSON object")
-        return document
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise ValueError("not a JSON object") from error
 
 
 class Upstreams(Protocol):

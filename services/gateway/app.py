@@ -1,0 +1,159 @@
+"""The gateway: identity, limits, accept to Kafka, proxied reads, live streams. It keeps connections and no data."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from starlette.routing import Route as HttpRoute
+
+from services.gateway import api, routes
+from services.gateway.access import Access, KeyVerifier, TokenVerifier
+from services.gateway.api import Api
+from services.gateway.docs import Docs
+from services.gateway.entry import Door, SecurityHeaders
+from services.gateway.live import Live, fetch_from
+from services.gateway.proxy import AiohttpUpstreams, Answer, Proxy, Unanswered, Upstreams
+from services.gateway.receipts import Ids
+from services.gateway.settings import Settings
+from shared import problems, topics
+from shared.clock import Clock, utc_now
+from shared.following import follow
+from shared.identity import ANONYMOUS, InternalTokenSigner
+from shared.kafka import Broker, make_broker, publish_bytes
+from shared.objects import Objects
+from shared.service import install_health, serve, stop_event
+from shared.start import start_broker
+from shared.telemetry import TraceMiddleware
+from shared.watchdog import Watchdog
+
+NAME = "gateway"
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Where the process ends: other processes, Kafka, the clock. Tests put fakes here."""
+
+    broker: Broker
+    upstreams: Upstreams
+    clock: Clock = utc_now
+    follows: bool = True
+
+
+def create_app(settings: Settings | None = None, edges: Edges | None = None) -> FastAPI:
+    """The service; `edges` replaces the real ones in tests."""
+    settings = settings or Settings()
+    edges = edges or Edges(make_broker(settings, NAME), AiohttpUpstreams(settings.upstream_urls))
+    proxy = Proxy(edges.upstreams, InternalTokenSigner(settings.gateway_internal_key_path))
+    live = Live(fetch_from(proxy), lambda: edges.clock().timestamp())
+    watchdog = Watchdog(edges.broker)
+    app = FastAPI(
+        title="MyMacroTracker gateway",
+        version="1",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(settings, edges, live, watchdog),
+    )
+    app.state.live = live
+    # Added last = outermost: the trace's header is on every answer.
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
+    own = Api(_ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock)
+    _add_routes(app, settings, _access(settings, proxy, edges.clock), own, proxy, live)
+    if settings.gateway_docs:
+        docs = Docs(edges.upstreams)
+        app.router.routes.append(HttpRoute("/openapi.json", docs.openapi))
+        app.router.routes.append(HttpRoute("/docs", docs.page))
+    install_health(app, watchdog.live, {"kafka": watchdog.ready}, metrics=settings.gateway_metrics)
+    return app
+
+
+def _add_routes(app: FastAPI, settings: Settings, access: Access, own: Api, proxy: Proxy, live: Live) -> None:
+    answers: dict[routes.Route, Any] = api.own_answers(own, live.open)
+    for route in routes.ROUTES:
+        limited = routes.limited(
+            route,
+            max_batch_bytes=settings.gateway_max_batch_bytes,
+            max_photo_bytes=settings.gateway_max_photo_bytes,
+        )
+        door = Door(limited, access, answers.get(route, proxy.forward))
+        app.router.routes.append(HttpRoute(route.path, door, methods=[route.method]))
+
+
+def _ids(settings: Settings) -> Ids:
+    return Ids(bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip()))
+
+
+def _access(settings: Settings, proxy: Proxy, clock: Clock) -> Access:
+    async def fetch_jwks() -> dict[str, Any]:
+        answer = await proxy.ask("auth", "GET", "/.well-known/jwks.json", ANONYMOUS)
+        if answer.status != 200:
+            raise Unanswered("auth")
+        return answer.json()
+
+    async def ask_key(key: str) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        body = msgspec.json.encode({"key": key})
+        return await proxy.ask("auth", "POST", "/internal/keys/verify", ANONYMOUS, headers=headers, body=body)
+
+    def now() -> float:
+        return clock().timestamp()
+
+    tokens = TokenVerifier(fetch_jwks, issuer=settings.token_issuer, audience=settings.token_audience, clock=now)
+    return Access(tokens, KeyVerifier(ask_key, now), now)
+
+
+def _publisher(broker: Broker) -> Callable[[topics.Topic, bytes, str], Awaitable[None]]:
+    async def publish(topic: topics.Topic, value: bytes, key: str) -> None:
+        await publish_bytes(broker, topic.name, value, key)
+
+    return publish
+
+
+def _lifespan(settings: Settings, edges: Edges, live: Live, watchdog: Watchdog) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        async with AsyncExitStack() as stack:
+            if isinstance(edges.upstreams, AiohttpUpstreams):
+                await edges.upstreams.open()
+                stack.push_async_callback(edges.upstreams.close)
+            stack.push_async_callback(edges.broker.stop)
+            await stack.enter_async_context(watchdog)
+            # Reads go on without Kafka, so nothing here waits for it.
+            for work in (start_broker(edges.broker), _feed(settings, edges, live), _end(stop_event(app), live)):
+                task = asyncio.create_task(work)
+                stack.push_async_callback(_cancelled, task)
+            yield
+
+    return lifespan
+
+
+async def _feed(settings: Settings, edges: Edges, live: Live) -> None:
+    if not edges.follows:
+        return
+    follower = await follow(settings, topics.MESSAGES, live.take)
+    live.fed_from_here()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await follower.stop()
+
+
+async def _end(stopping: asyncio.Event, live: Live) -> None:
+    await stopping.wait()
+    live.end()
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+if __name__ == "__main__":
+    serve(create_app, NAME)
