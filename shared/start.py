@@ -75,12 +75,6 @@ async def start_broker(broker: Broker) -> None:
             return
 
 
-async def stop_broker(broker: Broker) -> None:
-    """Let all subscribers finish their turn and leave their groups side by side, then close the producer."""
-    await asyncio.gather(*(subscriber.stop() for subscriber in broker.subscribers))
-    await broker.stop()
-
-
 async def wait_for_kafka(servers: list[str], topics: Iterable[str] = ()) -> None:
     """Return once a broker answers and all `topics` exist (a consumer sees a topic made later only after minutes)."""
     said = time.monotonic()

@@ -73,6 +73,7 @@ async def test_an_event_arrives_in_the_trace_of_its_publisher(broker: Broker) ->
 
 
 async def test_a_rejected_record_is_a_dead_letter_at_once(broker: Broker, dead: list[ConsumerRecord[Any, Any]]) -> None:
+    bad = user("bad")
     told: list[tuple[bytes, DeadLetterCause]] = []
     seen: list[str] = []
 
@@ -86,11 +87,11 @@ async def test_a_rejected_record_is_a_dead_letter_at_once(broker: Broker, dead: 
 
     subscribe(broker, TOPIC, "nutrition", handle, on_dead_letter=on_dead_letter)
     async with TestKafkaBroker(broker):
-        await publish(broker, TOPIC, user("bad"), traceparent=PARENT)
+        await publish(broker, TOPIC, bad, traceparent=PARENT)
         await publish(broker, TOPIC, user("good"))
     assert seen == ["bad", "good"]
     (letter,) = dead
-    assert (letter.value, letter.key) == (user("bad").model_dump_json().encode()[:20] + letter.value[20:], b"bad")
+    assert (letter.value, letter.key) == (bad.model_dump_json().encode(), b"bad")
     found = headers(letter)
     assert {
         "origin-topic": "auth.users.v1",
