@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from shared.watchdog import Watchdog
 
 from services.webhooks.api import create_router
 from services.webhooks.egress import Egress, networks
@@ -23,6 +22,7 @@ from shared.kafka import Broker, make_broker
 from shared.service import install_health, serve
 from shared.start import start_broker
 from shared.telemetry import TraceMiddleware
+from shared.watchdog import Watchdog
 
 
 def create_app(settings: Settings | None = None, *, broker: Broker | None = None, clock: Clock = utc_now) -> FastAPI:

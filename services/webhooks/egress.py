@@ -6,6 +6,7 @@ an address that passed. The check sits where sockets are made, so IP literals an
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -24,6 +25,8 @@ TOTAL_S = 15.0
 CONNECT_S = 5.0
 BODY_CAP_BYTES = 2048
 URL_MAX = 2048
+# No top-level domain is a number, but resolvers read 127.1, 0x7f.1 and 2130706433 as addresses.
+NUMERIC_LABEL = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 
 
 class AddressRefused(OSError):
@@ -75,18 +78,7 @@ class Egress:
 
     async def check_url(self, url: str) -> None:
         """Would a delivery to `url` be let out now? Raises AddressRefused."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise AddressRefused("the URL cannot be read") from error
-        if parts.scheme not in ("http", "https") or not host:
-            raise AddressRefused("the URL must start with https:// or http:// and name a host")
-        if parts.username is not None or parts.password is not None or parts.fragment:
-            raise AddressRefused("the URL must carry no user, password or fragment")
-        if len(url) > URL_MAX or "%" in host or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
-            raise AddressRefused("the URL is too long or holds characters that it must not")
-        await self.addresses(host, port or (443 if parts.scheme == "https" else 80))
+        await self.addresses(*host_and_port(url))
 
     async def addresses(self, host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
         """Every address of `host`, all of them allowed. Raises AddressRefused."""
@@ -117,7 +109,7 @@ class Egress:
             raise RuntimeError("open() comes first")
         started = time.monotonic()
         try:
-            await self.check_url(url)
+            host_and_port(url)
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 text = await _capped(response)
                 return Answer(
@@ -139,6 +131,26 @@ class Egress:
         return made
 
 
+def host_and_port(url: str) -> tuple[str, int]:
+    """The host and port that `url` names. Raises AddressRefused for a form that deliveries do not take."""
+    if len(url) > URL_MAX or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
+        raise AddressRefused("the URL is too long or holds characters that it must not")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise AddressRefused("the URL cannot be read") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise AddressRefused("the URL must start with https:// or http:// and name a host")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise AddressRefused("the URL must carry no user, password or fragment")
+    if "%" in host or "\\" in url:
+        raise AddressRefused("the URL is too long or holds characters that it must not")
+    if not _is_literal(host) and NUMERIC_LABEL.fullmatch(host.rstrip(".").rsplit(".", 1)[-1]):
+        raise AddressRefused("an IP address must be written in full, such as 192.0.2.1")
+    return host, port or (443 if parts.scheme == "https" else 80)
+
+
 class _CheckedResolver(AbstractResolver):
     """Hands aiohttp the checked addresses only."""
 
@@ -155,6 +167,14 @@ class _CheckedResolver(AbstractResolver):
 
     async def close(self) -> None:
         return None
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _since(started: float) -> int:

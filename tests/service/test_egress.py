@@ -1,0 +1,120 @@
+"""Nothing leaves to an address outside the allowed networks, counted by a listener on the loopback address."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from services.webhooks.egress import AddressRefused, Egress, networks
+
+SPELLINGS = ("127.0.0.1", "localhost", "LOCALHOST", "[::ffff:127.0.0.1]")
+# These reach 127.0.0.1 through the resolver on Linux; they are refused wherever deliveries may go.
+ODD_SPELLINGS = ("127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "①②⑦.0.0.1")
+
+
+class Listener:
+    """Counts connections; answers each with an empty 204."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def listener() -> AsyncGenerator[Listener]:
+    one = Listener()
+    async with await asyncio.start_server(one.serve, "127.0.0.1", 0) as server:
+        one.port = server.sockets[0].getsockname()[1]
+        yield one
+
+
+async def post(cidrs: str, url: str):
+    egress = Egress(networks(cidrs))
+    await egress.open()
+    try:
+        return await egress.post(url, {}, b"")
+    finally:
+        await egress.close()
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+async def test_no_spelling_of_a_refused_address_gets_a_connection(listener: Listener, host: str):
+    url = f"http://{host}:{listener.port}/"
+    for cidrs in ("", "10.0.0.0/8,::/96"):
+        answer = await post(cidrs, url)
+        assert answer.status is None
+        assert "networks" in (answer.error or "")
+        with pytest.raises(AddressRefused, match="networks"):
+            await Egress(networks(cidrs)).check_url(url)
+    assert listener.connections == 0
+    allowed = await post("127.0.0.0/8,::1/128", url)
+    assert (allowed.status, allowed.error, listener.connections) == (204, None, 1)
+
+
+@pytest.mark.parametrize("host", ODD_SPELLINGS)
+async def test_odd_spellings_are_refused_everywhere(listener: Listener, host: str):
+    url = f"http://{host}:{listener.port}/"
+    answer = await post("0.0.0.0/0", url)
+    assert (answer.status, listener.connections) == (None, 0)
+    with pytest.raises(AddressRefused):
+        await Egress(networks("0.0.0.0/0")).check_url(url)
+
+
+async def test_one_refused_address_refuses_the_name(listener: Listener, monkeypatch: pytest.MonkeyPatch):
+    async def both(host: str, port: int, **_: object) -> list[object]:
+        return [(2, 1, 6, "", (address, port)) for address in ("127.0.0.1", "10.0.0.1")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+    answer = await post("127.0.0.0/8", f"http://two.example:{listener.port}/")
+    assert (answer.status, listener.connections) == (None, 0)
+
+
+async def test_a_rebinding_name_server_gains_nothing(listener: Listener, monkeypatch: pytest.MonkeyPatch):
+    answers = iter(["10.0.0.1", "127.0.0.1", "127.0.0.1"])
+
+    async def rebinding(host: str, port: int, **_: object) -> list[object]:
+        return [(2, 1, 6, "", (next(answers), port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebinding)
+    egress = Egress(networks("10.0.0.0/8"))
+    await egress.check_url("http://rebinds.example/")
+    answer = await post("10.0.0.0/8", f"http://rebinds.example:{listener.port}/")
+    assert (answer.status, listener.connections) == (None, 0)
+
+
+async def test_failures_are_told_in_words(unused_port: int):
+    answer = await post("127.0.0.0/8", f"http://127.0.0.1:{unused_port}/")
+    assert answer.error == "the connection was refused or could not be opened"
+    tls = await post("127.0.0.0/8", f"https://127.0.0.1:{unused_port}/")
+    assert tls.error == answer.error
+
+
+async def test_a_reset_and_junk_are_told_in_words():
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    async def junk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"what?\r\n\r\n")
+        writer.close()
+
+    words: list[str | None] = []
+    for behaviour in (reset, junk):
+        async with await asyncio.start_server(behaviour, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            words.append((await post("127.0.0.0/8", f"http://127.0.0.1:{port}/")).error)
+    assert words == ["the connection broke before an answer came", "the answer was not valid HTTP"]
+
+
+@pytest.fixture
+async def unused_port() -> int:
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as server:
+        return server.sockets[0].getsockname()[1]
