@@ -99,7 +99,7 @@ def what_to_try(stack: Instance) -> str:
             "Send a sample, read its day, and listen to what happens (Ctrl-C ends that):",
             "",
             f"curl -s {bearer} -H 'Idempotency-Key: {secrets.token_hex(8)}' "
-            f"--json {shlex.quote(json.dumps(batch))} {stack.url}/v1/batches",
+            f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(batch))} {stack.url}/v1/batches",
             f"curl -s {bearer} {stack.url}/v1/days/{now.date()}",
             f"curl -sN {bearer} {stack.url}/v1/live",
             "",
