@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -128,10 +129,10 @@ class Workers(Generic[J]):
             logger.error("a worker of %s failed", self._collection.name, exc_info=error)
 
     async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), self._scan_seconds)
-        except TimeoutError:
-            return
+        # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the result.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._scan_seconds):
+                await self._wake.wait()
 
     async def _run(self, job: J) -> None:
         """One attempt: work under renewed leases, then store what came out."""

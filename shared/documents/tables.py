@@ -77,7 +77,7 @@ class Table:
             table=f"{self.name} INDEXED BY {quoted(f'{self.collection.name}.{index}')}",
             where=" AND ".join(terms),
             arguments=tuple(value for value in values if value is not None),
-            order=(*(column(name) for name in rest), "id"),
+            order=tuple(column(name) for name in rest) if found.unique and rest else (*map(column, rest), "id"),
         )
 
     def page(self, selection: Selection, index: str, descending: bool, limit: int, cursor: str | None) -> "Find":

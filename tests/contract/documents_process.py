@@ -1,0 +1,72 @@
+"""A process of its own on the database under test: `python -m tests.contract.documents_process ROLE URL`."""
+
+import asyncio
+import itertools
+import resource
+import sys
+from datetime import timedelta
+
+from shared.clock import utc_now
+from shared.documents import Documents, Put, open_documents
+from shared.errors import Unavailable
+from tests.contract.documents_models import ALL, ENTRIES, TASKS, Entry, Task
+
+
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+async def claim(documents: Documents) -> None:
+    """Claim until nothing is due, one to three at a time; say each."""
+    say("ready")
+    await asyncio.to_thread(sys.stdin.readline)
+    for limit in itertools.cycle((1, 2, 3)):
+        claimed = await documents.claim(TASKS, "due", now=utc_now(), lease=timedelta(seconds=60), limit=limit)
+        if not claimed:
+            return
+        for task in claimed:
+            say(task.id)
+
+
+async def write(documents: Documents) -> None:
+    """Write for ever: steps one after the other, and pairs in one `put_many`; say what was acknowledged."""
+    say("ready")
+    for n in itertools.count():
+        await documents.put(ENTRIES, Entry(id=f"bucket-{n}", photo=bytes(3000)))
+        say(f"bucket-{n}")
+        await documents.put(ENTRIES, Entry(id=f"day-{n}"))
+        say(f"day-{n}")
+        pair = [Put(ENTRIES, Entry(id=f"left-{n}", photo=bytes(3000))), Put(TASKS, Task(id=f"right-{n}"))]
+        await asyncio.gather(documents.put_many(pair), documents.put(ENTRIES, Entry(id=f"beside-{n}")))
+        say(f"left-{n}")
+        say(f"beside-{n}")
+
+
+async def fill_disk(documents: Documents) -> None:
+    """Write under a limit on the size of files until refused, then without it; say what was acknowledged."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+    n = 0
+    try:
+        for n in range(1000):
+            await documents.put(ENTRIES, Entry(id=f"e{n}", photo=bytes(10_000)))
+            say(f"e{n}")
+    except Unavailable as unavailable:
+        say("unavailable", unavailable.system)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await documents.put(ENTRIES, Entry(id="after"))
+    say("after")
+
+
+ROLES = {"claim": claim, "write": write, "fill_disk": fill_disk}
+
+
+async def main(role: str, url: str) -> None:
+    documents = open_documents(url, "contract")
+    await documents.open(ALL)
+    await ROLES[role](documents)
+    await documents.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
