@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
@@ -24,6 +24,7 @@ from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import start_broker
 from shared.telemetry import TraceMiddleware
+from shared.watchdog import Watchdog
 
 NAME = "auth"
 
@@ -33,41 +34,53 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     settings = settings or Settings()
     broker = broker or make_broker(settings, NAME)
     documents = open_documents(settings.database_url, NAME)
-    relay = make_relay(documents, broker)
-    app = FastAPI(
-        title="MyMacroTracker auth", version="1", lifespan=_lifespan(settings, documents, broker, relay, clock)
-    )
+    store = Store(documents)
+    watchdog = Watchdog(broker)
+    deps = _deps(settings, store, make_relay(documents, broker), clock)
+    app = FastAPI(title="MyMacroTracker auth", version="1", lifespan=_lifespan(settings, documents, watchdog, deps))
+    app.state.deps = deps
+    app.state.broker = broker
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, NAME))
     app.include_router(api.router)
 
-    async def database() -> object:
-        return await Store(documents).partner("-") or True
+    async def database() -> None:
+        await store.partner("-")
 
-    # Sign-in and sign-up work without Kafka: events wait in the outbox.
-    install_health(app, lambda: True, {"database": database})
+    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": database})
     return app
 
 
-def _lifespan(settings: Settings, documents: Documents, broker: Broker, relay: Relay, clock: Clock):
+def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock) -> Deps:
+    key = load_private_jwk(settings.auth_signing_key_path)
+    return Deps(
+        store=store,
+        passwords=Passwords(threads=settings.auth_hash_threads),
+        tokens=AccessTokens(key, settings.token_issuer, settings.token_audience),
+        pepper=Pepper(bytes.fromhex(settings.auth_pepper_path.read_text().strip())),
+        jwks=public_jwks([key]),
+        relay=relay,
+        clock=clock,
+    )
+
+
+def _lifespan(
+    settings: Settings, documents: Documents, watchdog: Watchdog, deps: Deps
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        await documents.open(COLLECTIONS)
-        deps = _deps(settings, documents, relay, clock)
-        app.state.deps = deps
-        if settings.auth_demo_partner_key_path is not None:
-            await enrolment.seed_demo_partner(deps, read_key_file(settings.auth_demo_partner_key_path))
-        publishing = asyncio.create_task(_publish(broker, relay))
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(documents.close)
+            await documents.open(COLLECTIONS)
+            stack.callback(deps.passwords.close)
+            if settings.auth_demo_partner_key_path is not None:
+                await enrolment.seed_demo_partner(deps, read_key_file(settings.auth_demo_partner_key_path))
+            stack.push_async_callback(app.state.broker.stop)
+            await stack.enter_async_context(watchdog)
+            # Signing in and up goes on without Kafka: events wait in the outbox.
+            stack.push_async_callback(_cancelled, asyncio.create_task(_publish(app.state.broker, deps.relay)))
             yield
-        finally:
-            publishing.cancel()
-            with suppress(asyncio.CancelledError):
-                await publishing
-            await broker.stop()
-            deps.passwords.close()
-            await documents.close()
 
     return lifespan
 
@@ -77,17 +90,10 @@ async def _publish(broker: Broker, relay: Relay) -> None:
     await relay.run()
 
 
-def _deps(settings: Settings, documents: Documents, relay: Relay, clock: Clock) -> Deps:
-    key = load_private_jwk(settings.auth_signing_key_path)
-    return Deps(
-        store=Store(documents),
-        passwords=Passwords(threads=settings.auth_hash_threads),
-        tokens=AccessTokens(key, settings.token_issuer, settings.token_audience),
-        pepper=Pepper(bytes.fromhex(settings.auth_pepper_path.read_text().strip())),
-        jwks=public_jwks([key]),
-        nudge=relay.nudge,
-        clock=clock,
-    )
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Signing up, signing in and granting: gather, decide, write, nudge the relay."""
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ from services.auth.store import GRANTS, PARTNERS, USERS, Store
 from services.auth.tokens import AccessTokens
 from shared import topics
 from shared.clock import Clock
-from shared.documents.port import Collection, Conflict, Duplicate
+from shared.documents import Conflict, Duplicate
 from shared.errors import Problem, Unavailable
 from shared.events import Profile
-from shared.outbox import outbox_event, with_events
+from shared.outbox import Relay, outbox_event, with_events
 
 ATTEMPTS = 5
 
@@ -33,7 +33,7 @@ class Deps:
     tokens: AccessTokens
     pepper: Pepper
     jwks: dict[str, Any]
-    nudge: Callable[[Collection[Any], str], None]
+    relay: Relay
     clock: Clock
 
 
@@ -59,7 +59,7 @@ async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Prof
         raise Problem(
             422, "idempotency-key-reused", "This Idempotency-Key was used with another body. Take a fresh key."
         )
-    deps.nudge(USERS, known.id)
+    deps.relay.nudge(USERS, known.id)
     return known
 
 
@@ -125,13 +125,13 @@ async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Seq
     for _ in range(ATTEMPTS):
         known = await deps.store.grant(id)
         if known is not None and grants.was_answered(known, key, hashed):
-            deps.nudge(GRANTS, id)
+            deps.relay.nudge(GRANTS, id)
             return known
         try:
             stored = await deps.store.put_grant(_granted(deps, known, user_id, partner_id, allowed, key, hashed))
         except Conflict:
             continue
-        deps.nudge(GRANTS, id)
+        deps.relay.nudge(GRANTS, id)
         return stored
     raise Unavailable("database")
 
@@ -171,7 +171,7 @@ async def seed_demo_partner(deps: Deps, key: str) -> None:
         )
         event = outbox_event(topics.PARTNERS, grants.partner_updated(partner, now))
         await deps.store.put_partner(with_events(partner, event))
-        deps.nudge(PARTNERS, partner.id)
+        deps.relay.nudge(PARTNERS, partner.id)
     if await deps.store.partner_key(key) is None:
         scopes = grants.DEMO_PARTNER_SCOPES
         await deps.store.put_partner_key(
