@@ -35,9 +35,10 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
-        await start_broker(broker)
+        # Entries whose events wait are published as soon as Kafka is there.
         relaying = asyncio.create_task(relay.run())
         try:
+            await start_broker(broker)
             async with watchdog:
                 yield
         finally:
