@@ -5,10 +5,8 @@ joserfc checks signatures only: it takes expired tokens and any `typ` or `aud`. 
 
 import base64
 import json
-import os
 import secrets
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,6 +19,43 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
 
 from shared.errors import Problem
+from shared.keys import (
+    ALGORITHM,
+    API_KEY_PREFIX,
+    generate_key_files,
+    is_api_key,
+    load_jwks,
+    load_private_jwk,
+    new_api_key,
+    public_jwks,
+)
+
+__all__ = [
+    "ACCESS_LIFETIME_S",
+    "ACCESS_TYPE",
+    "ANONYMOUS",
+    "API_KEY_PREFIX",
+    "SCOPES",
+    "Caller",
+    "InternalTokenSigner",
+    "InternalTokenVerifier",
+    "UnknownKey",
+    "caller_of",
+    "check_scope",
+    "generate_key_files",
+    "install_identity",
+    "invalid_token",
+    "is_api_key",
+    "load_jwks",
+    "load_private_jwk",
+    "new_api_key",
+    "public_jwks",
+    "require",
+    "sign_access_token",
+    "signed",
+    "verified",
+    "verify_access_token",
+]
 
 SCOPES: tuple[str, ...] = (
     "samples:write",
@@ -36,7 +71,6 @@ SCOPES: tuple[str, ...] = (
     "live:read",
     "grants:write",
 )
-ALGORITHM = "Ed25519"  # RFC 9864; it deprecates the name EdDSA, and joserfc warns of it
 INTERNAL_TYPE = "internal+jwt"
 INTERNAL_ISSUER = "gateway"
 INTERNAL_LIFETIME_S = 60
@@ -45,8 +79,6 @@ ACCESS_TYPE = "at+jwt"
 ACCESS_LIFETIME_S = 15 * 60
 LEEWAY_S = 5  # clocks of two machines
 CACHED_TOKENS = 4096
-API_KEY_PREFIX = "mmt_"
-BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 MAX_TOKEN_CHARS = 8192
 
 
@@ -72,40 +104,6 @@ class UnknownKey(Problem):
 def invalid_token(detail: str = "Sign in again.") -> Problem:
     """The one answer to every bad token; it never says which check failed."""
     return Problem(401, "invalid-token", detail, headers={"WWW-Authenticate": "Bearer"})
-
-
-def load_private_jwk(path: Path) -> OKPKey:
-    """The Ed25519 private key in a JWK file, its `kid` being the RFC 7638 thumbprint.
-
-    Raises:
-        ValueError: the file is no such key.
-    """
-    key = OKPKey.import_key(json.loads(path.read_text()))
-    if not key.is_private or key.curve_name != "Ed25519":
-        raise ValueError(f"{path} is not an Ed25519 private key")
-    return _with_thumbprint(key)
-
-
-def public_jwks(keys: Iterable[OKPKey]) -> dict[str, Any]:
-    """The public halves as a JWK set document."""
-    documents = [{**key.as_dict(private=False), "alg": ALGORITHM, "use": "sig"} for key in keys]
-    return {"keys": documents}
-
-
-def load_jwks(document: dict[str, Any]) -> KeySet:
-    """The Ed25519 keys of a JWK set document; others are left out.
-
-    Raises:
-        ValueError: the document is no JWK set.
-    """
-    entries = document.get("keys")
-    if not isinstance(entries, list):
-        raise ValueError("not a JWK set")
-    keys: list[Any] = []
-    for entry in cast(list[dict[str, Any]], entries):
-        if entry.get("kty") == "OKP" and entry.get("crv") == "Ed25519":
-            keys.append(OKPKey.import_key({name: entry[name] for name in ("kty", "crv", "x", "kid") if name in entry}))
-    return KeySet(keys)
 
 
 def signed(key: OKPKey, token_type: str, claims: dict[str, Any]) -> str:
@@ -299,59 +297,6 @@ def check_scope(caller: Caller, scope: str, kind: Literal["user", "partner"] = "
         raise Problem(403, "insufficient-scope", f"This needs a {kind}'s token with the scope {scope}.", scope=scope)
 
 
-def new_api_key() -> str:
-    """A fresh partner key: `mmt_`, 30 random base62 characters (178 bits), 6 of CRC32."""
-    body = "".join(secrets.choice(BASE62) for _ in range(30))
-    return API_KEY_PREFIX + body + _checksum(body)
-
-
-def is_api_key(text: str) -> bool:
-    """Whether `text` has the form and checksum of a partner key; junk is refused without a look-up."""
-    body = text.removeprefix(API_KEY_PREFIX)
-    if body == text or len(body) != 36 or not all(character in BASE62 for character in body):
-        return False
-    return _checksum(body[:30]) == body[30:]
-
-
-def generate_key_files(folder: Path) -> None:
-    """Make the key files that are missing in `folder`, readable by the owner alone; existing ones stay."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in ("internal.jwk", "auth.jwk"):
-        _write_once(folder / name, lambda: json.dumps(_new_private_jwk()))
-    internal = load_private_jwk(folder / "internal.jwk")
-    _write_once(folder / "internal-jwks.json", lambda: json.dumps(public_jwks([internal])))
-    for name in ("receipts.key", "auth-pepper.key"):
-        _write_once(folder / name, lambda: secrets.token_hex(32))
-    _write_once(folder / "demo-partner.key", new_api_key)
-
-
-def _write_once(path: Path, content: Callable[[], str]) -> None:
-    if path.exists():
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        # A link, not a rename: of two makers at once the first wins, and no key ever changes.
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-
-
-def _new_private_jwk() -> dict[str, Any]:
-    return dict(_with_thumbprint(OKPKey.generate_key("Ed25519")).as_dict(private=True))
-
-
-def _with_thumbprint(key: OKPKey) -> OKPKey:
-    document = {name: value for name, value in key.as_dict(private=True).items() if name in ("kty", "crv", "x", "d")}
-    return OKPKey.import_key({**document, "kid": key.thumbprint()})
-
-
 def _header(token: str) -> dict[str, Any]:
     if len(token) > MAX_TOKEN_CHARS:
         raise invalid_token()
@@ -397,12 +342,3 @@ def _internal_claims(caller: Caller, audience: str, now: int) -> dict[str, Any]:
     if caller.partner_id is not None:
         claims["act"] = caller.partner_id
     return claims
-
-
-def _checksum(body: str) -> str:
-    value = zlib.crc32(body.encode())
-    digits = ""
-    for _ in range(6):
-        value, digit = divmod(value, 62)
-        digits = BASE62[digit] + digits
-    return digits

@@ -25,7 +25,7 @@ SQLITE_SCHEME = "sqlite:///"
 class ServiceSettings(BaseSettings):
     """The settings all services share; immutable."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
 
     kafka_bootstrap_servers: str = Field(
         default="127.0.0.1:19092", description="Kafka brokers, host:port, comma-separated"

@@ -4,6 +4,7 @@ A trace that is not kept costs two random numbers and one context variable; only
 """
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, Token
@@ -24,7 +25,9 @@ KINDS: dict[str, SpanKind] = {
     "producer": SpanKind.PRODUCER,
     "consumer": SpanKind.CONSUMER,
 }
-HEX = frozenset("0123456789abcdef")
+TRACEPARENT = re.compile(
+    r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"  # W3C Trace Context §3.2
+)
 
 
 class Place(NamedTuple):
@@ -81,15 +84,11 @@ def new_place(kept: bool) -> Place:
 
 def parsed(traceparent: str | None) -> Place | None:
     """The place a W3C traceparent names; None when there is none or it is malformed."""
-    if traceparent is None or len(traceparent) < 55:
+    found = TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
+    if found is None:
         return None
-    parts = traceparent.split("-", 4)
-    if len(parts) < 4 or parts[0] == "ff" or [len(part) for part in parts[:4]] != [2, 32, 16, 2]:
-        return None
-    version, trace_id, span_id, flags = parts[:4]
-    if not HEX.issuperset(version + trace_id + span_id + flags) or (version == "00" and len(parts) > 4):
-        return None
-    if trace_id == "0" * 32 or span_id == "0" * 16:
+    version, trace_id, span_id, flags, more = found.groups()
+    if version == "ff" or (more is not None and version == "00"):
         return None
     return Place(trace_id, span_id, int(flags, 16) & 1 == 1)
 

@@ -226,12 +226,11 @@ class _Request:
         """Pass on, adding the trace's id to the answer's head."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers: list[tuple[bytes, bytes]] = list(message["headers"])
-            stream = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-            headers.append((b"trace-id", self._place.trace_id.encode()))
-            message["headers"] = headers
-            if stream:
-                self.finish()
+            headers: list[tuple[bytes, bytes]] = message["headers"]
+            message["headers"] = [*headers, (b"trace-id", self._place.trace_id.encode())]
+            for name, value in headers:
+                if name == b"content-type" and value.startswith(b"text/event-stream"):
+                    self.finish()
         await self._send(message)
 
     def finish(self) -> None:
