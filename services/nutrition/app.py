@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
-from shared.watchdog import Watchdog
 
 from services.nutrition.api import create_router
 from services.nutrition.handlers import SERVICE, Handlers, subscribe
@@ -20,6 +19,7 @@ from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import start_broker
 from shared.telemetry import TraceMiddleware
+from shared.watchdog import Watchdog
 
 
 def create_app(settings: Settings | None = None, *, broker: Broker | None = None) -> FastAPI:

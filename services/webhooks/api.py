@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.webhooks import signing
 from services.webhooks.egress import AddressRefused, Egress
-from services.webhooks.public import TYPES, EventType
+from services.webhooks.public import TYPES, EventType, Timestamp
 from services.webhooks.store import Endpoint, Message, Store
 from shared.clock import Clock
 from shared.documents import Duplicate
@@ -68,15 +68,16 @@ class EventView(BaseModel):
     id: str
     sequence: int
     type: str
-    timestamp: datetime
+    timestamp: Timestamp
     data: dict[str, Any]
 
 
 class EventList(BaseModel):
-    """Messages in order. With `has_more`, ask again with `after` = the last sequence."""
+    """Messages in order. With `has_more`, ask again with `after` = the last one's sequence."""
 
     events: list[EventView]
     has_more: bool
+    last_sequence: int = Field(description="The newest sequence of this user, 0 before the first message")
 
 
 def create_router(store: Store, egress: Egress, clock: Clock) -> APIRouter:
@@ -115,8 +116,15 @@ def create_router(store: Store, egress: Egress, clock: Clock) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_EVENTS)] = 100,
     ) -> EventList:
         """The user's messages above `after`, in order and without gaps."""
-        found = await store.messages_after(caller.user_id or "", after, limit + 1)
-        return EventList(events=[_event(message) for message in found[:limit]], has_more=len(found) > limit)
+        user_id = caller.user_id or ""
+        last = await store.last_sequence(user_id)
+        found = await store.messages_after(user_id, after, limit) if after < last else ()
+        newest = found[-1].sequence if found else after
+        return EventList(
+            events=[_event(message) for message in found],
+            has_more=newest < last,
+            last_sequence=max([last, *(message.sequence for message in found)]),
+        )
 
     return router
 

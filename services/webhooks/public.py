@@ -5,11 +5,11 @@ trace that caused it and where to read more. Decimals are strings.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 EventType = Literal[
     "receipts.completed",
@@ -257,9 +257,17 @@ class PublicMessage:
         return self.data.model_copy(update={"sequence": sequence, "trace_id": trace_id}).model_dump(mode="json")
 
 
+def in_milliseconds(moment: datetime) -> str:
+    """RFC 3339, UTC, always three decimals: live readers, webhooks and stored events show the same text."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[datetime, PlainSerializer(in_milliseconds, return_type=str, when_used="json")]
+
+
 class Body(BaseModel):
     """What travels: to webhooks as the body, to live readers as `data:`."""
 
     type: str
-    timestamp: datetime
+    timestamp: Timestamp
     data: dict[str, Any]

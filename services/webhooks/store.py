@@ -115,7 +115,7 @@ class Store:
             known = await self._documents.get(MESSAGES, public.message_id)
             if known is not None:
                 return known
-            sequence = await self._last_sequence(public.user_id) + 1
+            sequence = await self.last_sequence(public.user_id) + 1
             trace_id = trace_id_of(traceparent) or ""
             message = Message(
                 id=public.message_id,
@@ -134,7 +134,8 @@ class Store:
                 continue
         raise RuntimeError(f"no free place in the sequence after {MAX_COLLISIONS} tries")
 
-    async def _last_sequence(self, user_id: str) -> int:
+    async def last_sequence(self, user_id: str) -> int:
+        """The user's newest sequence; 0 before the first message."""
         page = await self._documents.find(MESSAGES, "sequence", (user_id,), descending=True, limit=1)
         return page.documents[0].sequence if page.documents else 0
 

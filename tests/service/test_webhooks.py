@@ -149,7 +149,7 @@ async def test_an_event_becomes_a_signed_delivery_and_a_public_message(service: 
     verify([parsed(secret)], request.headers, request.body, utc_now())
     body = json.loads(request.body)
     assert body["type"] == "day.updated"
-    assert body["timestamp"] == "2026-03-01T08:00:00Z"
+    assert body["timestamp"] == "2026-03-01T08:00:00.000Z"
     assert body["data"]["sequence"] == 1
     assert body["data"]["trace_id"] == TRACE
     assert body["data"]["link"] == "/v1/days/2026-03-01"
@@ -209,7 +209,9 @@ async def test_twenty_events_at_once_count_from_1_to_20(service: Running):
     assert answer.json()["has_more"] is True
     rest = await service.get("/v1/events?after=15&limit=10", user_id=USER)
     assert [one["sequence"] for one in rest.json()["events"]] == list(range(16, 21))
-    assert rest.json()["has_more"] is False
+    assert (rest.json()["has_more"], rest.json()["last_sequence"]) == (False, 20)
+    beyond = (await service.get("/v1/events?after=99", user_id=USER)).json()
+    assert beyond == {"events": [], "has_more": False, "last_sequence": 20}
     other = await service.get("/v1/events", user_id="another")
     assert [one["sequence"] for one in other.json()["events"]] == [1]
 
