@@ -125,14 +125,15 @@ def demo(
 ) -> None:
     """Tell the two stories on the running stack: a day of samples, and a photo of a label."""
     from infra.local import account
+    from infra.local.phone import Refused
 
     instance = from_environment()
     if not control.running(instance):
         fail("The stack is not running; start it with ./mymacro up.")
     try:
         code = account.tell_demo(instance, kill, console)
-    except StackError as error:
-        fail(str(error))
+    except (StackError, Refused, RuntimeError, OSError) as error:  # the story says what broke; a timeout says nothing
+        fail(str(error) or "The story did not go on in time; see ./mymacro status and the logs.")
     raise typer.Exit(code)
 
 

@@ -39,33 +39,38 @@ def folder(tools: Path) -> Path:
     return tools / "jars"
 
 
-def complete(tools: Path) -> bool:
+def complete(tools: Path, lock: Path = LOCK) -> bool:
     """Whether every jar of the present lock has been checked and is there."""
     done = folder(tools) / "complete"
-    if not done.exists() or done.read_text() != compute_sha256(LOCK):
+    if not done.exists() or done.read_text() != compute_sha256(lock):
         return False
-    return all((folder(tools) / _name(jar)).exists() for jar in LockFile.load(LOCK).dependencies)
+    return all((folder(tools) / _name(jar)).exists() for jar in LockFile.load(lock).dependencies)
 
 
-def install(tools: Path, progress: Progress = silent) -> None:
+def install(
+    tools: Path, progress: Progress = silent, *, lock: Path = LOCK, repositories: dict[str, str] | None = None
+) -> None:
     """Put the lock's jars into `tools/jars`, each checked; does nothing when they are there.
+
+    `repositories` maps a name to the address of a Maven repository; None means Maven Central.
 
     Raises:
         SetupError: a jar could not be fetched, or is not the one that the lock names.
     """
-    if complete(tools):
+    if complete(tools, lock):
         return
     into = folder(tools)
     into.mkdir(parents=True, exist_ok=True)
-    context = MavenContext(PythonResolver(progress_callback=progress), tools / "cache" / "m2", [], timeout=TIMEOUT_S)
-    locked = LockFile.load(LOCK).dependencies
+    resolver = PythonResolver(progress_callback=progress)
+    context = MavenContext(resolver, tools / "cache" / "m2", [], repositories, timeout=TIMEOUT_S)
+    locked = LockFile.load(lock).dependencies
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         for jar, path in zip(locked, pool.map(lambda jar: _checked(context, jar), locked), strict=True):
             _place(path, into / _name(jar))
     names = {_name(jar) for jar in locked}
     for stale in set(into.glob("*.jar")) - {into / name for name in names}:
         stale.unlink()
-    (into / "complete").write_text(compute_sha256(LOCK))
+    (into / "complete").write_text(compute_sha256(lock))
 
 
 def _name(jar: LockedDependency) -> str:
@@ -75,7 +80,7 @@ def _name(jar: LockedDependency) -> str:
 def _checked(context: MavenContext, jar: LockedDependency) -> Path:
     """The jar in the download cache, with the lock's hash; a broken one is fetched once more."""
     if not jar.sha256:
-        raise SetupError(f"{LOCK.name} has no hash for {_name(jar)}.")
+        raise SetupError(f"The lock has no hash for {_name(jar)}.")
     artifact = context.project(jar.groupId, jar.artifactId).at_version(jar.version).artifact()
     for _attempt in range(2):
         try:
@@ -102,7 +107,7 @@ def _place(source: Path, target: Path) -> None:
     fresh.replace(target)
 
 
-def lock(tools: Path) -> int:
+def compile_lock(tools: Path) -> int:
     """Resolve jgo.toml and write the lock anew; returns the number of jars."""
     spec = tomllib.loads(SPEC.read_text())["dependencies"]
     context = MavenContext(PythonResolver(), tools / "cache" / "m2", [], timeout=TIMEOUT_S)

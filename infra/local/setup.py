@@ -1,5 +1,6 @@
 """What the stack needs besides its Python environment: Kafka's jars and Triton's environment. And the locks."""
 
+import fcntl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,14 +27,20 @@ def tools(folder: Path, console: Console) -> None:
     Raises:
         SetupError: a download, a hash or the disk failed.
     """
-    if not jars.complete(folder):
-        _jars(folder, console)
-    if triton.problem() is None:
-        with console.status("Triton") as shown:
-            try:
-                triton.install(folder, shown.update, uv=Path(uv_command()))
-            except triton.TritonSetupError as error:
-                raise SetupError(str(error)) from error
+    with (folder / "setup.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jars.complete(folder):
+            _jars(folder, console)
+        if triton.problem() is None:
+            _triton(folder, console)
+
+
+def _triton(folder: Path, console: Console) -> None:
+    with console.status("Triton") as shown:
+        try:
+            triton.install(folder, shown.update, uv=Path(uv_command()))
+        except triton.TritonSetupError as error:
+            raise SetupError(str(error)) from error
 
 
 def _jars(folder: Path, console: Console) -> None:
@@ -65,4 +72,4 @@ def lock(console: Console) -> None:
         command = [*compile_, "--python-version", "3.11", *more, wanted, "-o", locked]
         if subprocess.run(command, cwd=ROOT, env=tool_environment(), check=False).returncode:
             raise SetupError(f"{wanted} could not be resolved (see above).")
-    console.print(f"{jars.SPEC.relative_to(ROOT)} → {jars.lock(ROOT / '.mymacro' / 'tools')} jars")
+    console.print(f"{jars.SPEC.relative_to(ROOT)} → {jars.compile_lock(ROOT / '.mymacro' / 'tools')} jars")
