@@ -1,0 +1,73 @@
+"""The insights service: energy ledgers and texts about them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+
+from services.insights.api import router
+from services.insights.handlers import SERVICE, Handlers, subscribe
+from services.insights.settings import Settings
+from services.insights.store import COLLECTIONS, INSIGHTS, LEDGERS, Insight, Ledger, Store
+from shared import kafka, problems
+from shared.clock import Clock, utc_now
+from shared.documents import Documents, open_documents
+from shared.identity import InternalTokenVerifier, install_identity
+from shared.kafka import Broker, make_broker
+from shared.outbox import Relay
+from shared.service import install_health, serve
+from shared.start import start_broker
+from shared.telemetry import TraceMiddleware
+from shared.watchdog import Watchdog
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    broker: Broker | None = None,
+    documents: Documents | None = None,
+    clock: Clock = utc_now,
+) -> FastAPI:
+    """The app; nothing is opened before its lifespan. Tests hand in a broker, documents and a clock."""
+    settings = settings or Settings()
+    broker = broker or make_broker(settings, SERVICE)
+    documents = documents or open_documents(settings.database_url, SERVICE)
+    store = Store(documents)
+    relay = Relay(documents, [LEDGERS, INSIGHTS], partial(kafka.publish_bytes, broker))
+    watchdog = Watchdog(broker)
+
+    def told(ledger: Ledger, insight: Insight | None) -> None:
+        relay.nudge(LEDGERS, ledger.id)
+        if insight is not None:
+            relay.nudge(INSIGHTS, insight.id)
+
+    subscribe(broker, Handlers(store, told, clock))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await documents.open(COLLECTIONS)
+        relaying = asyncio.create_task(relay.run())
+        try:
+            await start_broker(broker)
+            async with watchdog:
+                yield
+        finally:
+            await broker.stop()
+            relaying.cancel()
+            await asyncio.wait({relaying})
+            await documents.close()
+
+    app = FastAPI(title="insights", version="1", lifespan=lifespan)
+    app.state.store = store
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
+    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
+    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": store.ping})
+    app.include_router(router)
+    return app
+
+
+if __name__ == "__main__":
+    serve(create_app, SERVICE)
