@@ -88,7 +88,7 @@ class Handlers:
         raise Unavailable("database")
 
     async def on_user_updated(self, event: UserUpdated) -> None:
-        """Keep what matters of the profile, and compute the user's ledgers again; those that stay the same are not told."""
+        """Keep the body, and compute the user's ledgers again; those that stay the same are not told."""
         profile = event.profile
         body = Body(profile.sex, profile.birth_date, profile.height_cm)
         await self.store.put_user(event.user_id, event.revision, body)

@@ -1,4 +1,4 @@
-"""What insights keeps: ledgers with the inputs they are made from, where each diary entry is, users' bodies, insights."""
+"""What insights keeps: ledgers with their inputs, where each diary entry is, what is known of bodies, insights."""
 
 from collections.abc import Sequence
 from datetime import date, datetime
