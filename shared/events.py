@@ -36,20 +36,20 @@ def derived_id(*parts: object) -> str:
 UtcTime = Annotated[datetime, AfterValidator(truncated)]
 
 
-class Event(BaseModel):
+class Event(BaseModel, frozen=True):
     """What all events share. `event_id` is the de-duplication key for readers."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     event_id: str
     type: str
     occurred_at: UtcTime
 
 
-class ObjectRef(BaseModel):
+class ObjectRef(BaseModel, frozen=True):
     """A picture or file in the object store, held by reference."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     key: str
     sha256: str
@@ -105,7 +105,7 @@ class BatchSubmitted(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
 # gateway.photos.v1
 
 
-class PhotoSubmitted(Event):
+class PhotoSubmitted(Event, frozen=True):
     """A picture of a nutrition label was accepted. With `grams` a diary entry arises, without it only a food."""
 
     type: Literal["photo.submitted"] = "photo.submitted"
@@ -120,10 +120,10 @@ class PhotoSubmitted(Event):
 # auth
 
 
-class Profile(BaseModel):
+class Profile(BaseModel, frozen=True):
     """What energy formulas and day boundaries need to know of a user."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     sex: Literal["female", "male"] | None = None
     birth_date: date | None = None
@@ -132,7 +132,7 @@ class Profile(BaseModel):
     home_zone: str = "UTC"
 
 
-class UserUpdated(Event):
+class UserUpdated(Event, frozen=True):
     """The user's full state; never the address or a credential."""
 
     type: Literal["user.updated"] = "user.updated"
@@ -141,7 +141,7 @@ class UserUpdated(Event):
     profile: Profile
 
 
-class PartnerUpdated(Event):
+class PartnerUpdated(Event, frozen=True):
     """The partner's full state; never a key."""
 
     type: Literal["partner.updated"] = "partner.updated"
@@ -151,7 +151,7 @@ class PartnerUpdated(Event):
     scopes: tuple[str, ...]
 
 
-class GrantUpdated(Event):
+class GrantUpdated(Event, frozen=True):
     """What a user lets a partner see, in full. `revoked_at` set means nothing any more."""
 
     type: Literal["grant.updated"] = "grant.updated"
@@ -166,10 +166,10 @@ class GrantUpdated(Event):
 # ingest
 
 
-class ReceiptSummary(BaseModel):
+class ReceiptSummary(BaseModel, frozen=True):
     """What became of one batch: every record is stored, a duplicate, or refused with a reason."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     receipt_id: str
     state: Literal["stored", "failed"]
@@ -181,7 +181,7 @@ class ReceiptSummary(BaseModel):
     reason: str | None = None
 
 
-class ReceiptsCompleted(Event):
+class ReceiptsCompleted(Event, frozen=True):
     """All receipts of one user that one joint write completed."""
 
     type: Literal["receipts.completed"] = "receipts.completed"
@@ -189,10 +189,10 @@ class ReceiptsCompleted(Event):
     receipts: tuple[ReceiptSummary, ...]
 
 
-class DayMetric(BaseModel):
+class DayMetric(BaseModel, frozen=True):
     """One metric's day. Interval metrics have a `sum`; instant ones have `min`, `max`, `mean`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     unit: str
     count: int
@@ -202,7 +202,7 @@ class DayMetric(BaseModel):
     mean: float | None = None
 
 
-class DayUpdated(Event):
+class DayUpdated(Event, frozen=True):
     """A revision of a day that is still open."""
 
     type: Literal["day.updated"] = "day.updated"
@@ -213,7 +213,7 @@ class DayUpdated(Event):
     metrics: dict[str, DayMetric]
 
 
-class DayRecomputed(Event):
+class DayRecomputed(Event, frozen=True):
     """A revision of a day that had ended: late data or a correction, with what it said before."""
 
     type: Literal["day.recomputed"] = "day.recomputed"
@@ -229,19 +229,19 @@ class DayRecomputed(Event):
 # inference
 
 
-class NutrientReading(BaseModel):
+class NutrientReading(BaseModel, frozen=True):
     """One nutrient as read: the amount per 100 g in the field's unit, and how sure the reading is, 0 to 1."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     amount: Decimal
     confidence: float
 
 
-class LabelReading(BaseModel):
+class LabelReading(BaseModel, frozen=True):
     """A label's numbers per 100 g. Energy in kcal, everything else in grams."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     energy_kcal: NutrientReading | None = None
     protein_g: NutrientReading | None = None
@@ -251,17 +251,17 @@ class LabelReading(BaseModel):
     salt_g: NutrientReading | None = None
 
 
-class ReadingMode(BaseModel):
+class ReadingMode(BaseModel, frozen=True):
     """Which model read the picture: its name, the SHA-256 over its weights, and whether it was a fallback."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     model: str
     weights_sha256: str
     fallback: bool
 
 
-class PhotoRead(Event):
+class PhotoRead(Event, frozen=True):
     """A picture was read. `grams`, `eaten_at` and `local_date` travel along from the submission."""
 
     type: Literal["photo.read"] = "photo.read"
@@ -277,7 +277,7 @@ class PhotoRead(Event):
     local_date: date | None = None
 
 
-class PhotoRejected(Event):
+class PhotoRejected(Event, frozen=True):
     """A picture could not be read; `reason` is a stable code, `detail` says what to do."""
 
     type: Literal["photo.rejected"] = "photo.rejected"
@@ -290,10 +290,10 @@ class PhotoRejected(Event):
 # nutrition
 
 
-class Nutrients(BaseModel):
+class Nutrients(BaseModel, frozen=True):
     """Amounts in kcal and grams; `None` means unknown, never zero."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     energy_kcal: Decimal | None = None
     protein_g: Decimal | None = None
@@ -303,10 +303,10 @@ class Nutrients(BaseModel):
     salt_g: Decimal | None = None
 
 
-class DiaryEntry(BaseModel):
+class DiaryEntry(BaseModel, frozen=True):
     """A diary entry in full, its numbers frozen at the time it was made."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     entry_id: str
     revision: int
@@ -318,7 +318,7 @@ class DiaryEntry(BaseModel):
     nutrients: Nutrients
 
 
-class EntryCreated(Event):
+class EntryCreated(Event, frozen=True):
     """A diary entry arose."""
 
     type: Literal["entry.created"] = "entry.created"
@@ -326,7 +326,7 @@ class EntryCreated(Event):
     entry: DiaryEntry
 
 
-class EntryUpdated(Event):
+class EntryUpdated(Event, frozen=True):
     """A diary entry changed; `entry` is what it is now."""
 
     type: Literal["entry.updated"] = "entry.updated"
@@ -334,7 +334,7 @@ class EntryUpdated(Event):
     entry: DiaryEntry
 
 
-class EntryDeleted(Event):
+class EntryDeleted(Event, frozen=True):
     """A diary entry is gone; the tombstone keeps id, date and revision."""
 
     type: Literal["entry.deleted"] = "entry.deleted"
@@ -347,10 +347,10 @@ class EntryDeleted(Event):
 # insights
 
 
-class LedgerLine(BaseModel):
+class LedgerLine(BaseModel, frozen=True):
     """One source of energy, in or out, in kcal; `note` says what it rests on."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     source: str
     direction: Literal["in", "out"]
@@ -358,7 +358,7 @@ class LedgerLine(BaseModel):
     note: str = ""
 
 
-class LedgerUpdated(Event):
+class LedgerUpdated(Event, frozen=True):
     """A day's energy ledger in full. Totals are the sums of the lines."""
 
     type: Literal["ledger.updated"] = "ledger.updated"
@@ -372,10 +372,10 @@ class LedgerUpdated(Event):
     missing: tuple[str, ...] = ()
 
 
-class Fact(BaseModel):
+class Fact(BaseModel, frozen=True):
     """A number an insight may speak of."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     id: str
     value: Decimal
@@ -384,7 +384,7 @@ class Fact(BaseModel):
     n: int
 
 
-class InsightCreated(Event):
+class InsightCreated(Event, frozen=True):
     """A text about the user's own numbers, with the facts behind it."""
 
     type: Literal["insight.created"] = "insight.created"
@@ -400,7 +400,7 @@ class InsightCreated(Event):
 # webhooks
 
 
-class MessagePublished(Event):
+class MessagePublished(Event, frozen=True):
     """A public message, as partners and live readers get it; `sequence` counts per user from 1 without gaps."""
 
     type: Literal["message.published"] = "message.published"
