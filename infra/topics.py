@@ -49,7 +49,7 @@ async def create(bootstrap_servers: list[str], *, replication: int = 1) -> list[
         missing = [topic for topic in wanted(replication=replication) if topic.name not in present]
         if missing:
             answer = await admin.create_topics(missing)
-            for _name, code, *_rest in answer.topic_errors:
+            for _name, code, *_rest in answer.topic_errors:  # pyright: ignore[reportAttributeAccessIssue]
                 error = for_code(code)
                 if code and error is not TopicAlreadyExistsError:
                     raise error(_name)

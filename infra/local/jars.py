@@ -82,6 +82,7 @@ def _checked(context: MavenContext, jar: LockedDependency) -> Path:
     if not jar.sha256:
         raise SetupError(f"The lock has no hash for {_name(jar)}.")
     artifact = context.project(jar.groupId, jar.artifactId).at_version(jar.version).artifact()
+    failure = ""
     for _attempt in range(2):
         try:
             path = artifact.resolve()
