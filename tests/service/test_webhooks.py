@@ -6,18 +6,20 @@ import logging
 from collections.abc import AsyncGenerator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from standardwebhooks import Webhook
 
 from services.webhooks.app import create_app
 from services.webhooks.settings import Settings
 from services.webhooks.signing import parsed, verify
 from services.webhooks.store import Delivery, Store
-from shared import events, topics
+from shared import events, telemetry, topics
 from shared.clock import utc_now
 from shared.kafka import make_broker
 from tests.polling import eventually
@@ -441,3 +443,29 @@ async def test_broken_requests_are_answered_with_a_problem(service: Running, bod
     assert answer.headers["content-type"] == "application/problem+json"
     for query in ("after=-1", "after=x", "limit=0", "limit=1001", f"after={10**30}"):
         assert (await service.get(f"/v1/events?{query}", user_id=USER)).status_code == 422
+
+
+async def test_the_trace_runs_from_the_event_to_the_partner(service: Running, receiver: Receiver):
+    exporter = InMemorySpanExporter()
+    telemetry.configure("webhooks", Settings(), exporter=exporter)
+    try:
+        made = await endpoint(service, receiver.url)
+        await service.send(topics.GRANTS, grant())
+        await service.send(topics.DAYS, day(), traceparent=TRACEPARENT)
+        await eventually(lambda: delivered(service, made))
+        telemetry.flush()
+    finally:
+        telemetry.shutdown()
+    spans = {
+        span.name: span
+        for span in exporter.get_finished_spans()
+        if span.context is not None and f"{span.context.trace_id:032x}" == TRACE
+    }
+    path = ["webhook deliver", "deliveries work", "ingest.days.v1 process", "ingest.days.v1 publish"]
+    for child, parent in pairwise(path):
+        above = spans[child].parent
+        assert above is not None
+        assert spans[parent].context is not None
+        assert above.span_id == spans[parent].context.span_id
+    assert f"{spans['webhook deliver'].context.span_id:016x}" in receiver.received[0].headers["traceparent"]
+    assert "webhooks.messages.v1 publish" in spans
