@@ -82,6 +82,9 @@ class Egress:
 
     async def addresses(self, host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
         """Every address of `host`, all of them allowed. Raises AddressRefused."""
+        if _is_literal(host):
+            self.check_address(host)
+            return [(socket.AF_INET6 if ":" in host else socket.AF_INET, host)]
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

