@@ -1,13 +1,13 @@
 """What ingest does with what it hears: batches become buckets, dirty days and receipts; users lend their zone."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from services.ingest.buckets import unpack
 from services.ingest.samples import CheckedBatch, check, decode, decode_head
 from services.ingest.store import TRIES, Receipt, Store, bucket_of
-from services.ingest.turn import Tally, gather, merge_turn
+from services.ingest.turn import Tally, gather, merge_turn, weight
 from shared import topics
 from shared.clock import Clock
 from shared.dead_letters import DeadLetterCause
@@ -20,6 +20,8 @@ from shared.telemetry import METRICS
 
 PublishReceipts = Callable[[ReceiptsCompleted, str | None], Awaitable[None]]
 SERVICE = "ingest"
+# A joint write of so many buckets takes about a second.
+MAX_BUCKETS = 10_000
 # About 30 bytes each, and a message holds 1,000,000.
 MAX_REFUSED_TOLD = 20_000
 Caused = tuple[CheckedBatch, str | None]
@@ -51,12 +53,17 @@ class Handlers:
     clock: Clock
 
     async def on_batches(self, batches: Sequence[Caused]) -> None:
-        """Store the batches in one joint write, then tell of all their receipts, old ones unchanged."""
+        """Store the batches in one joint write, then tell of all their receipts, old ones unchanged.
+
+        Years of sparse history touch thousands of buckets a batch; then there are several writes, each with its
+        receipts, so that a turn that lasts too long goes on where it was.
+        """
         first_of_each: dict[str, Caused] = {}
         for batch, cause in batches:
             first_of_each.setdefault(batch.receipt_id, (batch, cause))
-        receipts = await self._stored(list(first_of_each.values()))
-        await self._tell(receipts, {id: cause for id, (_, cause) in first_of_each.items()})
+        for portion in portions(list(first_of_each.values())):
+            receipts = await self._stored(portion)
+            await self._tell(receipts, {batch.receipt_id: cause for batch, cause in portion})
 
     async def on_dead_letter(self, raw: bytes, cause: DeadLetterCause) -> None:
         """Close the receipt of a batch that can't be stored."""
@@ -144,6 +151,21 @@ class Handlers:
             of_group = sorted(members.values(), key=lambda one: one.id)
             cause = next((causes[id] for id in reversed(causes) if id in members and causes[id]), None)
             await self.publish(_event(group, of_group), cause)
+
+
+def portions(batches: Sequence[Caused], most: int = MAX_BUCKETS) -> Iterator[Sequence[Caused]]:
+    """The batches in order, cut so that each part touches `most` buckets at most; one batch is never cut."""
+    part: list[Caused] = []
+    buckets = 0
+    for one in batches:
+        heavy = weight(one[0])
+        if part and buckets + heavy > most:
+            yield part
+            part, buckets = [], 0
+        part.append(one)
+        buckets += heavy
+    if part:
+        yield part
 
 
 def totals(tallies: Sequence[Tally]) -> dict[str, int]:

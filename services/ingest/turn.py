@@ -79,6 +79,14 @@ class TurnResult:
     dirty: tuple[DirtyMark, ...]
 
 
+def weight(batch: CheckedBatch) -> int:
+    """At most so many buckets the batch touches."""
+    return sum(
+        min(len(rows), int(rows["start"].max() - rows["start"].min()) // HOUR_US + 2)
+        for rows in (series.rows for series in batch.series)
+    )
+
+
 def gather(batches: Sequence[CheckedBatch]) -> Turn:
     """Sort the rows of all batches into buckets."""
     numbers: dict[tuple[str, str, str], int] = {}

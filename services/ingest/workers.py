@@ -14,6 +14,7 @@ from shared.documents import Conflict
 from shared.errors import Unavailable
 from shared.events import DayMetric, DayRecomputed, DayUpdated, derived_id
 from shared.outbox import outbox_event, with_events
+from shared.telemetry import current_traceparent
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def revised(held: Day | None, dirty: DirtyDay, zone: str, metrics: dict[str, Met
             revision=revision,
             metrics=_told(metrics),
         )
-    return with_events(day, outbox_event(topics.DAYS, event, dirty.traceparent))
+    return with_events(day, outbox_event(topics.DAYS, event, current_traceparent() or dirty.traceparent))
 
 
 def _told(metrics: Mapping[str, MetricDay]) -> dict[str, DayMetric]:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from services.ingest.app import create_app
-from services.ingest.handlers import decide
+from services.ingest.handlers import decide, portions
 from services.ingest.settings import Settings
 from services.ingest.store import BUCKETS, DIRTY_DAYS
 from shared import topics
@@ -387,3 +387,12 @@ async def test_zones_come_from_the_batch_and_else_from_home(ingest: Ingest) -> N
     await ingest.send(batch("r2", heart(1), user_id="user-2", zone="Not/AZone"))
     (second,) = await eventually(lambda: ingest.days()[1:])
     assert second.zone == "Asia/Tokyo"
+
+
+async def test_sparse_history_is_stored_in_bounded_writes() -> None:
+    hours = [EIGHT - timedelta(hours=place) for place in range(8)]
+    sparse = [batch(f"r{number}", series("heart_rate", [(at, at, 60) for at in hours])) for number in range(3)]
+    dense = [batch(f"d{number}", heart(60)) for number in range(4)]
+    turn = [(decide(encoded(one)), None) for one in (*sparse, *dense)]
+    parts = [[one.receipt_id for one, _ in part] for part in portions(turn, most=10)]
+    assert parts == [["r0"], ["r1"], ["r2"], ["d0", "d1", "d2", "d3"]]

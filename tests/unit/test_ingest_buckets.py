@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.ingest.buckets import HOUR_US, NO_ROWS, ROW, Array, Outcome, merge, pack, unpack
+
+# The machine may be busy with other tests.
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BASE = 490_000 * HOUR_US
 # (place of the sample in the hour, value, version, whether the source names it)
@@ -80,12 +83,14 @@ samples = st.lists(
 )
 
 
+@calm
 @given(samples)
 def test_packing_gives_the_same_rows_back(given_samples: list[Sample]) -> None:
     kept, _ = merged(NO_ROWS, rows(given_samples))
     assert unpack(pack(kept)).tolist() == kept.tolist()
 
 
+@calm
 @given(st.lists(samples, max_size=5), st.randoms())
 def test_batches_in_any_order_and_any_number_of_times_give_the_same_bucket(
     batches: list[list[Sample]], chance: object
@@ -103,6 +108,7 @@ def test_batches_in_any_order_and_any_number_of_times_give_the_same_bucket(
     assert sorted(result.tolist()) == sorted(expected.tolist())
 
 
+@calm
 @given(samples, samples)
 def test_one_joint_merge_equals_one_merge_after_the_other(one: list[Sample], two: list[Sample]) -> None:
     stored, first = merged(NO_ROWS, rows(one))
@@ -112,6 +118,7 @@ def test_one_joint_merge_equals_one_merge_after_the_other(one: list[Sample], two
     assert outcome == [*first, *second]
 
 
+@calm
 @given(samples, samples)
 def test_merging_agrees_with_a_plain_loop(one: list[Sample], two: list[Sample]) -> None:
     stored, _ = merged(NO_ROWS, rows(one))

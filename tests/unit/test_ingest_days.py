@@ -5,11 +5,14 @@ from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.ingest.buckets import MINUTE_US, ROW, Array
 from services.ingest.days import Series, compute, date_of, day_numbers, has_ended, offsets_in, zone_of
+
+# The machine may be busy with other tests.
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 DAY = date(2026, 3, 1)
 
@@ -119,6 +122,7 @@ def test_a_day_is_over_six_hours_after_its_local_end() -> None:
 Span = tuple[int, int, int, int]  # device, first minute, minutes, steps
 
 
+@calm
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1400), st.integers(1, 300), st.integers(0, 1000)), max_size=12)
 )
@@ -178,6 +182,7 @@ def greedy(spans: Sequence[Span]) -> list[Span]:
     return ordered
 
 
+@calm
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 600), st.integers(-12 * 4, 14 * 4)), max_size=20))
 def test_days_divide_every_sample_without_rest(spans: list[tuple[int, int, int]]) -> None:
     """The days' totals add up to the samples' total when nothing overlaps."""

@@ -4,12 +4,15 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.insights.energy import Body, age_on, resting_energy, walking_energy
 from services.insights.facts import SENTENCES, FactValue, facts_hash, facts_of, is_news, unfounded, written
 from services.insights.ledger import Balance, DayInput, EntryInput, balance
+
+# The machine may be busy with other tests.
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 DAY = date(2026, 3, 1)
 ANNA = Body("female", date(1990, 3, 2), Decimal(170))
@@ -64,6 +67,7 @@ bodies = st.builds(
 )
 
 
+@calm
 @given(bodies, days, entries)
 def test_nothing_is_counted_twice_and_totals_are_sums(
     body: Body, measured: DayInput | None, eaten: dict[str, EntryInput]
@@ -82,6 +86,7 @@ def test_nothing_is_counted_twice_and_totals_are_sums(
     assert result == balance(DAY, body, measured, dict(reversed(eaten.items())))
 
 
+@calm
 @given(bodies, days, entries)
 def test_every_numeral_of_a_text_is_a_fact(body: Body, measured: DayInput | None, eaten: dict[str, EntryInput]) -> None:
     facts = facts_of(measured, balance(DAY, body, measured, eaten))
