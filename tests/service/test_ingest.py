@@ -395,4 +395,4 @@ async def test_sparse_history_is_stored_in_bounded_writes() -> None:
     dense = [batch(f"d{number}", heart(60)) for number in range(4)]
     turn = [(decide(encoded(one)), None) for one in (*sparse, *dense)]
     parts = [[one.receipt_id for one, _ in part] for part in portions(turn, most=10)]
-    assert parts == [["r0"], ["r1"], ["r2"], ["d0", "d1", "d2", "d3"]]
+    assert parts == [["r0"], ["r1"], ["r2", "d0"], ["d1", "d2", "d3"]]
