@@ -200,6 +200,9 @@ class Stream:
         """Send what webhooks has stored after the cursor; False when that was nothing."""
         answer = await self._live.fetch(self._caller, self._cursor or 0)
         events: list[dict[str, Any]] = answer["events"]
+        if "last_sequence" in answer and answer["last_sequence"] < (self._cursor or 0):
+            # A made-up Last-Event-ID; waiting for it would drop everything until then.
+            self._cursor = int(answer["last_sequence"])
         for event in events:
             if event["sequence"] != (self._cursor or 0) + 1:
                 raise ValueError("the stored sequence has a gap")

@@ -39,7 +39,8 @@ class Webhooks:
             }
             for n in found[:limit]
         ]
-        return answer({"events": events, "has_more": len(found) > limit})
+        last = max(self.stored, default=0)
+        return answer({"events": events, "has_more": len(found) > limit, "last_sequence": last})
 
 
 @pytest.fixture
@@ -95,15 +96,22 @@ async def test_a_new_reader_gets_what_comes(door: Gateway, webhooks: Webhooks) -
     await one.close()
 
 
-async def test_resuming_joins_the_stored_and_the_coming_without_gap_or_repeat(
-    door: Gateway, webhooks: Webhooks
-) -> None:
+async def test_resuming_joins_stored_and_coming_without_gap_or_repeat(door: Gateway, webhooks: Webhooks) -> None:
     webhooks.stored = list(range(1, 451))
     one = await opened(door, "2")
     first = await one.events(448)
     assert [number for number, _, _ in first] == list(range(3, 451))
     await publish(door, 449, 450, 451)
     assert [number for number, _, _ in await one.events(1)] == [451]
+    await one.close()
+
+
+async def test_an_id_from_the_future_is_taken_back_to_the_last(door: Gateway, webhooks: Webhooks) -> None:
+    webhooks.stored = [1, 2]
+    one = await opened(door, "999")
+    await eventually(lambda: webhooks.asked)
+    await publish(door, 3)
+    assert [number for number, _, _ in await one.events(1)] == [3]
     await one.close()
 
 
