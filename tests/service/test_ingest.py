@@ -11,9 +11,11 @@ import pytest
 from msgspec.structs import replace
 
 from services.ingest.app import create_app
+from services.ingest.days import MetricDay
 from services.ingest.handlers import decide, portions
 from services.ingest.settings import Settings
-from services.ingest.store import BUCKETS, DIRTY_DAYS
+from services.ingest.store import BUCKETS, DIRTY_DAYS, DirtyDay
+from services.ingest.workers import revised
 from shared import topics
 from shared.documents import Conflict, Documents, Put, open_documents
 from shared.errors import Unavailable
@@ -396,3 +398,16 @@ async def test_sparse_history_is_stored_in_bounded_writes() -> None:
     turn = [(decide(encoded(one)), None) for one in (*sparse, *dense)]
     parts = [[one.receipt_id for one, _ in part] for part in portions(turn, most=10)]
     assert parts == [["r0"], ["r1"], ["r2", "d0"], ["d1", "d2", "d3"]]
+
+
+def test_a_day_goes_on_with_the_trace_of_its_newest_cause() -> None:
+    dirty = DirtyDay(
+        id="user-1/2026-03-01",
+        user_id="user-1",
+        day=EIGHT.date(),
+        from_hour=0,
+        to_hour=1,
+        traceparent=TRACEPARENT,
+    )
+    told = revised(None, dirty, "UTC", {"steps": MetricDay("{steps}", 1, sum=10)}, EIGHT.astimezone(UTC))
+    assert [(one.topic, one.key, one.traceparent) for one in told.outbox] == [(topics.DAYS.name, "user-1", TRACEPARENT)]
