@@ -99,6 +99,8 @@ AMOUNT = re.compile(
     rf"(?P<less>[<≤])?\s*(?<![A-Za-z\d.,])(?P<number>{NUMBER})\s*(?P<unit>{UNIT})?(?![A-Za-z\d])", re.IGNORECASE
 )
 ENERGY_PAIR = re.compile(r"(?P<kj>\d[\d., ]*?)\s*/\s*(?P<kcal>\d[\d., ]*?)\s*(?:kj\s*/\s*kcal)?\s*$", re.IGNORECASE)
+MAX_DIGITS = 6
+TOO_MUCH = Decimal(999_999)
 ENERGY_UNIT = re.compile(r"\b(kj|kcal)\b", re.IGNORECASE)
 HEADING = re.compile(
     r"""(?P<basis>\b(?:per|pro|je|par)\s*(?P<number>\d{1,4})\s*(?P<unit>g|ml|9)\b(?:\s+(?:serving|bar|portion|riegel))?)
@@ -191,7 +193,7 @@ def _names(cell: Cell, text: str) -> list[Name]:
 def _amounts(cell: Cell, text: str) -> list[Printed]:
     pair = ENERGY_PAIR.search(text)
     if pair:
-        spans = [(pair["kj"], "kj", pair.span("kj")), (pair["kcal"], "kcal", pair.span("kcal"))]
+        spans = [(pair[unit], unit, pair.span(unit)) for unit in ("kj", "kcal")]
         return [Printed(number(value, unit), unit, False, *cell.part(*span), cell.score) for value, unit, span in spans]
     amounts: list[Printed] = []
     for found in AMOUNT.finditer(text):
@@ -209,8 +211,9 @@ def number(text: str, unit: str) -> Decimal:
     text = text.strip(" .,").replace(" ", "")
     if "." in text and "," in text:
         thousands = "," if text.rindex(".") > text.rindex(",") else "."
-        return Decimal(text.replace(thousands, "").replace(",", "."))
+        text = text.replace(thousands, "")
     head, _, tail = text.replace(",", ".").partition(".")
     if "." in tail or (len(tail) == 3 and head != "0" and unit in ("kj", "kcal", "mg")):
-        return Decimal((head + tail).replace(".", ""))
-    return Decimal(f"{head}.{tail}" if tail else head)
+        head, tail = head + tail.replace(".", ""), ""
+    # Bar codes and lot numbers: whatever they mean, it is more than any label says.
+    return Decimal(f"{head}.{tail[:6]}" if tail else head) if len(head) <= MAX_DIGITS else TOO_MUCH

@@ -3,17 +3,21 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import asyncio
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
-from tritonclient.grpc import InferInput
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from services.inference.table import Line, Point
 from shared.errors import Rejected, Unavailable
 from shared.telemetry import current_traceparent
+
+# Read when gRPC is imported: else it hooks into each fork of the front door, and says so on stderr.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+from tritonclient.grpc import InferInput
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 MODEL = "label_ocr"
 # gRPC would wait up to 120 s before it looks again for a Triton that was restarted.

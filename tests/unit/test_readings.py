@@ -5,6 +5,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.inference.readings import Reading, read_label
 from services.inference.table import Line, cleaned, number
@@ -171,6 +173,23 @@ def test_less_than_is_the_printed_bound_and_said() -> None:
 )
 def test_no_label(lines: list[Line]) -> None:
     assert read_label(lines) is None
+
+
+NOISE = st.text("0123456789.,/ <>%gkKJcalmuµO\u0660²½:", max_size=14)
+WORDS = st.sampled_from(
+    ["Energy", "kJ", "kcal", "Fat", "davon Zucker", "Salz", "per 100 g", "per 0 g", "pro Portion (30 g)"]
+)
+
+
+@given(
+    st.lists(st.tuples(st.one_of(NOISE, WORDS, st.builds("{} {}".format, WORDS, NOISE)), *[st.integers(0, 900)] * 4))
+)
+def test_no_text_breaks_it(cells: list[tuple[str, int, int, int, int]]) -> None:
+    lines = [Line(text, ((x, y), (x + w, y), (x + w, y + h), (x, y + h)), 0.9) for text, x, y, w, h in cells]
+    reading = read_label(lines)
+    for amount in reading.amounts.values() if reading else ():
+        assert 0 <= amount.value <= 905
+        assert 0 <= amount.confidence <= 1
 
 
 @pytest.mark.parametrize(
