@@ -111,6 +111,7 @@ def what_to_try(stack: Instance) -> str:
 def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
     """Run the demo against this instance; returns the exit code."""
     from infra.local import demo
+    from infra.local.phone import Refused
 
     target = demo.DemoTarget(
         gateway_url=stack.url,
@@ -120,7 +121,12 @@ def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
         receiver_port=stack.settings.demo_receiver_port,
         kill=lambda name: kill(stack, name),
     )
-    return 0 if asyncio.run(demo.run(target, console, victim)) else 1
+    try:
+        asyncio.run(demo.run(target, console, victim))
+    except (demo.StoryBroke, Refused, TimeoutError) as error:
+        console.print(f"[red]The story did not end well:[/red] {error or 'it took too long'}", soft_wrap=True)
+        return 1
+    return 0
 
 
 def kill(stack: Instance, name: str) -> int:

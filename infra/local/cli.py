@@ -175,8 +175,21 @@ def check() -> None:
         if subprocess.call(command, cwd=ROOT):
             failed.append(name)
         errors.print(f"{name}: {'failed' if name in failed else 'ok'} in {time.monotonic() - started:.1f} s")
+    from infra.local.docs import drift
+
+    if old := drift():
+        failed.append("drift")
+        errors.print(f"drift: {', '.join(old)} no longer match the code; run ./mymacro docs")
     if failed:
         fail(f"Failed: {', '.join(failed)}.")
+
+
+@app.command()
+def docs() -> None:
+    """Write the files that are made from the code anew: .env.example, OpenAPI, AsyncAPI."""
+    from infra.local.docs import write
+
+    console.print(f"Written: {', '.join(write()) or 'nothing, all were current'}.")
 
 
 @app.command(context_settings=PASS_ON)

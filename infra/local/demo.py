@@ -33,6 +33,10 @@ LABEL = {
 }
 
 
+class StoryBroke(Exception):
+    """A step did not come true; the message says which."""
+
+
 @dataclass(frozen=True)
 class DemoTarget:
     """The running instance that the demo speaks to. `kill` sends SIGKILL to a process by its name."""
@@ -60,7 +64,7 @@ class Demo:
 
     def say(self, text: str) -> None:
         """Narrate one step with the seconds since the demo began."""
-        self.console.print(f"[dim]{time.monotonic() - self.started:6.2f} s[/dim]  {text}")
+        self.console.print(f"[dim]{time.monotonic() - self.started:6.2f} s[/dim]  {text}", soft_wrap=True)
 
     def maybe_kill(self, *names: str) -> bool:
         """Kill the victim when it is one of `names`: in the middle, right after the request was accepted."""
@@ -92,8 +96,12 @@ def evening_zone(now: datetime) -> str:
     return f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT"
 
 
-async def run(target: DemoTarget, console: Console, victim: str | None = None) -> bool:
-    """Tell both stories; True when every step came true and each trace is whole."""
+async def run(target: DemoTarget, console: Console, victim: str | None = None) -> None:
+    """Tell both stories; `victim` is killed in the middle.
+
+    Raises:
+        StoryBroke, Refused, TimeoutError: a step did not come true, or a trace is not whole.
+    """
     settings = ServiceSettings(otel_exporter_otlp_endpoint=target.otlp_endpoint, log_level="ERROR")
     telemetry.configure("receiver", settings)
     started = time.monotonic()
@@ -117,7 +125,6 @@ async def run(target: DemoTarget, console: Console, victim: str | None = None) -
             await demo.receiver.stop()
             telemetry.shutdown()
     console.print(f"\n[green]Both stories told[/green] in {time.monotonic() - started:.1f} s; repeats: {phone.repeats}")
-    return True
 
 
 async def introduce(demo: Demo) -> None:
@@ -263,4 +270,4 @@ async def show_trace(demo: Demo, title: str, trace_id: str, services: set[str]) 
 
 def _expect(condition: bool, otherwise: str) -> None:
     if not condition:
-        raise RuntimeError(f"The story broke: {otherwise}")
+        raise StoryBroke(otherwise)

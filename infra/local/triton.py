@@ -43,7 +43,9 @@ def problem() -> str | None:
         return f"Photos are off: NVIDIA Triton needs Python 3.11 or 3.12, this is {platform.python_version()}."
     libc, version = platform.libc_ver()
     if libc != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < MIN_GLIBC:
-        return f"Photos are off: NVIDIA Triton needs glibc 2.35 or newer, this system has {libc or 'another'} {version}."
+        return (
+            f"Photos are off: NVIDIA Triton needs glibc 2.35 or newer, this system has {libc or 'another'} {version}."
+        )
     if shutil.which("bash") is None:
         return "Photos are off: NVIDIA Triton starts its Python part with bash, which is not installed."
     if _libpython() is None:
@@ -98,7 +100,8 @@ def install(tools: Path, progress: Callable[[str], None], *, uv: Path | None = N
     _uv([uv, "venv", "--allow-existing", "--python", sys.executable, tools / "triton"], environment)
     progress("Triton: installing NVIDIA Triton and the OCR model (200 MB)")
     # `sync` installs exactly the locks' pins; nvidia-pytriton's own requirements (numpy 2, web servers) stay out.
-    sync = [uv, "pip", "sync", "--require-hashes", "--only-binary", ":all:", "--python", interpreter, *locks]
+    sync = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode", "--only-binary", ":all:"]
+    sync += ["--python", interpreter, *locks]
     _uv(sync, environment)
     server = _site(tools) / "pytriton" / "tritonserver" / "bin" / "tritonserver"
     server.chmod(0o755)
