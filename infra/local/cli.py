@@ -169,7 +169,13 @@ def check() -> None:
         "types": [str(tools / "pyright")],
         "imports": [str(tools / "lint-imports"), "--no-cache"],
     }
+    from infra.local import docs
+
     failed: list[str] = []
+    drifted = docs.drift()
+    if drifted:
+        failed.append("drift")
+        errors.print(f"drift: {', '.join(drifted)} are not what the code says; run ./mymacro docs")
     for name, command in steps.items():
         started = time.monotonic()
         if subprocess.call(command, cwd=ROOT):
@@ -192,12 +198,31 @@ def docs() -> None:
     console.print(f"Written: {', '.join(write()) or 'nothing, all were current'}.")
 
 
+@app.command("docs")
+def write_docs() -> None:
+    """Write .env.example, docs/openapi.json and docs/asyncapi.json anew from the code."""
+    from infra.local import docs
+
+    changed = docs.write()
+    console.print(f"written: {', '.join(changed)}" if changed else "all files are what the code says")
+
+
 @app.command(context_settings=PASS_ON)
-def bench(context: typer.Context, name: str) -> None:
-    """Run one benchmark of benchmarks/."""
-    there = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="One of those listed.")] = "") -> None:
+    """Run one benchmark of benchmarks/; without a name, list them."""
+    there = {
+        path.stem: path for path in sorted((ROOT / "benchmarks").glob("[a-z]*.py")) if "def main" in path.read_text()
+    }
+    if not name:
+        for known, path in there.items():
+            console.print(f"{known:10}{path.read_text().splitlines()[0].strip(chr(34))}", soft_wrap=True)
+        return
     if name not in there:
-        fail(f"There is no benchmark {name!r}; there are {', '.join(there) or 'none'}.")
+        fail(f"There is no benchmark {name!r}; there are {', '.join(there)}.")
+    try:
+        setup.tools(from_environment().tools, errors)
+    except SetupError as error:
+        fail(str(error))
     raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *context.args], cwd=ROOT))
 
 
