@@ -89,14 +89,14 @@ def install(app: FastAPI) -> None:
 
 
 async def _problem(request: Request, error: Exception) -> Response:
-    return problem_response(cast(Problem, error), request.url.path)
+    return problem_response(cast(Problem, error), request.scope["path"])
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     problems = cast(RequestValidationError, error).errors()
     problem = Problem(422, "invalid-request", "Correct the listed fields and send the request again.")
     problem.members["errors"] = invalid_fields(problems)
-    return problem_response(problem, request.url.path)
+    return problem_response(problem, request.scope["path"])
 
 
 def invalid_fields(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -122,7 +122,7 @@ async def _framework(request: Request, error: Exception) -> Response:
     if not code:
         code = HTTPStatus(failure.status_code).phrase.lower().replace(" ", "-").replace("'", "")
     problem = Problem(failure.status_code, code, detail, headers=dict(failure.headers or {}))
-    return problem_response(problem, request.url.path)
+    return problem_response(problem, request.scope["path"])
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:
@@ -134,7 +134,7 @@ async def _unavailable(request: Request, error: Exception) -> Response:
         "Nothing was lost. Repeat the request, with the same Idempotency-Key, after the time in Retry-After.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
-    return problem_response(problem, request.url.path)
+    return problem_response(problem, request.scope["path"])
 
 
 class _DefectsAsProblems:

@@ -20,7 +20,7 @@ Address = Annotated[str, Field(max_length=320, examples=["ada@example.org"]), Af
 IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 
 
-class StrictProfile(Profile, frozen=True):
+class NewProfile(Profile, frozen=True):
     """A profile as a client sends it; fields that we do not know are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,7 +36,7 @@ class SignUp(BaseModel):
 
     email: Address
     password: Annotated[str, Field(description=f"{MIN_CHARACTERS} characters or more, at most {MAX_BYTES} bytes")]
-    profile: StrictProfile = StrictProfile()
+    profile: NewProfile = NewProfile()
 
 
 class Account(BaseModel):

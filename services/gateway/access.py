@@ -97,11 +97,15 @@ class TokenVerifier:
         self._tried_at = -NEVER
         self._failed = False
         self._lock = asyncio.Lock()
+        self._refresh: asyncio.Task[None] | None = None
 
     async def identity(self, token: str) -> Identity:
         """Whose token it is. Raises Problem(401) or Problem(503)."""
-        if self._keys is None or self._clock() - self._tried_at > JWKS_FRESH_S:
-            await self._read(pause_s=0 if self._keys is None else JWKS_PAUSE_S)
+        if self._keys is None:
+            await self._read(pause_s=0)
+        elif self._clock() - self._tried_at > JWKS_FRESH_S and (self._refresh is None or self._refresh.done()):
+            # Behind the caller's back: the known keys do meanwhile.
+            self._refresh = asyncio.create_task(self._read(pause_s=JWKS_PAUSE_S))
         try:
             return self._identity(token)
         except UnknownKey:

@@ -31,6 +31,7 @@ from shared.telemetry import TraceMiddleware
 from shared.watchdog import Watchdog
 
 NAME = "gateway"
+AUTH_ANSWERS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ def _add_routes(app: FastAPI, settings: Settings, access: Access, own: Api, prox
             max_photo_bytes=settings.gateway_max_photo_bytes,
         )
         door = Door(limited, access, answers.get(route, proxy.forward))
-        app.router.routes.append(HttpRoute(route.path, door, methods=[route.method]))
+        served = HttpRoute(route.path, door, methods=[route.method])
+        if route.rate == "stream" and served.methods:
+            served.methods.discard("HEAD")
+        app.router.routes.append(served)
 
 
 def _ids(settings: Settings) -> Ids:
@@ -91,7 +95,7 @@ def _ids(settings: Settings) -> Ids:
 
 def _access(settings: Settings, proxy: Proxy, clock: Clock) -> Access:
     async def fetch_jwks() -> dict[str, Any]:
-        answer = await proxy.ask("auth", "GET", "/.well-known/jwks.json", ANONYMOUS)
+        answer = await _soon(proxy.ask("auth", "GET", "/.well-known/jwks.json", ANONYMOUS))
         if answer.status != 200:
             raise Unanswered("auth")
         return answer.json()
@@ -99,13 +103,22 @@ def _access(settings: Settings, proxy: Proxy, clock: Clock) -> Access:
     async def ask_key(key: str) -> Answer:
         headers = {"Content-Type": "application/json"}
         body = msgspec.json.encode({"key": key})
-        return await proxy.ask("auth", "POST", "/internal/keys/verify", ANONYMOUS, headers=headers, body=body)
+        return await _soon(proxy.ask("auth", "POST", "/internal/keys/verify", ANONYMOUS, headers=headers, body=body))
 
     def now() -> float:
         return clock().timestamp()
 
     tokens = TokenVerifier(fetch_jwks, issuer=settings.token_issuer, audience=settings.token_audience, clock=now)
     return Access(tokens, KeyVerifier(ask_key, now), now)
+
+
+async def _soon(asking: Awaitable[Answer]) -> Answer:
+    """Auth's answer; a caller does not wait long for it, because what is cached may do."""
+    try:
+        async with asyncio.timeout(AUTH_ANSWERS_S):
+            return await asking
+    except TimeoutError as error:
+        raise Unanswered("auth") from error
 
 
 def _publisher(broker: Broker) -> Callable[[topics.Topic, bytes, str], Awaitable[None]]:

@@ -19,6 +19,7 @@ from shared.identity import ANONYMOUS, Caller
 BODY_S = 30.0
 MAX_KEY_CHARACTERS = 255
 MAX_TARGET_BYTES = 4096
+PRINTABLE = frozenset(range(0x21, 0x7F))
 
 
 class Known(Protocol):
@@ -48,7 +49,6 @@ class Call:
     """A request that passed the door. `target` is path and query as they came, `key` the Idempotency-Key or ""."""
 
     route: Route
-    method: str
     target: str
     query: bytes
     parameters: Mapping[str, str]
@@ -91,10 +91,12 @@ class Door:
             check_access(route, caller)
         target = _target(scope)
         key = _idempotency_key(headers) if route.keyed else ""
-        body = await read_body(receive, headers, route) if route.max_body else b""
+        try:
+            body = await read_body(receive, headers, route) if route.max_body else b""
+        except ClientDisconnect:
+            return
         call = Call(
             route,
-            scope["method"],
             target,
             scope["query_string"],
             scope["path_params"],
@@ -130,6 +132,8 @@ def _target(scope: Scope) -> str:
         target += b"?" + scope["query_string"]
     if len(target) > MAX_TARGET_BYTES:
         raise Problem(414, "address-too-long", f"Send an address of at most {MAX_TARGET_BYTES} bytes.")
+    if not PRINTABLE.issuperset(target):
+        raise Problem(400, "bad-request", "Escape what is not ASCII in the address.")
     if any(value in (".", "..") for value in scope["path_params"].values()):
         raise Problem(404, "not-found", "There is nothing here for this caller.")
     return target.decode("latin-1")

@@ -128,7 +128,7 @@ class Proxy:
         route = call.route
         try:
             answer = await self.ask(
-                route.service, call.method, call.target, call.caller, headers=headers, body=call.body
+                route.service, route.method, call.target, call.caller, headers=headers, body=call.body
             )
         except Unanswered as error:
             raise service_unavailable(error.service) from error

@@ -195,6 +195,31 @@ async def test_unknown_routes_are_problems(door: Gateway, method: str, path: str
     assert problem(await door.ask(method, path)) == (status, code)
 
 
+async def test_an_address_that_is_not_ascii_is_refused(door: Gateway) -> None:
+    sent: list[Any] = []
+
+    async def nothing() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/v1/insights",
+        "raw_path": b"/v1/insights",
+        "query_string": b"cursor=\xff",
+        "headers": [(b"authorization", f"Bearer {door.token()}".encode())],
+        "root_path": "",
+    }
+    await door.running.app(scope, nothing, keep)
+    assert sent[0]["status"] == 400
+
+
 async def test_internal_routes_are_not_public(door: Gateway) -> None:
     for path in ("/internal/keys/verify", "/v1/../internal/keys/verify", "/v1/days/..%2F..%2Finternal", "/metrics"):
         assert (await door.ask("POST", path, json={})).status_code in (404, 405)
