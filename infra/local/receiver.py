@@ -39,7 +39,7 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/hook"
 
     async def start(self) -> None:
-        """Listen. A taken port is replaced by a free one."""
+        """Listen. A taken port, or 0, becomes a free one."""
         app = web.Application()
         app.router.add_post("/hook", self._receive)
         self._runner = web.AppRunner(app, access_log=None)
@@ -47,9 +47,8 @@ class Receiver:
         try:
             await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
         except OSError:
-            site = web.TCPSite(self._runner, "127.0.0.1", 0)
-            await site.start()
-            self.port = self._runner.addresses[0][1]
+            await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Stop listening."""
