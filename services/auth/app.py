@@ -23,7 +23,7 @@ from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import start_broker
-from shared.telemetry import TraceMiddleware
+from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 NAME = "auth"
@@ -37,7 +37,12 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     store = Store(documents)
     watchdog = Watchdog(broker)
     deps = _deps(settings, store, make_relay(documents, broker), clock)
-    app = FastAPI(title="MyMacroTracker auth", version="1", lifespan=_lifespan(settings, documents, watchdog, deps))
+    app = FastAPI(
+        title="MyMacroTracker auth",
+        version="1",
+        telemetry=FASTAPI_TELEMETRY,
+        lifespan=_lifespan(settings, documents, watchdog, deps),
+    )
     app.state.deps = deps
     app.state.broker = broker
     app.add_middleware(TraceMiddleware)

@@ -27,7 +27,7 @@ from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
 from shared.service import install_health, serve, stop_event
 from shared.start import start_broker
-from shared.telemetry import TraceMiddleware
+from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 NAME = "gateway"
@@ -54,6 +54,7 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     app = FastAPI(
         title="MyMacroTracker gateway",
         version="1",
+        telemetry=FASTAPI_TELEMETRY,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

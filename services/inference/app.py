@@ -21,7 +21,7 @@ from shared.objects import Objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import start_broker
-from shared.telemetry import TraceMiddleware
+from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 
@@ -54,7 +54,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
             await ocr.close()
             await documents.close()
 
-    app = FastAPI(title="inference", version="1", lifespan=lifespan)
+    app = FastAPI(title="inference", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
     app.state.store = store
     app.add_middleware(TraceMiddleware)
     problems.install(app)

@@ -22,7 +22,7 @@ from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import start_broker
-from shared.telemetry import TraceMiddleware
+from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 
@@ -65,7 +65,7 @@ def create_app(
             await asyncio.wait(tasks)
             await documents.close()
 
-    app = FastAPI(title="ingest", version="1", lifespan=lifespan)
+    app = FastAPI(title="ingest", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
     app.state.store, app.state.handlers = store, handlers
     app.add_middleware(TraceMiddleware)
     problems.install(app)
