@@ -20,6 +20,7 @@ SAY_EVERY_S = 10.0
 # One line per text and minute: while a broker is away aiokafka repeats these at every attempt.
 QUIET_S = 60.0
 NOISY = (
+    "aiokafka",
     "aiokafka",  # what its client logs under
     "aiokafka.conn",
     "aiokafka.consumer.fetcher",
