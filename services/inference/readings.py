@@ -75,6 +75,9 @@ def read_label(lines: Sequence[Line]) -> Reading | None:
     found: dict[str, Amount] = {}
     for row in table:
         chosen = [amount for amount in row.amounts if _nearest(columns, amount) in (basis, None)]
+        if basis is not None:
+            # A heading that was not read leaves its amounts to the next one: the nearest is the one below it.
+            chosen.sort(key=basis.distance)
         _take(found, row.name, chosen or (row.amounts if len(columns) <= 1 else []))
     amounts, noted = per_hundred(found, basis)
     amounts, doubts = check(amounts)

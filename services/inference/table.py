@@ -77,19 +77,20 @@ class Column:
 
 Token = Name | Printed
 
+# Small print loses the dots of its i: "Proteln", "Flbre".
 NAMES = re.compile(
     r"""(?P<other>(?:mono|poly|mehrfach|einfach)\W?(?:uns?aturat|unges)\w*(?:\s+fett?\w*)?|trans\W?fett?\w*|trans\s+fat
           |added\s+sugars?|zugesetzte\w*\s+zucker|polyols?|mehrwertige\w*\s+alkohole|starch|st.{1,2}rke
           |vitamin\w*|calcium|iron|eisen|magnesium|potassium|kalium|zin[ck]|iod\w*|cholesterol|cholesterin|omega)
       |(?P<saturates>saturat\w*(?:\s+fat\w*)?|ges.{1,3}ttigt\w*(?:\s+fetts\w*)?|fetts\S{0,3}uren)
-      |(?P<energy>energ(?:y|ie)\w*|brennwert|calories|kalorien)
-      |(?P<carbohydrate>(?:total\s+)?carbohydrates?|(?:total\s+)?carbs?\b|kohlen\w{0,2}hydrate?)
+      |(?P<energy>energ(?:y|[il]e)\w*|brennwert|calories|kalorien)
+      |(?P<carbohydrate>(?:total\s+)?carbohydrates?|(?:total\s+)?carbs?\b|koh[il]en\w{0,2}hydrate?)
       |(?P<sugar>sugars?|zucker)\b
       |(?P<fat>(?:total\s+)?\bfats?\b|\bfett\b)
-      |(?P<fibre>(?:dietary\s+)?fib(?:re|er)s?|ballast\w+)
-      |(?P<protein>proteins?|eiwei\S{0,2})
-      |(?P<salt>\bsalt\b|\bsalz\b)
-      |(?P<sodium>sodium|natrium)""",
+      |(?P<fibre>(?:dietary\s+)?f[il]b(?:re|er)s?|ballast\w+)
+      |(?P<protein>prote[il]ns?|e[il]we[il]\S{0,2})
+      |(?P<salt>\bsa[il]t\b|\bsa[il]z\b)
+      |(?P<sodium>sod[il]um|natr[il]um)""",
     re.IGNORECASE | re.VERBOSE,
 )
 NUMBER = r"\d{1,3}(?:[ .,]\d{3})+(?!\d)(?:[.,]\d+)?|\d+(?:[.,]\d+)?"
@@ -99,11 +100,13 @@ AMOUNT = re.compile(
     rf"(?P<less>[<≤])?\s*(?<![A-Za-z\d.,])(?P<number>{NUMBER})\s*(?P<unit>{UNIT})?(?![A-Za-z\d])", re.IGNORECASE
 )
 ENERGY_PAIR = re.compile(r"(?P<kj>\d[\d., ]*?)\s*/\s*(?P<kcal>\d[\d., ]*?)\s*(?:kj\s*/\s*kcal)?\s*$", re.IGNORECASE)
+TOUCHING, OVERLAPPING = 0.1, 0.25  # in heights of the line
 MAX_DIGITS = 6
 TOO_MUCH = Decimal(999_999)
 ENERGY_UNIT = re.compile(r"\b(kj|kcal)\b", re.IGNORECASE)
 HEADING = re.compile(
-    r"""(?P<basis>\b(?:per|pro|je|par)\s*(?P<number>\d{1,4})\s*(?P<unit>g|ml|9)\b(?:\s+(?:serving|bar|portion|riegel))?)
+    r"""(?P<basis>\b(?:per|pro|je|par)\s*(?P<number>\d{1,4})\s*(?P<unit>g|ml|9)(?:\b|(?=bar|serving|portion|riegel))
+          (?:\s*(?:serving|bar|portion|riegel))?)
       |^\s*(?P<hundred>100)\s*(?P<hundred_unit>g|ml)(?:\s+(?:contains?|enthalten|enth.{0,2}lt))?\s*:?\s*$
       |(?P<serving>\b(?:per|pro|je|par)\s+(?:serving|portion|bar|riegel|st.{1,2}ck|slice|scheibe|glas|can)\b
           (?:\s*\(?(?P<weight>\d{1,3}(?:[.,]\d)?)\s*g\)?)?)
@@ -124,7 +127,24 @@ def rows_of(lines: Sequence[Line]) -> list[list[Cell]]:
             row.append(cell)
         else:
             rows.append([cell])
-    return [sorted(row, key=lambda cell: cell.x0) for row in rows]
+    return [_joined(sorted(row, key=lambda cell: cell.x0)) for row in rows]
+
+
+def _joined(row: list[Cell]) -> list[Cell]:
+    """Fragments whose boxes touch become one cell: "12.6" and "g", "Per" and "50 g"."""
+    joined = row[:1]
+    for cell in row[1:]:
+        last = joined[-1]
+        gap = (cell.x0 - last.x1) / max(cell.height, 1.0)
+        if gap > TOUCHING:
+            joined.append(cell)
+            continue
+        # Boxes that overlap by a letter read it twice: "15.3" and "3g".
+        twice = gap < -OVERLAPPING and len(cell.text) > 1 and last.text[-1:] == cell.text[:1]
+        text = f"{last.text} {cell.text[twice:]}"
+        score = min(last.score, cell.score)
+        joined[-1] = Cell(cleaned(text), last.x0, max(last.x1, cell.x1), last.y, last.height, score)
+    return joined
 
 
 def _upright(lines: Sequence[Line]) -> list[Cell]:

@@ -49,6 +49,18 @@ def test_reads_every_field_of_the_recorded_labels(known: KnownLabel) -> None:
     assert all(amount.confidence > 0.7 for amount in reading.amounts.values())
 
 
+@pytest.mark.parametrize(
+    ("recording", "known"),
+    [
+        pytest.param("serving-first-blur1", LABELS[4], id="blurred: a heading is not read"),
+        pytest.param("serving-first-persp", LABELS[4], id="from the side: fragments that touch"),
+        pytest.param("two-columns-half", LABELS[1], id="half as large: an i reads as l"),
+    ],
+)
+def test_reads_what_a_worse_picture_gave(recording: str, known: KnownLabel) -> None:
+    assert values(read_label(recorded(recording))) == known.expected
+
+
 def test_names_the_product() -> None:
     reading = read_label(recorded("demo"))
     assert reading is not None
