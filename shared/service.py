@@ -56,8 +56,8 @@ def serve(create_app: Callable[[], FastAPI], name: str) -> None:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
         sys.stderr.write(f"{name}: the settings are not valid: {wrong}\n")
         sys.exit(2)
-    except OSError as error:
-        sys.stderr.write(f"{name}: {error}\n")  # a key file that is not there
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{name}: {error}\n")  # a key file that is not there, a port that is none
         sys.exit(2)
     config = uvicorn.Config(
         app,

@@ -72,7 +72,10 @@ def listen_address(service: str) -> tuple[str, int]:
     """Host (HOST) and port (such as GATEWAY_PORT) that `service` listens on.
 
     Raises:
-        ValueError: the port is not a number.
+        ValueError: the port is not a number up to 65535.
     """
-    port = os.environ.get(f"{service.upper()}_PORT") or DEFAULT_PORTS[service]
+    name = f"{service.upper()}_PORT"
+    port = os.environ.get(name) or str(DEFAULT_PORTS[service])
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"{name} must be a port number, not {port!r}")
     return ServiceSettings().host, int(port)
