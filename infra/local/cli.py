@@ -169,13 +169,7 @@ def check() -> None:
         "types": [str(tools / "pyright")],
         "imports": [str(tools / "lint-imports"), "--no-cache"],
     }
-    from infra.local import docs
-
     failed: list[str] = []
-    drifted = docs.drift()
-    if drifted:
-        failed.append("drift")
-        errors.print(f"drift: {', '.join(drifted)} are not what the code says; run ./mymacro docs")
     for name, command in steps.items():
         started = time.monotonic()
         if subprocess.call(command, cwd=ROOT):
@@ -196,15 +190,6 @@ def docs() -> None:
     from infra.local.docs import write
 
     console.print(f"Written: {', '.join(write()) or 'nothing, all were current'}.")
-
-
-@app.command("docs")
-def write_docs() -> None:
-    """Write .env.example, docs/openapi.json and docs/asyncapi.json anew from the code."""
-    from infra.local import docs
-
-    changed = docs.write()
-    console.print(f"written: {', '.join(changed)}" if changed else "all files are what the code says")
 
 
 @app.command(context_settings=PASS_ON)
