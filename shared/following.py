@@ -70,6 +70,18 @@ async def read_state(settings: ServiceSettings, topic: Topic, apply: Apply) -> "
     return follower
 
 
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer whose broker went away: aiokafka then lets the CancelledError of its own fetch task escape."""
+    try:
+        await consumer.stop()
+    except (KafkaError, OSError) as error:
+        log.warning("a consumer did not stop cleanly: %s", type(error).__name__)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+
+
 class Follower:
     """A reader at work; `caught_up` is set once it has passed the end that the topic had at the start."""
 
@@ -125,7 +137,7 @@ class Follower:
                 await self._take_places(consumer)
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("%s can't be read yet: %s", self._topic.name, type(error).__name__)
-                await consumer.stop()
+                await _stop(consumer)
                 await asyncio.sleep(AGAIN_S)
             except BaseException:
                 await consumer.stop()
@@ -149,7 +161,7 @@ class Follower:
             except (KafkaError, ConsumerStoppedError, OSError) as error:
                 log.warning("%s is read anew: %s", self._topic.name, type(error).__name__)
             self._consumer = None
-            await consumer.stop()
+            await _stop(consumer)
             await asyncio.sleep(AGAIN_S)
             self._consumer = consumer = await self._open()
 
