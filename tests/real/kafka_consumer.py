@@ -1,4 +1,4 @@
-"""A consumer to be killed: appends the user ids of each batch to a file, fsynced, and only then commits."""
+"""A consumer to be killed: appends the user ids of each turn to a file, fsynced, and only then commits."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from shared import events
-from shared.kafka import make_broker, subscribe_batches
+from shared.kafka import make_broker, subscribe, subscribe_batches
 from shared.settings import ServiceSettings
 from shared.start import start_broker
 from shared.topics import Topic
@@ -25,7 +25,14 @@ async def main() -> None:
         await asyncio.sleep(0.05)  # time to be killed in
         await asyncio.to_thread(append, Path(description["store"]), [user_id for user_id, _ in decisions])
 
-    subscribe_batches(broker, topic, "nutrition", decide, write, max_records=100)
+    async def handle(event: events.UserUpdated) -> None:
+        await asyncio.sleep(0.005)
+        await asyncio.to_thread(append, Path(description["store"]), [event.user_id])
+
+    if description["mode"] == "batch":
+        subscribe_batches(broker, topic, "nutrition", decide, write, max_records=100)
+    else:
+        subscribe(broker, topic, "nutrition", handle)
     await start_broker(broker)
     await asyncio.Event().wait()
 
