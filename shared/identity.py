@@ -207,7 +207,8 @@ def install_identity(app: FastAPI, verifier: InternalTokenVerifier) -> None:
     app.state.identity = verifier
 
 
-def caller_of(request: Request) -> Caller:
+# Async, because FastAPI takes a plain function to a thread, where two first callers would read the keys at once.
+async def caller_of(request: Request) -> Caller:
     """Who calls, from the internal token in `Authorization: Bearer`; usable as a dependency.
 
     Raises:
@@ -229,9 +230,8 @@ def require(scope: str, kind: Literal["user", "partner"] = "user") -> Any:
     if scope not in SCOPES:
         raise ValueError(f"no such scope: {scope}")
 
-    # Async, because FastAPI takes a plain function to a thread.
     async def checked(request: Request) -> Caller:
-        caller = caller_of(request)
+        caller = await caller_of(request)
         check_scope(caller, scope, kind)
         return caller
 

@@ -253,9 +253,9 @@ def request(verifier: InternalTokenVerifier, authorization: str | None) -> Reque
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Basic dXNlcjpwYXNz", "Bearer junk"])
-def test_a_request_without_a_token_is_401(verifier: InternalTokenVerifier, authorization: str | None) -> None:
+async def test_a_request_without_a_token_is_401(verifier: InternalTokenVerifier, authorization: str | None) -> None:
     with pytest.raises(Problem) as refused:
-        caller_of(request(verifier, authorization))
+        await caller_of(request(verifier, authorization))
     assert refused.value.status == 401
 
 
