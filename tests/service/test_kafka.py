@@ -1,31 +1,22 @@
 """Outcomes on TestKafkaBroker: what becomes of each record, without a broker that could deliver again."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import ConsumerRecord
 from faststream.kafka import TestKafkaBroker
 
 from shared import events, kafka, spans, telemetry
-from shared.clock import utc_now
 from shared.dead_letters import DeadLetterCause, whereabouts
 from shared.errors import Rejected, Unavailable
-from shared.kafka import Broker, make_broker, publish, publish_bytes, subscribe, subscribe_batches
+from shared.kafka import Broker, make_broker, publish, publish_bytes, subscribe
 from shared.settings import ServiceSettings
 from shared.start import start_broker
-from shared.topics import Topic
+from shared.topics import DAYS, Topic
+from tests.service.kafka_letters import PARENT, collect, headers, user
 
 TOPIC = Topic("auth.users.v1", "state", "user_id", (events.UserUpdated,), ("nutrition",))
-PLAIN = Topic("gateway.batches.v1", "log", "user_id", (), ("ingest",))
-DAYS = Topic("ingest.days.v1", "log", "user_id", (events.DayUpdated, events.DayRecomputed), ("insights",))
-PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
-
-
-def user(user_id: str) -> events.UserUpdated:
-    return events.UserUpdated(
-        event_id="e1", occurred_at=utc_now(), user_id=user_id, revision=1, profile=events.Profile()
-    )
 
 
 @pytest.fixture
@@ -36,25 +27,7 @@ def broker() -> Broker:
 @pytest.fixture
 def dead(broker: Broker) -> list[ConsumerRecord[Any, Any]]:
     """The dead letters, as another consumer sees them."""
-    return collect(broker, "auth.users.v1.nutrition.dlq", "gateway.batches.v1.ingest.dlq")
-
-
-def collect(broker: Broker, *topics: str) -> list[ConsumerRecord[Any, Any]]:
-    found: list[ConsumerRecord[Any, Any]] = []
-
-    async def whole(message: Any) -> Any:
-        return message
-
-    async def take(message: Any) -> None:
-        found.append(message.raw_message)
-
-    for topic in topics:
-        broker.subscriber(topic, decoder=whole, parser=kafka._parse)(take)
-    return found
-
-
-def headers(record: ConsumerRecord[Any, Any]) -> dict[str, str]:
-    return {name: value.decode() for name, value in record.headers}
+    return collect(broker, TOPIC.dead_letters("nutrition"))
 
 
 async def test_an_event_arrives_in_the_trace_of_its_publisher(broker: Broker) -> None:
@@ -208,121 +181,6 @@ async def test_on_dead_letter_without_its_database_means_later(
     assert dead == []
 
 
-def record(value: bytes | None, offset: int, partition: int = 0) -> ConsumerRecord[Any, Any]:
-    return ConsumerRecord(PLAIN.name, partition, offset, 0, 0, b"k", value, None, 1, len(value or b""), ())
-
-
-async def deliver(broker: Broker, *records: ConsumerRecord[Any, Any]) -> None:
-    """One batch, as a real consumer would hand it over; TestKafkaBroker knows batches of one only."""
-    subscriber = next(one for one in broker.subscribers if one.group_id == PLAIN.group("ingest"))
-    await subscriber.process_message(records)
-
-
-class Written:
-    """A store that refuses joint writes with `guilty` in them."""
-
-    def __init__(self, guilty: bytes = b"?", error: Callable[[], Exception] = lambda: RuntimeError("x")) -> None:
-        self.writes: list[list[bytes]] = []
-        self.stored: list[bytes] = []
-        self._guilty = guilty
-        self._error = error
-
-    async def write(self, decisions: list[tuple[bytes, str | None]]) -> None:
-        values = [decision for decision, _ in decisions]
-        self.writes.append(values)
-        if self._guilty in values:
-            raise self._error()
-        self.stored.extend(values)
-
-
-def decide(value: bytes) -> bytes:
-    if value == b"bad":
-        raise Rejected("bad")
-    return value
-
-
-async def test_a_batch_is_decided_one_by_one_and_written_once(
-    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
-) -> None:
-    store = Written()
-    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
-    async with TestKafkaBroker(broker):
-        await deliver(broker, record(b"a", 1), record(b"bad", 2), record(None, 3), record(b"b", 9, 1))
-    assert store.writes == [[b"a", b"b"]]
-    assert [letter.value for letter in dead] == [b"bad"]
-    assert headers(dead[0])["origin-offset"] == "2"
-
-
-async def test_a_failing_write_is_halved_until_the_guilty_record_stands_alone(
-    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
-) -> None:
-    store = Written(guilty=b"5")
-    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
-    values = [str(number).encode() for number in range(8)]
-    async with TestKafkaBroker(broker):
-        await deliver(broker, *(record(value, offset) for offset, value in enumerate(values)))
-    assert store.stored == [value for value in values if value != b"5"]
-    assert [letter.value for letter in dead] == [b"5"]
-    assert headers(dead[0])["attempts"] == "3"
-    assert store.writes.count([b"5"]) == 3
-
-
-async def test_a_rejected_write_of_one_is_a_dead_letter_at_once(
-    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
-) -> None:
-    store = Written(guilty=b"a", error=lambda: Rejected("no"))
-    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
-    async with TestKafkaBroker(broker):
-        await deliver(broker, record(b"a", 1))
-    assert store.writes == [[b"a"]]
-    assert headers(dead[0])["reason"] == "no"
-
-
-async def test_a_batch_that_waits_sends_its_dead_letters_once(
-    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
-) -> None:
-    answers: Iterator[Exception | None] = iter([Unavailable("database"), Unavailable("database"), None])
-    writes: list[list[bytes]] = []
-
-    async def write(decisions: list[tuple[bytes, str | None]]) -> None:
-        writes.append([decision for decision, _ in decisions])
-        if (answer := next(answers)) is not None:
-            raise answer
-
-    subscribe_batches(broker, PLAIN, "ingest", decide, write)
-    async with TestKafkaBroker(broker):
-        for _ in range(2):
-            with pytest.raises(Unavailable):
-                await deliver(broker, record(b"bad", 1), record(b"a", 2))
-        await deliver(broker, record(b"bad", 1), record(b"a", 2))
-    assert writes == [[b"a"]] * 3
-    assert len(dead) == 1
-
-
-async def test_each_decision_comes_with_its_own_trace(broker: Broker) -> None:
-    found: list[tuple[bytes, str | None]] = []
-
-    async def write(decisions: list[tuple[bytes, str | None]]) -> None:
-        found.extend(decisions)
-
-    subscribe_batches(broker, PLAIN, "ingest", decide, write, decode=bytes)
-    async with TestKafkaBroker(broker):
-        await publish_bytes(broker, PLAIN.name, b"a", "k", traceparent=PARENT)
-        await publish_bytes(broker, PLAIN.name, b"b", "k")
-    assert spans.trace_id_of(found[0][1]) == spans.trace_id_of(PARENT)
-    assert spans.trace_id_of(found[1][1]) not in (None, spans.trace_id_of(PARENT))
-
-
-async def test_headers_of_strangers_do_no_harm(broker: Broker) -> None:
-    store = Written()
-    subscribe_batches(broker, PLAIN, "ingest", decide, store.write)
-    strange = record(b"a", 1)
-    strange.headers = (("traceparent", b"\xff"), ("reply_to", b"elsewhere"), ("x", None))  # type: ignore[assignment]
-    async with TestKafkaBroker(broker):
-        await deliver(broker, strange)
-    assert store.stored == [b"a"]
-
-
 async def test_publishing_before_the_broker_is_connected_is_unavailable(broker: Broker) -> None:
     with pytest.raises(Unavailable, match="broker"):
         await publish(broker, TOPIC, user("u1"))
@@ -342,9 +200,7 @@ def test_dead_letters_are_not_subscribed_to(broker: Broker) -> None:
 
 def test_a_topic_with_several_types_decodes_each() -> None:
     day = {"event_id": "e", "occurred_at": "2026-03-01T00:00:00Z", "user_id": "u", "date": "2026-03-01", "zone": "UTC"}
-    found = kafka.event_decoder(DAYS)(
-        kafka.msgspec.json.encode({**day, "type": "day.updated", "revision": 1, "metrics": {}})
-    )
+    found = kafka.event_decoder(DAYS)(msgspec.json.encode({**day, "type": "day.updated", "revision": 1, "metrics": {}}))
     assert isinstance(found, events.DayUpdated)
 
 
