@@ -16,6 +16,8 @@ DATE = "2026-03-01"
 MORNING = datetime(2026, 3, 1, 8, tzinfo=UTC)
 LUNCH = f"/v1/photos?grams=80&eaten_at={DATE}T12:30:00%2B01:00"
 PROFILE = {"sex": "female", "birth_date": "1991-04-12", "height_cm": "170", "home_zone": "Europe/Berlin"}
+OF_A_BATCH = ("receipts.completed", "day.updated", "ledger.updated", "insight.created")
+OF_A_PHOTO = ("photo.read", "entry.created", "ledger.updated", "insight.created")
 SCOPES = ["samples:read", "days:read", "diary:read", "ledger:read", "insights:read", "photos:read"]
 PICTURE = render_label()
 
@@ -113,3 +115,14 @@ def walk(minutes: int = 30, *, days_later: int = 0) -> list[dict[str, Any]]:
         samples.append({"metric": "heart_rate", "start": begin.isoformat(), "value": 90 + minute % 7})
         samples.append({"metric": "steps", "start": begin.isoformat(), "end": end.isoformat(), "value": 90})
     return samples
+
+
+async def delivered(system: Whole, person: Person, count: int) -> list[dict[str, Any]]:
+    """The verified deliveries about a person by sequence, once there are so many."""
+
+    def arrived() -> list[dict[str, Any]]:
+        bodies = [one.body for one in system.receiver.delivered.values()]
+        found = [body for body in bodies if body["data"]["user_id"] == person.user_id]
+        return sorted(found, key=lambda body: body["data"]["sequence"]) if len(found) >= count else []
+
+    return await eventually(arrived)
