@@ -8,7 +8,9 @@ import msgspec
 from shared.events import LabelReading, NutrientReading, PhotoRead, derived_id
 
 NAMELESS = "Label photo"
-STEP = Decimal("0.1")  # kcal and grams are kept to one decimal
+ENERGY_STEP = Decimal("0.1")  # kcal
+# Grams: a portion often holds less than 0.1 g of salt.
+MASS_STEP = Decimal("0.01")
 WITHOUT_ENERGY = "the label's energy could not be read, so no diary entry was made"
 NUTRIENTS = ("energy_kcal", "protein_g", "carbohydrate_g", "sugar_g", "fat_g", "salt_g")
 
@@ -67,14 +69,20 @@ def note_of(event: PhotoRead) -> str | None:
 
 
 def portion(per_100g: Amounts, grams: Decimal) -> Amounts:
-    """What `grams` of the food hold, each amount rounded to 0.1."""
-    return Amounts(**{name: _share(amount, grams) for name, amount in per_100g.items()})
+    """What `grams` of the food hold: energy rounded to 0.1 kcal, the rest to 0.01 g."""
+    return Amounts(
+        **{
+            name: _share(amount, grams, ENERGY_STEP if name == "energy_kcal" else MASS_STEP)
+            for name, amount in per_100g.items()
+        }
+    )
 
 
 def total(parts: Iterable[Amounts]) -> Amounts:
-    """The exact sums of what is known; None where no part knows the nutrient."""
-    sums: dict[str, Decimal] = {}
-    for part in parts:
+    """The exact sums of what is known; None where no part knows the nutrient, 0 where there are no parts."""
+    known = list(parts)
+    sums: dict[str, Decimal] = {} if known else dict.fromkeys(NUTRIENTS, Decimal(0))
+    for part in known:
         for name, amount in part.items():
             if amount is not None:
                 sums[name] = sums.get(name, Decimal(0)) + amount
@@ -91,7 +99,7 @@ def _fields(reading: LabelReading) -> list[tuple[str, NutrientReading | None]]:
     return [(name, getattr(reading, name)) for name in NUTRIENTS]
 
 
-def _share(amount: Decimal | None, grams: Decimal) -> Decimal | None:
+def _share(amount: Decimal | None, grams: Decimal, step: Decimal) -> Decimal | None:
     if amount is None:
         return None
-    return (amount * grams / 100).quantize(STEP, rounding=ROUND_HALF_EVEN)
+    return (amount * grams / 100).quantize(step, rounding=ROUND_HALF_EVEN)

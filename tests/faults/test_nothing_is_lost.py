@@ -1,4 +1,4 @@
-"""kill -9 in mid-load: what was answered 202 is stored once, without a human. What was accepted is written down here."""
+"""kill -9 in mid-load: what was answered 202, and written down here, is stored once, without a human."""
 
 import asyncio
 import time
