@@ -53,7 +53,7 @@ def verified(
         raise UnknownKey
     try:
         claims = jwt.decode(token, key, algorithms=[ALGORITHM]).claims
-    except (JoseError, ValueError) as error:
+    except (JoseError, ValueError, RecursionError) as error:
         raise invalid_token() from error
     _check_claims(claims, issuer, audience, time.time() if now is None else now)
     return claims
@@ -65,7 +65,7 @@ def _header(token: str) -> dict[str, Any]:
     try:
         encoded = token.split(".", 1)[0]
         header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # JSON nested a thousand deep fits into a token
         raise invalid_token() from error
     if not isinstance(header, dict):
         raise invalid_token()

@@ -149,7 +149,7 @@ def decode_cursor(place: str, cursor: str, length: int) -> list[IndexValue]:
         found, values = msgspec.msgpack.decode(packed, type=tuple[str, list[Any]])
         if found == place and len(values) == length and all(map(_is_index_value, values)):
             return values
-    except (binascii.Error, msgspec.MsgspecError, ValueError):
+    except (binascii.Error, msgspec.MsgspecError, ValueError, RecursionError):
         pass
     raise ValueError("this cursor is not one of ours; start without one")
 

@@ -106,6 +106,7 @@ REFUSED: dict[str, Callable[[], str]] = {
     "dots": lambda: "..",
     "huge": lambda: "a" * 100_000,
     "header is a list": lambda: base64.urlsafe_b64encode(b"[]").decode() + ".e30.AA",
+    "header is a deep list": lambda: base64.urlsafe_b64encode(b"[" * 6_000).decode() + ".e30.AA",
 }
 
 
