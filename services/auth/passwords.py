@@ -76,5 +76,9 @@ def check_acceptable(password: str) -> None:
         raise Problem(
             422, "password-too-short", f"Take a password of at least {MIN_CHARACTERS} characters; a sentence is good."
         )
-    if len(password.encode(errors="replace")) > MAX_BYTES:
+    try:
+        size = len(password.encode())
+    except UnicodeEncodeError as error:
+        raise Problem(422, "password-not-text", "Send the password as text, without half a surrogate pair.") from error
+    if size > MAX_BYTES:
         raise Problem(422, "password-too-long", f"Take a password of at most {MAX_BYTES} bytes.")

@@ -76,7 +76,10 @@ async def test_too_many_at_once_are_told_to_come_back() -> None:
     one.close()
 
 
-@pytest.mark.parametrize(("password", "code"), [("x" * 14, "password-too-short"), ("é" * 600, "password-too-long")])
+@pytest.mark.parametrize(
+    ("password", "code"),
+    [("x" * 14, "password-too-short"), ("é" * 600, "password-too-long"), ("x" * 15 + "\ud800", "password-not-text")],
+)
 def test_bounds(password: str, code: str) -> None:
     with pytest.raises(Problem) as refused:
         check_acceptable(password)
