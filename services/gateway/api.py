@@ -1,9 +1,10 @@
 """What the gateway answers itself: batches, photos, receipts of both, and who the caller is."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,8 +23,9 @@ from shared.errors import Problem
 from shared.events import ObjectRef, PhotoSubmitted, new_event_id
 from shared.telemetry import bind, current_kept, current_trace_id
 
-# Bounds of what a person eats of one label, in grams.
+# Bounds of what a person eats of one label, in grams. Plain digits: Decimal also reads 1e-9999, 1_0 and NaN.
 MAX_GRAMS = Decimal(5000)
+GRAMS = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
 
 Publish = Callable[[topics.Topic, bytes, str], Awaitable[None]]
 PutObject = Callable[[str, bytes], Awaitable[None]]
@@ -170,12 +172,13 @@ def _meal(query: bytes) -> Meal:
 
 
 def _grams(text: str) -> Decimal:
-    try:
-        grams = Decimal(text) if len(text) <= 12 and text.isascii() else Decimal(0)
-    except InvalidOperation:
-        grams = Decimal(0)
-    if not grams.is_finite() or not 0 < grams <= MAX_GRAMS:
-        raise Problem(422, "invalid-request", f"`grams` must be a number above 0 and up to {MAX_GRAMS}.")
+    grams = Decimal(text) if GRAMS.fullmatch(text) else Decimal(0)
+    if not 0 < grams <= MAX_GRAMS:
+        raise Problem(
+            422,
+            "invalid-request",
+            f"`grams` must be a number above 0 and up to {MAX_GRAMS}, with at most 3 decimal places.",
+        )
     return grams
 
 

@@ -58,6 +58,8 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # A redirect would go to whatever the Host header says.
+        redirect_slashes=False,
         lifespan=_lifespan(settings, edges, live, watchdog),
     )
     app.state.live = live

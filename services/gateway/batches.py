@@ -5,7 +5,7 @@ What a record means (ranges, units, duplicates, unknown metrics) is ingest's to 
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -22,6 +22,7 @@ MAX_METRICS = 100
 INVALID_RECORD = "invalid-record"
 IDENTITY_BYTES = 16
 
+Kind = Literal["watch", "phone", "ring", "workout", "scale", "other"]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
@@ -40,7 +41,7 @@ class Device(msgspec.Struct, frozen=True):
     """What measured: `id` is the client's own name for it."""
 
     id: Name
-    kind: Literal["watch", "phone", "ring", "workout", "scale", "other"]
+    kind: Kind
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -116,13 +117,21 @@ def _raw_envelope(body: bytes) -> RawEnvelope:
     try:
         return RAW_ENVELOPE.decode(body)
     except msgspec.ValidationError as error:
-        raise Problem(422, "invalid-batch", f"Correct the batch and send it again: {error}.") from error
+        raise Problem(422, "invalid-batch", f"Correct the batch and send it again: {_in_words(error)}.") from error
     except UnicodeDecodeError as error:
         raise Problem(400, "not-json", "Send JSON in UTF-8.") from error
     except RecursionError as error:
         raise Problem(400, "not-json", "The JSON is nested too deeply.") from error
     except msgspec.DecodeError as error:
         raise Problem(400, "not-json", f"Send the batch as JSON. {error}.") from error
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    """What is wrong and where; of msgspec's messages the one on enums alone quotes what was sent."""
+    text = str(error)
+    if text.startswith("Invalid enum value"):
+        return f"Expected one of {', '.join(get_args(Kind))}{text[text.rindex(' - at `') :]}"
+    return text
 
 
 def _check(envelope: Envelope | RawEnvelope, received: int, samples: list[Sample]) -> None:

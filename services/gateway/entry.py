@@ -203,11 +203,12 @@ async def _received(receive: Receive, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> Problem:
+    # The connection stays: uvicorn swallows the rest. Closed, it would be reset under a client that is still sending,
+    # which then sees an error of its network instead of this answer.
     return Problem(
         413,
         "body-too-large",
         f"Send at most {limit} bytes in one request; split what is larger.",
-        headers={"Connection": "close"},
         limit_bytes=limit,
     )
 

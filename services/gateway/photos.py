@@ -39,10 +39,10 @@ def inspect(data: bytes, declared: str) -> Picture:
             f"Send a JPEG, PNG or WebP picture as it is, with its Content-Type. This one says {declared}; {found}.",
         )
     size = {"image/png": _png, "image/jpeg": _jpeg, "image/webp": _webp}[content_type](data)
-    if size is None:
+    if size is None or 0 in size:
         raise Problem(422, "truncated-picture", "The picture is cut off or damaged. Send the whole file again.")
     width, height = size
-    if width * height > MAX_PIXELS or not width * height:
+    if width * height > MAX_PIXELS:
         raise Problem(
             422,
             "picture-too-large",

@@ -102,6 +102,8 @@ async def test_a_broker_that_is_away_is_503_and_the_repeat_succeeds(door: Gatewa
         (b"{", "application/json", 400, "not-json"),
         (b'{"samples": 1}', "application/json", 422, "invalid-batch"),
         (b"[]", "application/json", 422, "invalid-batch"),
+        (b"[" * 100_000, "application/json", 422, "invalid-batch"),
+        (b'{"x":' * 100_000, "application/json", 400, "not-json"),
         (json.dumps(BATCH).encode(), "text/plain", 415, "unsupported-media-type"),
         (json.dumps(BATCH).encode(), "", 415, "unsupported-media-type"),
     ],
@@ -129,7 +131,7 @@ async def test_a_body_over_the_limit_names_the_limit(tmp_path: Path, declares: b
         got = await door.ask("POST", "/v1/batches", content=content, headers=headers, key="b1")
         assert problem(got) == (413, "body-too-large")
         assert "1024" in got.json()["detail"]
-        assert got.headers["connection"] == "close"
+        assert "connection" not in got.headers
 
 
 async def test_a_compressed_body_is_refused(door: Gateway) -> None:
@@ -160,6 +162,9 @@ async def test_a_bad_picture(door: Gateway, data: bytes, kind: str, status: int,
         "?grams=-1",
         "?grams=nan",
         "?grams=1e9",
+        "?grams=1e-9999",
+        "?grams=1_0",
+        "?grams=+5",
         "?grams=x",
         "?grams=1&grams=2",
         "?eaten_at=yesterday",
@@ -189,7 +194,11 @@ async def test_what_creates_needs_a_key(door: Gateway, key: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
-    [("GET", "/v1/nothing", 404, "not-found"), ("DELETE", "/v1/batches", 405, "method-not-allowed")],
+    [
+        ("GET", "/v1/nothing", 404, "not-found"),
+        ("GET", "/v1/whoami/", 404, "not-found"),
+        ("DELETE", "/v1/batches", 405, "method-not-allowed"),
+    ],
 )
 async def test_unknown_routes_are_problems(door: Gateway, method: str, path: str, status: int, code: str) -> None:
     assert problem(await door.ask(method, path)) == (status, code)

@@ -136,6 +136,13 @@ def test_a_broken_envelope_is_a_problem(body: Any, status: int, code: str) -> No
     assert problem.detail
 
 
+def test_a_wrong_kind_is_told_the_right_ones_and_never_quoted() -> None:
+    detail = refusal(batch(sample(), device={"id": "w", "kind": "SECRET - at `x`"})).detail
+    assert "SECRET" not in detail
+    assert "watch, phone" in detail
+    assert "`$.device.kind`" in detail
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

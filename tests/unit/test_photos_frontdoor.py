@@ -80,6 +80,8 @@ def test_a_pixel_bomb_is_refused_by_its_head() -> None:
     bomb = bytearray(PICTURES["image/png"])
     bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     assert refusal(bytes(bomb), "image/png").code == "picture-too-large"
+    bomb[16:24] = bytes(8)
+    assert refusal(bytes(bomb), "image/png").code == "truncated-picture"
 
 
 @given(st.sampled_from(CONTENT_TYPES), st.binary(max_size=64), st.integers(0, 200), st.integers(0, 300))
