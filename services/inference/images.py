@@ -1,6 +1,7 @@
 """The front door for pictures: whatever is sent, only clean pixels pass, and nothing it does hurts this process."""
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from shared.errors import Rejected, Unavailable
 
 FRONT_DOOR = Path(__file__).with_name("front_door.py")
 REFUSED = 3
+# A signal to the whole process group, such as the supervisor's at `down`, is not the picture's fault.
+STOPPED = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 WALL_S = 20.0
 DETAILS = {
     "unsupported-picture": "Send a JPEG, PNG or WebP picture.",
@@ -31,7 +34,7 @@ async def clean_picture(encoded: bytes) -> bytes:
 
     Raises:
         Rejected: it is no picture that we take, it is damaged, or it hit a limit.
-        Unavailable: ("processes") this machine starts no more processes now.
+        Unavailable: ("processes") this machine starts no more processes now, or the child was told to end.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -54,6 +57,8 @@ async def clean_picture(encoded: bytes) -> bytes:
             await process.wait()
     if process.returncode == REFUSED:
         raise rejected(output.decode())
+    if process.returncode in STOPPED:
+        raise Unavailable("processes")
     if process.returncode != 0:
         raise rejected("picture-too-demanding")
     return output

@@ -5,11 +5,14 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
-from shared.documents import Collection, Documents, Duplicate, Index
+from shared.documents import Collection, Conflict, Documents, Duplicate, Index
+from shared.errors import Unavailable
 from shared.jobs import DUE_INDEX, Job
 from shared.outbox import OUTBOX_INDEX, OutboxEvent
 
+TRIES = 10
 State = Literal["queued", "read", "rejected"]
 
 
@@ -69,11 +72,23 @@ class Store:
         self._documents = documents
 
     async def add(self, job: PhotoJob) -> None:
-        """Store a new job; a repeat changes nothing."""
+        """Store a new job. A repeat changes nothing, but it has brought the original again: that is deleted anew."""
         try:
             await self._documents.insert(JOBS, job)
         except Duplicate:
+            await self._tidy_again(job)
+
+    async def _tidy_again(self, repeated: PhotoJob) -> None:
+        for _ in range(TRIES):
+            known = await self.job(repeated.id)
+            if known is None or known.state == "queued":
+                return
+            try:
+                await self._documents.put(JOBS, replace(known, due_at=repeated.due_at))
+            except Conflict:
+                continue
             return
+        raise Unavailable("database")
 
     async def job(self, photo_id: str) -> PhotoJob | None:
         """The job of that photo."""

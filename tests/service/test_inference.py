@@ -145,6 +145,15 @@ async def test_the_same_submission_twice_is_read_once(service: Inference) -> Non
     assert len({one.event_id for one in await eventually(service.readings)}) == 1
 
 
+async def test_a_late_repeat_leaves_no_original_behind(service: Inference) -> None:
+    event = await service.submit("p1")
+    await service.ended("p1")
+    assert await eventually(lambda: _gone(service, event))
+    await service.submit("p1")
+    assert await eventually(lambda: _gone(service, event))
+    assert len(service.triton.pictures) == 1
+
+
 async def test_the_same_bytes_under_another_id_read_alike(service: Inference) -> None:
     first = await service.submit("p1")
     await service.ended("p1")

@@ -3,13 +3,14 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 from PIL import Image, PngImagePlugin
 
 from services.inference import images
 from services.inference.images import DETAILS, clean_picture
-from shared.errors import Rejected
+from shared.errors import Rejected, Unavailable
 
 
 def photo(image_format: str = "JPEG", size: tuple[int, int] = (300, 200), **options: object) -> bytes:
@@ -107,6 +108,16 @@ async def test_transparency_becomes_white_and_large_becomes_smaller() -> None:
     clean = Image.open(io.BytesIO(await clean_picture(buffer.getvalue())))
     assert clean.size == (2000, 667)
     assert clean.getpixel((5, 5)) == (255, 255, 255)
+
+
+async def test_a_child_that_is_told_to_end_makes_the_picture_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    door = tmp_path / "door.py"
+    door.write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    monkeypatch.setattr(images, "FRONT_DOOR", door)
+    with pytest.raises(Unavailable):
+        await clean_picture(photo())
 
 
 async def test_a_child_that_takes_too_long_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
