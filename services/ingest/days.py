@@ -6,9 +6,11 @@ proportion. Within one device the shorter records win, so an hourly total beside
 minutes leave open. Instant metrics take every sample.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from heapq import heappop, heappush
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -167,17 +169,26 @@ def layers(rows: Array) -> Iterator[Array]:
         yield rows
         return
     length = rows["end"] - rows["start"]
-    for duration in np.unique(length).tolist():
-        rest = rows[length == duration]
-        rest = rest[np.argsort(rest["start"], kind="stable")]
-        while len(rest):
-            chosen = np.zeros(len(rest), bool)
-            free_from = -1
-            for place, start in enumerate(rest["start"].tolist()):
-                if start >= free_from:
-                    chosen[place], free_from = True, start + duration
-            yield rest[chosen]
-            rest = rest[~chosen]
+    order = np.lexsort((rows["start"], length))
+    edges = np.flatnonzero(np.diff(length[order])) + 1
+    for of_length in np.split(rows[order], edges):
+        layer = _first_fit(of_length["start"].tolist(), int(of_length["end"][0] - of_length["start"][0]))
+        by_layer = np.argsort(layer, kind="stable")
+        yield from np.split(of_length[by_layer], np.flatnonzero(np.diff(layer[by_layer])) + 1)
+
+
+def _first_fit(starts: Sequence[int], duration: int) -> Array:
+    """For records of one length, sorted by start, the first layer in which each overlaps none before it."""
+    layer = np.empty(len(starts), "i8")
+    free: list[int] = []
+    busy: deque[tuple[int, int]] = deque()
+    for place, start in enumerate(starts):
+        while busy and busy[0][0] <= start:
+            heappush(free, busy.popleft()[1])
+        chosen = heappop(free) if free else len(busy)
+        layer[place] = chosen
+        busy.append((start + duration, chosen))
+    return layer
 
 
 def _disjoint(rows: Array) -> bool:
