@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import KafkaError
 
 from shared import telemetry
 from shared.dead_letters import Undecodable, header_of, whereabouts
@@ -158,8 +158,9 @@ class Follower:
         while True:
             try:
                 await self._read(consumer)
-            except (KafkaError, ConsumerStoppedError, OSError) as error:
-                log.warning("%s is read anew: %s", self._topic.name, type(error).__name__)
+            except Exception as error:
+                # Whatever it is: a reader that ends is missed by nobody, and its process would look well.
+                log.warning("%s is read anew: %s", self._topic.name, whereabouts(error))
             self._consumer = None
             await _stop(consumer)
             await asyncio.sleep(AGAIN_S)
