@@ -1,13 +1,15 @@
 """The gateway's own routes as OpenAPI sees them; `entry.py` serves them, nothing here runs."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from services.gateway import routes
 from services.gateway.batches import MAX_METRICS, MAX_SAMPLES
 from shared import problems
+from shared.events import LabelReading, ReadingMode
 
 
 class SampleBody(BaseModel):
@@ -61,22 +63,39 @@ class PhotoAccepted(BaseModel):
     trace_kept: bool
 
 
-class ReceiptBody(BaseModel):
-    """What became of a batch: `queued`, `stored` or `failed`; then its numbers."""
+class RefusedRecordBody(BaseModel):
+    """A record that was not stored: its place in the batch sent, and why."""
 
-    model_config = ConfigDict(extra="allow")
+    index: int
+    code: str
+
+
+class ReceiptBody(BaseModel):
+    """What became of a batch. While `queued` only the first two members are there; `stored` means on disk."""
 
     receipt_id: str
     state: Literal["queued", "stored", "failed"]
+    received: int | None = None
+    stored: int | None = None
+    duplicates: int | None = None
+    corrections: int | None = None
+    refused: list[RefusedRecordBody] | None = None
+    reason: str | None = Field(default=None, description="Why the whole batch failed")
+    completed_at: datetime | None = None
 
 
 class PhotoBody(BaseModel):
-    """What became of a photo: `queued` or what inference says."""
-
-    model_config = ConfigDict(extra="allow")
+    """What became of a photo. While `queued` perhaps only the first two members are there."""
 
     photo_id: str
-    state: str
+    state: Literal["queued", "read", "rejected"]
+    submitted_at: datetime | None = None
+    name: str | None = Field(default=None, description="The product's name, if the label shows one")
+    reading: LabelReading | None = None
+    warnings: list[str] | None = Field(default=None, description="Doubts about the numbers, as stable codes")
+    mode: ReadingMode | None = None
+    reason: str | None = Field(default=None, description="Why it was rejected, as a stable code")
+    detail: str | None = Field(default=None, description="What to do about that")
 
 
 class WhoAmI(BaseModel):
@@ -121,7 +140,9 @@ async def submit_batch(body: BatchBody) -> BatchAccepted:
 
 
 async def submit_photo(
-    grams: Annotated[float | None, Query(gt=0, le=5000, description="Eaten; without it only a food arises")] = None,
+    grams: Annotated[
+        float | None, Query(gt=0, le=5000, description="Eaten, up to 3 decimal places; without it only a food arises")
+    ] = None,
     eaten_at: Annotated[str | None, Query(description="RFC 3339 with an offset, + escaped as %2B")] = None,
 ) -> PhotoAccepted:
     """Send a picture of a nutrition label as the raw body."""

@@ -66,6 +66,8 @@ def _in_columns(texts: list[str], rows: NDArray[np.uint8], lengths: NDArray[np.i
     is_digit = numbers <= 9
     valid = is_digit[:, DIGITS].all(axis=1) & (rows[:, MARKS] == MARK_BYTES).all(axis=1)
     valid &= ((rows[:, 10] | 0x20) == ord("t")) & (lengths >= FRACTION_AT)
+    # numpy knows a year 0000, RFC 3339's users and datetime do not.
+    valid &= (numbers[:, :4] > 0).any(axis=1)
     zone_at, offsets, zone_valid = _zones(rows, numbers, is_digit, lengths)
     micros, fraction_valid = _fractions(rows, numbers, is_digit, zone_at)
     valid &= zone_valid & fraction_valid

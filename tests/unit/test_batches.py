@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.gateway.batches import MAX_METRICS, MAX_SAMPLES, read_batch
@@ -208,6 +208,9 @@ NEARLY = st.text("0123456789-:TtZz+. \0é", max_size=36) | st.from_regex(
 
 
 @given(st.lists(NEARLY, min_size=1, max_size=60))
+@example(["0000-01-01T00:00:00Z"])
+@example(["2026-03-01T24:00:00Z"])
+@example(["2026-03-01T23:59:60Z"])
 def test_one_by_one_and_in_columns_agree(texts: list[str]) -> None:
     padded = texts + ["2026-03-01T08:00:00Z"] * 48
     micros, offsets, valid = parse_times(padded)

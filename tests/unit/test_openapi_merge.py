@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from services.gateway.described import PhotoBody, ReceiptBody
 from services.gateway.openapi import merge
+from services.inference.api import Photo
+from services.ingest.api import ReceiptAnswer
 
 
 def document(path: str, method: str, schema: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -21,6 +24,11 @@ def test_only_routes_of_the_table_and_what_they_refer_to() -> None:
     operation = merged["paths"]["/v1/days/{date}"]["get"]
     assert operation["security"] == [{"user": []}]
     assert operation["x-required-scope"] == "days:read"
+
+
+def test_receipts_are_described_as_their_services_answer_them() -> None:
+    assert set(ReceiptBody.model_fields) == set(ReceiptAnswer.model_fields)
+    assert set(PhotoBody.model_fields) == set(Photo.model_fields)
 
 
 def test_a_service_describes_its_own_routes_alone() -> None:
