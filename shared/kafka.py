@@ -10,6 +10,8 @@ does not decode becomes a dead letter like any other.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -48,7 +50,8 @@ SEND_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1000 + 1
 MAX_POLL_INTERVAL_MS = 90_000
 # Below the broker's 1 MiB a record, with room for the headers that a dead letter adds.
 MAX_VALUE_BYTES = 1_000_000
-BATCH_TIMEOUT_MS = 10
+# A poll ends at once when there are records; this bounds how late a resumed partition is seen.
+POLL_MS = 200
 # Shorter than uvicorn's 8 s, so that consumers are done before the rest stops.
 GRACEFUL_SECONDS = 6.0
 log = logging.getLogger(__name__)
@@ -177,11 +180,16 @@ def subscribe_batches(
     if decode is None:
         decode = event_decoder(topic) if topic.events else bytes
     places, dead_letters, arguments = _subscription(broker, topic, service, on_dead_letter)
-    subscriber: Any = broker.subscriber(
-        topic.name, batch=True, batch_timeout_ms=BATCH_TIMEOUT_MS, max_records=max_records, **arguments
-    )
+    subscriber: Any = broker.subscriber(topic.name, batch=True, max_records=max_records, **arguments)
+    # FastStream's own poll is followed by a sleep of the same length when it was empty: a record that comes then waits.
+    subscriber.get_msg = partial(_poll, max_records)
     subscriber(_as_handler(Batches(places, dead_letters, decode, decide, write), topic))
     _connect(broker, places, subscriber)
+
+
+async def _poll(max_records: int, consumer: Any) -> tuple[Any, ...]:
+    found = await consumer.getmany(timeout_ms=POLL_MS, max_records=max_records)
+    return tuple(chain.from_iterable(found.values()))
 
 
 def event_decoder(topic: Topic) -> Callable[[bytes], Event]:

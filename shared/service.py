@@ -103,6 +103,7 @@ class ServiceServer(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        sys.setswitchinterval(0.0005)
         logger.info("started")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

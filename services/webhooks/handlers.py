@@ -61,8 +61,9 @@ class Handlers:
         """Number, publish from what is stored (also on a repeat), fan out; each step may be repeated."""
         bind(user_id=public.user_id, message_id=public.message_id)
         message = await self.store.number(public, traceparent)
-        await self.publish(published(message), message.traceparent)
-        if await self.store.fan_out(message):
+        telling = self.publish(published(message), message.traceparent)
+        made, _ = await asyncio.gather(self.store.fan_out(message), telling)
+        if made:
             self.nudge()
 
 

@@ -112,10 +112,12 @@ class Store:
     async def number(self, public: PublicMessage, traceparent: str | None) -> Message:
         """The message with its place in the user's sequence: a new one at last + 1, a known one as it is stored."""
         for _ in range(MAX_COLLISIONS):
-            known = await self._documents.get(MESSAGES, public.message_id)
+            known, last = await asyncio.gather(
+                self._documents.get(MESSAGES, public.message_id), self.last_sequence(public.user_id)
+            )
             if known is not None:
                 return known
-            sequence = await self.last_sequence(public.user_id) + 1
+            sequence = last + 1
             trace_id = trace_id_of(traceparent) or ""
             message = Message(
                 id=public.message_id,
