@@ -17,6 +17,8 @@ from shared.errors import Problem
 from shared.identity import ANONYMOUS, Caller
 
 BODY_S = 30.0
+# A bad mobile uplink in bytes a second; over it a picture of 10 MiB takes five minutes and must still arrive.
+SLOWEST_UPLINK = 32 * 1024
 MAX_KEY_CHARACTERS = 255
 MAX_TARGET_BYTES = 4096
 PRINTABLE = frozenset(range(0x21, 0x7F))
@@ -157,6 +159,11 @@ def media_type(headers: Mapping[bytes, bytes]) -> str:
     return headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
 
 
+def patience_s(max_body: int) -> float:
+    """How long a body of at most so many bytes may take to arrive."""
+    return BODY_S + max_body / SLOWEST_UPLINK
+
+
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], route: Route) -> bytes:
     """The body.
 
@@ -172,11 +179,14 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], route: Rou
     if declared.isdigit() and (len(declared) > 18 or int(declared) > route.max_body):
         raise _too_large(route.max_body)
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(patience_s(route.max_body)):
             return await _received(receive, route.max_body)
     except TimeoutError as error:
         raise Problem(
-            408, "body-too-slow", f"The body must arrive within {BODY_S:.0f} s.", headers={"Connection": "close"}
+            408,
+            "body-too-slow",
+            f"The body must arrive within {patience_s(route.max_body):.0f} s. Send less at a time.",
+            headers={"Connection": "close"},
         ) from error
 
 

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from services.gateway.entry import patience_s
 from services.gateway.photos import CONTENT_TYPES, inspect
+from services.gateway.routes import PHOTOS
 from shared.errors import Problem
 
 
@@ -74,6 +76,10 @@ def test_a_truncated_picture_is_422(content_type: str) -> None:
 def test_what_is_off_the_list_is_415(data: bytes, declared: str) -> None:
     problem = refusal(data, declared)
     assert (problem.status, problem.code) == (415, "unsupported-picture")
+
+
+def test_the_largest_picture_may_come_over_a_bad_mobile_uplink() -> None:
+    assert patience_s(PHOTOS.max_body) * 250_000 / 8 > PHOTOS.max_body
 
 
 def test_a_pixel_bomb_is_refused_by_its_head() -> None:
