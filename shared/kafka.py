@@ -80,6 +80,7 @@ class Broker(KafkaBroker):
 
     async def stop(self, *args: Any, **arguments: Any) -> None:
         """Let all subscribers finish their turn and leave their groups side by side, then close the producer."""
+        await asyncio.gather(*(places.stopping() for places in self.places))
         await asyncio.gather(*(subscriber.stop() for subscriber in self.subscribers))
         await super().stop(*args, **arguments)
 

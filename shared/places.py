@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from shared.metrics import METRICS
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 20.0
+# Offsets of so long go to the broker together. One commit a record cost the broker as much CPU as the record itself,
+# at the moment when the next hop wanted it; the price is that a crash repeats up to so much work.
+COMMIT_EVERY_S = 0.1
 # A commit retries inside aiokafka for as long as the broker is away. Past this time the next commit stands for it.
 COMMIT_SECONDS = 20.0
 
@@ -43,6 +46,10 @@ class Places(ConsumerRebalanceListener):
         self._delays: dict[TopicPartition, int] = {}
         self._attempts: dict[TopicPartition, tuple[int, int]] = {}
         self._timers: dict[TopicPartition, asyncio.TimerHandle] = {}
+        self._done: dict[TopicPartition, int] = {}
+        self._flushing: asyncio.Task[None] | None = None
+        self._committing = asyncio.Lock()
+        self._stopping = False
 
     @property
     def consumer(self) -> AIOKafkaConsumer | None:
@@ -105,23 +112,54 @@ class Places(ConsumerRebalanceListener):
             log.debug("%s-%d is no longer ours", partition.topic, partition.partition)
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit the offsets to read next. A failure is logged alone: the records come again, and are known then."""
+        """Take the offsets to read next; they are committed within 0.1 s, at once while stopping."""
         for partition in offsets:
             self._delays.pop(partition, None)
             self._attempts.pop(partition, None)
-        consumer = self.consumer
-        if consumer is None:
+        if self.consumer is None:
             return
+        self._done.update(offsets)
+        if self._stopping:
+            await self.flush()
+        elif self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush_soon())
+
+    async def stopping(self) -> None:
+        """Commit what waits, and from now on at once: the consumer ends when its turn has."""
+        self._stopping = True
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Commit what waits. A failure is logged alone: the records come again, and are known then."""
+        # One at a time: an older commit that retries must not come after a newer one.
+        async with self._committing:
+            consumer = self.consumer
+            offsets, self._done = self._done, {}
+            if consumer is not None and offsets:
+                await self._commit(consumer, offsets)
+
+    async def _commit(self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
         ours = consumer.assignment()
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
                 await consumer.commit({partition: offset for partition, offset in offsets.items() if partition in ours})
-        except (KafkaError, TimeoutError) as error:
+        except (KafkaError, ConsumerStoppedError, TimeoutError) as error:
             METRICS.messages.labels(self.topic, "commit_failed").inc()
             log.warning("offsets of %s not committed, records may come again: %s", self.topic, type(error).__name__)
 
-    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Nothing to do: all turns are idempotent."""
+    async def _flush_soon(self) -> None:
+        try:
+            await asyncio.sleep(COMMIT_EVERY_S)
+        finally:
+            self._flushing = None
+        await self.flush()
+
+    # aiokafka awaits it when it is a coroutine; its base class declares the plain form alone.
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, revoked: Collection[TopicPartition]
+    ) -> None:
+        """Commit what is done, so that who has the partitions next need not repeat it."""
+        await self.flush()
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Forget the delays and counts of partitions that went to others."""

@@ -22,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from shared import telemetry
+from shared.http import BoundedHttp
 from shared.settings import ServiceSettings, listen_address
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def serve(create_app: Callable[[], FastAPI], name: str) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="on",
         log_config=None,
