@@ -1,6 +1,7 @@
 """A service as a process of its own: how it starts, answers probes, and ends."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx2
@@ -195,6 +197,31 @@ async def test_a_second_sigint_does_not_wait(children: Callable[..., Child], htt
     await child.ended(signal.SIGINT)
     assert time.monotonic() - began < 5
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def said_to(child: Child, sent: bytes) -> tuple[bytes, dict[str, Any]]:
+    """The status line and the document that answer these bytes; the connection is closed after them."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", child.port)
+    writer.write(sent)
+    head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+    writer.close()
+    assert b"content-type: application/problem+json" in head
+    return head.split(b"\r\n")[0], json.loads(body)
+
+
+async def test_what_is_no_http_and_a_head_without_end_are_problems(
+    children: Callable[..., Child], http: aiohttp.ClientSession
+) -> None:
+    child = children()
+    await ready(child, http)
+    line, problem = await said_to(child, b"hello\r\n\r\n")
+    assert (line, problem["type"].rsplit("/")[-1]) == (b"HTTP/1.1 400 Bad Request", "not-http")
+    for endless in (b"X-Long: " + b"a" * 70_000, b"X-Many: abcdefgh\r\n" * 4_000):
+        line, problem = await said_to(child, b"GET /taken HTTP/1.1\r\nHost: x\r\n" + endless)
+        assert (line.split()[1], problem["type"].rsplit("/")[-1]) == (b"431", "headers-too-large")
+    for _ in range(3):  # one kept connection: the bound is each request's, and bodies do not count
+        async with http.post(f"{child.url}/taken", data=b"x" * 200_000, headers={"X": "a" * 30_000}) as answer:
+            assert answer.status == 405
 
 
 async def test_a_taken_port_is_said_and_ends_with_3(

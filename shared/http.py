@@ -1,0 +1,50 @@
+"""uvicorn's HTTP with what it lacks: a bound on a request's head, and problem documents for what is no HTTP.
+
+httptools keeps all headers of a request, however many come, before anybody has been asked who the caller is.
+"""
+
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shared.errors import Problem
+from shared.problems import problem_response
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection."""
+
+    # Bytes since the last request's end; below zero while its body is under way, which the app itself bounds.
+    _head = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > MAX_HEAD_BYTES and not self.transport.is_closing():
+            detail = f"Send a request line and headers of at most {MAX_HEAD_BYTES} bytes together."
+            self._refuse(Problem(431, "headers-too-large", detail))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._head = float("-inf")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        self._head = 0.0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser gives up."""
+        self._refuse(Problem(400, "not-http", "This is no HTTP request that can be read; check its lines and headers."))
+
+    def _refuse(self, problem: Problem) -> None:
+        answer = problem_response(problem)
+        answer.headers["connection"] = "close"
+        lines = [f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}".encode()]
+        lines += [name + b": " + value for name, value in answer.raw_headers]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + bytes(answer.body))
+        self.transport.close()
