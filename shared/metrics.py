@@ -20,7 +20,7 @@ class Metrics:
         self.handler_seconds = Histogram(
             "handler_seconds", "Time of one handler's turn", ["topic"], buckets=SECONDS, registry=registry
         )
-        # Events sent: acked, failed.
+        # Events sent: acked, failed, dropped (too large, taken out of its outbox unsent).
         self.published = Counter("published_total", "Events sent", ["topic", "outcome"], registry=registry)
         # Time until the broker's ack.
         self.publish_seconds = Histogram(

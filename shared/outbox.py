@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from shared.clock import utc_now
 from shared.documents import Collection, Conflict, Document, Documents, Index
-from shared.errors import Unavailable
+from shared.errors import Rejected, Unavailable
 from shared.events import Event
 from shared.telemetry import METRICS, current_traceparent
 from shared.topics import Topic
@@ -105,8 +105,8 @@ class Relay:
 
     An event is sent at least once: a crash between sending and clearing sends it again with the same id. Documents
     are nudged after a write; a scan of `OUTBOX_INDEX` each second finds what a crash or a failure left behind. A
-    document stops at its first failure until the next scan. Two processes may both send an event; readers refuse
-    revisions they have seen.
+    document stops at its first failure until the next scan; an event that the broker can never take (`Rejected`) is
+    logged as an error and dropped. Two processes may both send an event; readers refuse revisions they have seen.
     """
 
     def __init__(
@@ -200,11 +200,19 @@ class Relay:
             sent: set[str] = set()
             try:
                 for event in document.outbox:
-                    await self._publish(event.topic, event.value, event.key, traceparent=event.traceparent)
+                    await self._send(f"{collection.name} {id}", event)
                     sent.add(event.event_id)
             finally:
                 if sent:
                     await self._clear(collection, document, sent)
+
+    async def _send(self, place: str, event: OutboxEvent) -> None:
+        try:
+            await self._publish(event.topic, event.value, event.key, traceparent=event.traceparent)
+        except Rejected as rejected:
+            # It can never be sent, and kept it would hold back every later event of its document.
+            METRICS.published.labels(event.topic, "dropped").inc()
+            logger.error("event %s of %s is dropped, not sent to %s: %s", event.event_id, place, event.topic, rejected)
 
     async def _clear(self, collection: Collection[Any], document: Any, sent: set[str]) -> None:
         """Take out exactly what was sent, whatever else was written meanwhile."""

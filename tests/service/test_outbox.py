@@ -11,8 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from shared.documents import Collection, Documents, Put, open_documents
-from shared.errors import Unavailable
+from shared.errors import Rejected, Unavailable
 from shared.events import PhotoSubmitted
+from shared.metrics import METRICS
 from shared.outbox import (
     MAX_PENDING,
     OUTBOX_INDEX,
@@ -115,6 +116,25 @@ async def test_a_failure_stops_its_document_only_and_is_repeated(documents: Docu
         broker.refuse = lambda value: False
         await eventually(lambda: cleared(documents, "a"))
     assert [sent for sent in broker.sent if sent.startswith("a")] == ["a1", "a2", "a3"]
+
+
+async def test_an_event_that_can_never_be_sent_is_dropped_and_the_next_ones_go(
+    documents: Documents, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def too_large(value: str) -> None:
+        if value == "b":
+            raise Rejected("event-too-large", "1000001 bytes; send it by reference")
+
+    broker.before_ack = too_large
+    dropped = METRICS.published.labels("ingest.days.v1", "dropped")
+    before = dropped._value.get()  # pyright: ignore[reportPrivateUsage]
+    async with running(Relay(documents, [DAYS], broker.publish, scan_seconds=60)) as relay:
+        await documents.put(DAYS, with_events(Day(id="d"), event("a"), event("b"), event("c")))
+        relay.nudge(DAYS, "d")
+        await eventually(lambda: cleared(documents, "d"))
+    assert broker.sent == ["a", "c"]
+    assert dropped._value.get() == before + 1  # pyright: ignore[reportPrivateUsage]
+    assert "event b of days d is dropped" in caplog.text
 
 
 async def test_what_is_written_while_sending_is_kept_and_sent_after(documents: Documents, broker: Broker) -> None:
