@@ -1,7 +1,6 @@
 """Dead letters: the original bytes and key, with where they came from and why they could not be handled."""
 
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +8,7 @@ from typing import Protocol
 from shared.clock import utc_now
 from shared.errors import Rejected, Unavailable
 from shared.places import Record
+from shared.redaction import whereabouts
 from shared.topics import Topic
 
 log = logging.getLogger(__name__)
@@ -102,14 +102,6 @@ def header_of(record: Record, name: str) -> str | None:
             except UnicodeDecodeError:
                 return None
     return None
-
-
-def whereabouts(error: BaseException) -> str:
-    """The exception's class and its innermost frames; never its message, which may quote what a user sent."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    return f"{type(error).__name__} at " + " < ".join(
-        f"{'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} {frame.name}" for frame in reversed(frames)
-    )
 
 
 def _cause(record: Record, service: str, error: Exception, attempts: int) -> DeadLetterCause:

@@ -17,13 +17,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared import telemetry
-from shared.dead_letters import Undecodable, header_of, whereabouts
+from shared.dead_letters import Undecodable, header_of
 from shared.errors import Unavailable
 from shared.events import Event
 from shared.kafka import REQUEST_TIMEOUT_MS, event_decoder
 from shared.metrics import METRICS
 from shared.outcomes import UnknownType
 from shared.places import Record
+from shared.redaction import whereabouts
 from shared.settings import ServiceSettings
 from shared.start import quiet_clients, wait_for_kafka
 from shared.topics import Topic

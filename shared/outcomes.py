@@ -13,9 +13,10 @@ from typing import Any
 from faststream import StreamMessage
 
 from shared import telemetry
-from shared.dead_letters import DeadLetters, Undecodable, header_of, whereabouts
+from shared.dead_letters import DeadLetters, Undecodable, header_of
 from shared.errors import Rejected, Unavailable
 from shared.places import Places, Record, partition_of
+from shared.redaction import whereabouts
 
 ATTEMPTS = 3
 log = logging.getLogger(__name__)

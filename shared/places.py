@@ -124,6 +124,10 @@ class Places(ConsumerRebalanceListener):
         elif self._flushing is None:
             self._flushing = asyncio.create_task(self._flush_soon())
 
+    def starting(self) -> None:
+        """Commits are gathered again, also after a start that failed and was stopped."""
+        self._stopping = False
+
     async def stopping(self) -> None:
         """Commit what waits, and from now on at once: the consumer ends when its turn has."""
         self._stopping = True

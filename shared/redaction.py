@@ -1,6 +1,7 @@
 """What must not reach a log line or a span: personal data and secrets, told by key and by form."""
 
 import re
+import traceback
 from collections.abc import Mapping
 
 REFUSED = "[refused]"
@@ -35,3 +36,11 @@ def allowed(values: Mapping[str, object]) -> dict[str, object]:
 def scrubbed(text: str) -> str:
     """`text` without addresses, tokens and keys."""
     return SENSITIVE.sub(REFUSED, text)
+
+
+def whereabouts(error: BaseException) -> str:
+    """The exception's class and its innermost frames; never its message, which may quote what a user sent."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return f"{type(error).__name__} at " + " < ".join(
+        f"{'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} {frame.name}" for frame in reversed(frames)
+    )

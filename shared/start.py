@@ -1,11 +1,12 @@
-"""Starting on Kafka: services may come up before it does, so wait for it without noise."""
+"""Starting on Kafka: services may come up before it does, so wait for it without noise and beside what they serve."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 from typing import cast
 
 from aiokafka.client import AIOKafkaClient
@@ -14,9 +15,12 @@ from aiokafka.errors import KafkaError
 from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
 
 from shared.kafka import Broker
+from shared.redaction import whereabouts
 
 WAIT_S = 0.2
 SAY_EVERY_S = 10.0
+# After a failure that is not "Kafka is away".
+DEFECT_PAUSE_S = 5.0
 # One line per text and minute: while a broker is away aiokafka repeats these at every attempt.
 QUIET_S = 60.0
 NOISY = (
@@ -55,6 +59,40 @@ def quiet_clients() -> None:
         logging.getLogger(name).addFilter(_quiet)
 
 
+@asynccontextmanager
+async def starting(broker: Broker, *, pause_s: float = DEFECT_PAUSE_S) -> AsyncGenerator[None]:
+    """Start on Kafka beside the body, which may serve reads long before it is there; stop the broker at the end.
+
+    Whatever else fails in the start is logged as an error and tried again; until it works, `Watchdog.ready` is False.
+    """
+    task = asyncio.create_task(_start(broker, pause_s), name="start on Kafka")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        await broker.stop()
+
+
+async def _start(broker: Broker, pause_s: float) -> None:
+    while True:
+        try:
+            await start_broker(broker)
+        except Exception as error:
+            log.error("the start on Kafka failed: %s", whereabouts(error))
+            await _stopped(broker)
+            await asyncio.sleep(pause_s)
+        else:
+            return
+
+
+async def _stopped(broker: Broker) -> None:
+    try:
+        await broker.stop()
+    except Exception as error:
+        log.error("what had started on Kafka did not stop: %s", whereabouts(error))
+
+
 async def start_broker(broker: Broker) -> None:
     """Connect and subscribe, as soon as Kafka answers and has our topics; waits for as long as it takes.
 
@@ -66,6 +104,8 @@ async def start_broker(broker: Broker) -> None:
     quiet_clients()
     await wait_for_kafka(broker.settings.bootstrap_servers, {places.topic for places in broker.places})
     while True:
+        for places in broker.places:
+            places.starting()
         try:
             await broker.start()
         except (KafkaError, OSError, TimeoutError) as error:

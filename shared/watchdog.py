@@ -116,7 +116,9 @@ class Watchdog:
             return 0
         try:
             async with asyncio.timeout(ANSWER_S):
-                ends = cast(dict[TopicPartition, int], await consumer.end_offsets(list(consumer.assignment())))
+                assigned = list(consumer.assignment())
+                # A consumer that is still starting has no assignment, and cannot be asked.
+                ends = cast(dict[TopicPartition, int], await consumer.end_offsets(assigned)) if assigned else {}
         except (KafkaError, TimeoutError, OSError):
             return 0
         positions = await asyncio.gather(*(_position(consumer, partition) for partition in ends))

@@ -22,7 +22,7 @@ from shared.identity import InternalTokenVerifier, install_identity, load_privat
 from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
 from shared.service import install_health, serve
-from shared.start import start_broker
+from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
@@ -81,18 +81,13 @@ def _lifespan(
             stack.callback(deps.passwords.close)
             if settings.auth_demo_partner_key_path is not None:
                 await enrolment.seed_demo_partner(deps, read_key_file(settings.auth_demo_partner_key_path))
-            stack.push_async_callback(app.state.broker.stop)
-            await stack.enter_async_context(watchdog)
             # Signing in and up goes on without Kafka: events wait in the outbox.
-            stack.push_async_callback(_cancelled, asyncio.create_task(_publish(app.state.broker, deps.relay)))
+            await stack.enter_async_context(starting(app.state.broker))
+            await stack.enter_async_context(watchdog)
+            stack.push_async_callback(_cancelled, asyncio.create_task(deps.relay.run()))
             yield
 
     return lifespan
-
-
-async def _publish(broker: Broker, relay: Relay) -> None:
-    await start_broker(broker)
-    await relay.run()
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

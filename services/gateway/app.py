@@ -26,7 +26,7 @@ from shared.identity import ANONYMOUS, InternalTokenSigner
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
 from shared.service import install_health, serve, stop_event
-from shared.start import start_broker
+from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
@@ -138,10 +138,10 @@ def _lifespan(settings: Settings, edges: Edges, live: Live, watchdog: Watchdog) 
             if isinstance(edges.upstreams, AiohttpUpstreams):
                 await edges.upstreams.open()
                 stack.push_async_callback(edges.upstreams.close)
-            stack.push_async_callback(edges.broker.stop)
-            await stack.enter_async_context(watchdog)
             # Reads go on without Kafka, so nothing here waits for it.
-            for work in (start_broker(edges.broker), _feed(settings, edges, live), _end(stop_event(app), live)):
+            await stack.enter_async_context(starting(edges.broker))
+            await stack.enter_async_context(watchdog)
+            for work in (_feed(settings, edges, live), _end(stop_event(app), live)):
                 task = asyncio.create_task(work)
                 stack.push_async_callback(_cancelled, task)
             yield

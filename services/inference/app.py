@@ -20,7 +20,7 @@ from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
-from shared.start import start_broker
+from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
@@ -41,13 +41,12 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
-        await start_broker(broker)
         tasks = {asyncio.create_task(relay.run()), asyncio.create_task(workers.run())}
         try:
-            async with watchdog:
+            # Reads need no Kafka.
+            async with starting(broker), watchdog:
                 yield
         finally:
-            await broker.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

@@ -21,7 +21,7 @@ from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
 from shared.service import install_health, serve
-from shared.start import start_broker
+from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
@@ -55,11 +55,10 @@ def create_app(
         # Days that are due are computed even while Kafka is away; their events wait inside them.
         tasks = [asyncio.create_task(workers.run()), asyncio.create_task(relay.run())]
         try:
-            await start_broker(broker)
-            async with watchdog:
+            # Reads need no Kafka.
+            async with starting(broker), watchdog:
                 yield
         finally:
-            await broker.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

@@ -18,7 +18,7 @@ from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
 from shared.service import install_health, serve
-from shared.start import start_broker
+from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
@@ -50,11 +50,10 @@ def create_app(
         await documents.open(COLLECTIONS)
         relaying = asyncio.create_task(relay.run())
         try:
-            await start_broker(broker)
-            async with watchdog:
+            # Reads need no Kafka.
+            async with starting(broker), watchdog:
                 yield
         finally:
-            await broker.stop()
             relaying.cancel()
             await asyncio.wait({relaying})
             await documents.close()

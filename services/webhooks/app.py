@@ -20,7 +20,7 @@ from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
 from shared.service import install_health, serve
-from shared.start import start_broker
+from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
@@ -48,11 +48,10 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
         # Deliveries that are due go out even while Kafka is away.
         delivering = asyncio.create_task(workers.run())
         try:
-            await start_broker(broker)
-            async with watchdog:
+            # Reads need no Kafka.
+            async with starting(broker), watchdog:
                 yield
         finally:
-            await broker.stop()
             delivering.cancel()
             await asyncio.wait({delivering})
             await egress.close()

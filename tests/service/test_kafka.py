@@ -8,9 +8,10 @@ from aiokafka import ConsumerRecord
 from faststream.kafka import TestKafkaBroker
 
 from shared import events, kafka, spans, telemetry
-from shared.dead_letters import DeadLetterCause, whereabouts
+from shared.dead_letters import DeadLetterCause
 from shared.errors import Rejected, Unavailable
 from shared.kafka import Broker, make_broker, publish, publish_bytes, subscribe
+from shared.redaction import whereabouts
 from shared.settings import ServiceSettings
 from shared.start import start_broker
 from shared.topics import DAYS, Topic
