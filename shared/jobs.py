@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from shared.clock import Clock, utc_now
 from shared.documents import Claimable, Collection, Conflict, Documents, Index
 from shared.errors import Rejected, Unavailable
+from shared.redaction import whereabouts
 from shared.telemetry import METRICS, bind, span
 
 logger = logging.getLogger(__name__)
@@ -114,8 +115,8 @@ class Workers(Generic[J]):
         except Unavailable:
             logger.warning("no jobs of %s: the database does not answer", self._collection.name)
             return
-        except Exception:
-            logger.exception("claiming jobs of %s failed", self._collection.name)
+        except Exception as error:
+            logger.error("claiming jobs of %s failed: %s", self._collection.name, whereabouts(error))
             return
         for job in jobs:
             task = asyncio.create_task(self._run(job))
@@ -126,7 +127,7 @@ class Workers(Generic[J]):
         self._running.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a worker of %s failed", self._collection.name, exc_info=error)
+            logger.error("a worker of %s failed: %s", self._collection.name, whereabouts(error))
 
     async def _pause(self) -> None:
         # Not wait_for: until Python 3.12 it swallows a cancellation that comes together with the result.
@@ -176,7 +177,7 @@ class Workers(Generic[J]):
                 return self._later(job, f"{unavailable.system} unavailable")
             except Exception as error:
                 place.fail(type(error).__name__)
-                logger.exception("a job of %s failed at attempt %d", name, job.attempts)
+                logger.error("a job of %s failed at attempt %d: %s", name, job.attempts, whereabouts(error))
                 if self._max_attempts is not None and job.attempts >= self._max_attempts:
                     return await self._refuse(job, Rejected("attempts-exhausted", type(error).__name__))
                 return self._later(job, type(error).__name__)
@@ -188,7 +189,7 @@ class Workers(Generic[J]):
         try:
             return await self._on_rejected(job, rejected), "rejected"
         except Exception as error:
-            logger.exception("on_rejected of %s failed", self._collection.name)
+            logger.error("on_rejected of %s failed: %s", self._collection.name, whereabouts(error))
             return self._later(job, type(error).__name__)
 
     def _later(self, job: J, reason: str) -> tuple[J, str]:

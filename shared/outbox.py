@@ -13,6 +13,7 @@ from shared.clock import utc_now
 from shared.documents import Collection, Conflict, Document, Documents, Index
 from shared.errors import Rejected, Unavailable
 from shared.events import Event
+from shared.redaction import whereabouts
 from shared.telemetry import METRICS, current_traceparent
 from shared.topics import Topic
 
@@ -160,8 +161,8 @@ class Relay:
                 METRICS.outbox_pending.set(pending)
             except Unavailable:
                 logger.warning("the outbox scan did not reach the database")
-            except Exception:
-                logger.exception("the outbox scan failed")
+            except Exception as error:
+                logger.error("the outbox scan failed: %s", whereabouts(error))
             await asyncio.sleep(self._scan_seconds)
 
     async def _scan_collection(self, collection: Collection[Any]) -> int:

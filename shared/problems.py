@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Problem, Unavailable
+from shared.redaction import whereabouts
 from shared.spans import mark_failed
 
 logger = logging.getLogger(__name__)
@@ -159,7 +160,7 @@ class _DefectsAsProblems:
         except Exception as error:
             if begun:
                 raise
-            logger.exception("unexpected error")
+            logger.error("unexpected error: %s", whereabouts(error))
             mark_failed(type(error).__name__)
             problem = Problem(500, "internal-error", "This is our fault and has been noted. Try again later.")
             await problem_response(problem, scope["path"])(scope, receive, send)

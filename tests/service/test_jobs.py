@@ -157,14 +157,18 @@ async def test_on_rejected_says_what_to_store(documents: Documents) -> None:
     assert job.result == "refused: picture-truncated"
 
 
-async def test_a_defect_ends_after_the_last_attempt(documents: Documents) -> None:
+async def test_a_defect_ends_after_the_last_attempt_and_is_logged_without_its_message(
+    documents: Documents, caplog: pytest.LogCaptureFixture
+) -> None:
     async def work(job: Photo) -> Photo:
-        raise RuntimeError
+        raise RuntimeError("ate 3 kg of secret sauce")
 
     await documents.insert(PHOTOS, Photo(id="p", due_at=utc_now(), attempts=2))
     async with working(documents, work, max_attempts=3):
         job = await eventually(lambda: finished(documents))
     assert (job.last_error, job.attempts) == ("attempts-exhausted", 3)
+    assert "a job of photos failed at attempt 3: RuntimeError at tests/service/test_jobs.py" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_a_long_job_keeps_its_lease(documents: Documents) -> None:

@@ -82,7 +82,9 @@ async def test_a_defect_is_500_without_a_word_of_it_but_with_its_trace(
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
     assert len(answer.headers["trace-id"]) == 32
-    assert [record.message for record in caplog.records if record.name == "shared.problems"] == ["unexpected error"]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "shared.problems"]
+    assert told.startswith("unexpected error: ZeroDivisionError at tests/unit/test_problems.py:")
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(
