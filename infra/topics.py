@@ -11,7 +11,7 @@ import time
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from shared.topics import DEAD_LETTER_RETENTION_MS, LOG_RETENTION_MS, TOPICS, Topic
+from shared.topics import DEAD_LETTER_MAX_BYTES, DEAD_LETTER_RETENTION_MS, LOG_RETENTION_MS, TOPICS, Topic
 
 PATIENCE_S = 60.0
 PAUSE_S = 0.2
@@ -24,7 +24,7 @@ def wanted(topics: tuple[Topic, ...] = TOPICS, *, replication: int = 1) -> list[
     found: list[NewTopic] = []
     for topic in topics:
         found.append(NewTopic(topic.name, topic.partitions, replication, topic_configs=_configuration(topic)))
-        dead = {"retention.ms": str(DEAD_LETTER_RETENTION_MS)}
+        dead = {"retention.ms": str(DEAD_LETTER_RETENTION_MS), "max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}
         for reader in topic.readers:
             found.append(NewTopic(topic.dead_letters(reader), 1, replication, topic_configs=dead))
     return found

@@ -30,7 +30,7 @@ from shared.metrics import METRICS
 from shared.outcomes import Batches, Decode, SingleRecords, UnknownType, Write
 from shared.places import Places
 from shared.settings import ServiceSettings
-from shared.topics import Topic
+from shared.topics import DEAD_LETTER_MAX_BYTES, Topic
 
 __all__ = [
     "Broker",
@@ -48,7 +48,7 @@ REQUEST_TIMEOUT_MS = 10_000
 SEND_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1000 + 1
 # A handler's turn is 60 s at most; a member that does not come back within this time leaves its group.
 MAX_POLL_INTERVAL_MS = 90_000
-# Below the broker's 1 MiB a record, with room for the headers that a dead letter adds.
+# Below the broker's 1 MiB a record, with room for key and headers.
 MAX_VALUE_BYTES = 1_000_000
 # A poll ends at once when there are records; this bounds how late a resumed partition is seen.
 POLL_MS = 200
@@ -67,6 +67,8 @@ class Broker(KafkaBroker):
             acks="all",
             enable_idempotence=False,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            # Of dead letters, which hold any record and say more; `publish_bytes` bounds the others.
+            max_request_size=DEAD_LETTER_MAX_BYTES,
             allow_auto_create_topics=False,
             ack_policy=AckPolicy.MANUAL,
             graceful_timeout=GRACEFUL_SECONDS,
@@ -109,14 +111,15 @@ async def publish_bytes(
     *,
     headers: dict[str, str] | None = None,
     traceparent: str | None = None,
+    max_bytes: int = MAX_VALUE_BYTES,
 ) -> None:
     """Publish `value` (None deletes the key on a state topic) and wait for the ack; `traceparent` is the cause.
 
     Raises:
         Unavailable: no ack within 21 s; the record may or may not be stored.
-        Rejected: the value is larger than 1,000,000 bytes.
+        Rejected: the value is larger than `max_bytes`.
     """
-    if value is not None and len(value) > MAX_VALUE_BYTES:
+    if value is not None and len(value) > max_bytes:
         raise Rejected("event-too-large", f"{len(value)} bytes; send it by reference")
     with telemetry.span(f"{topic_name} publish", parent=traceparent, kind="producer"):
         carried = dict(headers or {})
@@ -230,7 +233,15 @@ def _subscription(
     async def send(
         topic_name: str, value: bytes, key: bytes | None, headers: dict[str, str], traceparent: str | None
     ) -> None:
-        await publish_bytes(broker, topic_name, value, key, headers=headers, traceparent=traceparent)
+        await publish_bytes(
+            broker,
+            topic_name,
+            value,
+            key,
+            headers=headers,
+            traceparent=traceparent,
+            max_bytes=DEAD_LETTER_MAX_BYTES,
+        )
 
     places = Places(topic.name)
     arguments: dict[str, Any] = {

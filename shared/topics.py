@@ -9,6 +9,8 @@ from shared.events import Event
 DAY_MS = 24 * 60 * 60 * 1000
 LOG_RETENTION_MS = 7 * DAY_MS
 DEAD_LETTER_RETENTION_MS = 14 * DAY_MS
+# A dead letter is a whole record, of up to 1 MiB, and headers that say why.
+DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 HOT_PARTITIONS = 12
 PARTITIONS = 3
 

@@ -7,6 +7,7 @@ import pytest
 from aiokafka import ConsumerRecord
 from faststream.kafka import TestKafkaBroker
 
+from infra.topics import wanted
 from shared import events, kafka, spans, telemetry
 from shared.dead_letters import DeadLetterCause
 from shared.errors import Rejected, Unavailable
@@ -83,6 +84,22 @@ async def test_a_rejected_record_is_a_dead_letter_at_once(broker: Broker, dead: 
     ((raw, cause),) = told
     assert raw == letter.value
     assert (cause.reason, cause.detail) == ("not-wanted", "Jane Doe is not wanted")
+
+
+async def test_a_record_as_large_as_the_broker_takes_fits_into_a_dead_letter(
+    broker: Broker, dead: list[ConsumerRecord[Any, Any]]
+) -> None:
+    async def handle(_: events.UserUpdated) -> None:
+        raise AssertionError("never called")
+
+    subscribe(broker, TOPIC, "nutrition", handle)
+    value = b"x" * (1024 * 1024 - 100)
+    async with TestKafkaBroker(broker):
+        await publish_bytes(broker, TOPIC.name, value, "k", max_bytes=len(value))
+    (letter,) = dead
+    assert letter.value == value
+    (topic,) = [one for one in wanted() if one.name == TOPIC.dead_letters("nutrition")]
+    assert int(topic.topic_configs["max.message.bytes"]) > len(value) + 1000
 
 
 @pytest.mark.parametrize(
