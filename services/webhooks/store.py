@@ -3,19 +3,23 @@
 import asyncio
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from services.webhooks.public import TYPES, Body, PublicMessage
 from shared.clock import Clock
 from shared.documents import Collection, Conflict, Document, Documents, Duplicate, Index
+from shared.errors import Unavailable
 from shared.events import GrantUpdated, derived_id
 from shared.jobs import DUE_INDEX, Job
 from shared.telemetry import trace_id_of
 
 # A user's 10 topics can at most all write at once, in a few processes: far fewer collisions than this.
 MAX_COLLISIONS = 200
+SMALL_PAGE = 8
+LARGE_PAGE = 200
+D = TypeVar("D", bound=Document)
 
 
 class Message(Document, frozen=True, kw_only=True):
@@ -134,7 +138,8 @@ class Store:
                 return await self._documents.insert(MESSAGES, message)
             except Duplicate:
                 continue
-        raise RuntimeError(f"no free place in the sequence after {MAX_COLLISIONS} tries")
+        # Later, not a dead letter: the message is good, its user's sequence is only crowded.
+        raise Unavailable("database")
 
     async def last_sequence(self, user_id: str) -> int:
         """The user's newest sequence; 0 before the first message."""
@@ -148,9 +153,9 @@ class Store:
 
     async def fan_out(self, message: Message) -> int:
         """Make a delivery for every endpoint that may and wants to get the message; returns how many are new."""
-        page = await self._documents.find(GRANTS, "pair", (message.user_id,), limit=1000)
+        grants = await self._all(GRANTS, "pair", (message.user_id,))
         scope = TYPES[message.type].scope
-        partners = {grant.partner_id for grant in page.documents if grant.live and scope in grant.scopes}
+        partners = {grant.partner_id for grant in grants if grant.live and scope in grant.scopes}
         endpoints = [endpoint for partner in sorted(partners) for endpoint in await self.endpoints(partner)]
         return await self._deliver(message, endpoints)
 
@@ -222,9 +227,9 @@ class Store:
 
     async def granted(self, user_id: str, partner_id: str, message_type: str) -> bool:
         """Does the user let the partner see messages of this type now?"""
-        page = await self._documents.find(GRANTS, "pair", (user_id, partner_id), limit=1000)
+        grants = await self._all(GRANTS, "pair", (user_id, partner_id))
         scope = TYPES[message_type].scope
-        return any(grant.live and scope in grant.scopes for grant in page.documents)
+        return any(grant.live and scope in grant.scopes for grant in grants)
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint of that id, whoever owns it."""
@@ -232,8 +237,16 @@ class Store:
 
     async def endpoints(self, partner_id: str) -> tuple[Endpoint, ...]:
         """The partner's endpoints, oldest first; there are at most 100."""
-        page = await self._documents.find(ENDPOINTS, "partner", (partner_id,), limit=1000)
-        return page.documents
+        return await self._all(ENDPOINTS, "partner", (partner_id,))
+
+    async def _all(self, collection: Collection[D], index: str, equals: tuple[str, ...]) -> tuple[D, ...]:
+        """Every document with these values; nearly always there are few, which a small page reads at once."""
+        page = await self._documents.find(collection, index, equals, limit=SMALL_PAGE)
+        found = [*page.documents]
+        while page.cursor is not None:
+            page = await self._documents.find(collection, index, equals, limit=LARGE_PAGE, cursor=page.cursor)
+            found.extend(page.documents)
+        return tuple(found)
 
     async def add_endpoint(self, endpoint: Endpoint) -> Endpoint:
         """Store a new endpoint. Raises Duplicate when its id is known."""

@@ -104,6 +104,28 @@ async def test_a_name_without_address_is_refused(monkeypatch: pytest.MonkeyPatch
     assert "no address" in ((await post("127.0.0.0/8", "http://nobody.example/")).error or "")
 
 
+async def test_a_look_up_without_an_answer_ends(monkeypatch: pytest.MonkeyPatch):
+    async def silent(host: str, port: int, **_: object) -> list[object]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silent)
+    egress = Egress(networks("127.0.0.0/8"), lookup_s=0.01)
+    await egress.open()
+    try:
+        answer = await egress.post("http://silent.example/", {}, b"")
+        with pytest.raises(AddressRefused, match="no name server answered"):
+            await egress.check_url("http://silent.example/")
+    finally:
+        await egress.close()
+    assert (answer.status, answer.error) == (None, "no name server answered for the host within 0.01 s")
+
+
+async def test_port_0_is_refused():
+    with pytest.raises(AddressRefused, match="port"):
+        await Egress(networks("127.0.0.0/8")).check_url("http://127.0.0.1:0/")
+
+
 async def test_failures_are_told_in_words(unused_port: int):
     answer = await post("127.0.0.0/8", f"http://127.0.0.1:{unused_port}/")
     assert answer.error == "the connection was refused or could not be opened"
