@@ -1,9 +1,28 @@
-"""The present, as the system stores it: UTC at millisecond precision, which is what BSON keeps."""
+"""The present, as the system stores it: UTC at millisecond precision, which is what BSON keeps. And dates as sent."""
 
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 Clock = Callable[[], datetime]
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def _written_in_full(value: object) -> object:
+    # pydantic also reads seconds since 1970 and a midnight as dates.
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or DATE.fullmatch(value) is None:
+        raise PydanticCustomError("date_form", "Write a date as YYYY-MM-DD")
+    return value
+
+
+# A date as clients may send it: YYYY-MM-DD and nothing else.
+FullDate = Annotated[date, BeforeValidator(_written_in_full)]
 
 
 def utc_now() -> datetime:

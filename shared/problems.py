@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import Problem, Unavailable
@@ -95,6 +96,8 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     problems = cast(RequestValidationError, error).errors()
+    if any(each["type"] == "json_invalid" for each in problems):
+        return problem_response(Problem(400, "not-json", "Send the body as JSON in UTF-8."), request.scope["path"])
     problem = Problem(422, "invalid-request", "Correct the listed fields and send the request again.")
     problem.members["errors"] = invalid_fields(problems)
     return problem_response(problem, request.scope["path"])
@@ -122,8 +125,20 @@ async def _framework(request: Request, error: Exception) -> Response:
     code, detail = FRAMEWORK_PROBLEMS.get(failure.status_code, ("", "The request was refused."))
     if not code:
         code = HTTPStatus(failure.status_code).phrase.lower().replace(" ", "-").replace("'", "")
-    problem = Problem(failure.status_code, code, detail, headers=dict(failure.headers or {}))
+    headers = dict(failure.headers or {})
+    if failure.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request))) or headers.get("Allow", "")
+    problem = Problem(failure.status_code, code, detail, headers=headers)
     return problem_response(problem, request.scope["path"])
+
+
+def _methods(request: Request) -> set[str]:
+    """What this path takes; Starlette names the methods of the first of its routes alone."""
+    found: set[str] = set()
+    for route in cast(FastAPI, request.app).routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return found
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:

@@ -78,8 +78,10 @@ def _check_claims(claims: dict[str, Any], issuer: str, audience: str, now: float
         raise invalid_token()
     if not _is_number(expires) or not _is_number(issued):
         raise invalid_token()
-    if not issued - LEEWAY_S <= now < expires + LEEWAY_S:
+    if now >= expires + LEEWAY_S:
         raise invalid_token("The token has expired; get a new one.")
+    if now < issued - LEEWAY_S:
+        raise invalid_token()
 
 
 def _is_number(value: object) -> TypeGuard[float]:

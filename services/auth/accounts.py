@@ -4,17 +4,20 @@ import hashlib
 import hmac
 import unicodedata
 from base64 import b32encode
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
+from pydantic_core import PydanticCustomError
 
+from shared.clock import utc_now
 from shared.events import Profile, UserUpdated, derived_id
 from shared.outbox import Outboxed
 
 MAX_ADDRESS_CHARACTERS = 254
+FIRST_BIRTH_DATE = date(1900, 1, 1)
 
 
 class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +77,14 @@ def normalised_address(text: str) -> str:
     if not address.isprintable() or " " in address:
         raise ValueError("not an e-mail address")
     return address
+
+
+def possible_birth_date(birth_date: date | None) -> date | None:
+    """`birth_date` unless it is before 1900 or in the future. Raises PydanticCustomError."""
+    # Somewhere it is tomorrow already.
+    if birth_date is not None and not FIRST_BIRTH_DATE <= birth_date <= utc_now().date() + timedelta(days=1):
+        raise PydanticCustomError("birth_date", "Send a date between 1900-01-01 and today, or leave it out")
+    return birth_date
 
 
 def known_zone(name: str) -> str:

@@ -10,6 +10,7 @@ from services.auth.accounts import normalised_address
 from services.auth.enrolment import Deps
 from services.auth.grants import Grant
 from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS
+from shared.clock import FullDate
 from shared.errors import Problem
 from shared.events import Profile
 from shared.identity import Caller, caller_of, is_api_key, require
@@ -25,6 +26,7 @@ class NewProfile(Profile, frozen=True):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    birth_date: Annotated[FullDate | None, AfterValidator(accounts.possible_birth_date)] = None
     locale: Annotated[str, Field(min_length=2, max_length=35, pattern="^[A-Za-z0-9-]+$")] = "en"
     home_zone: Annotated[str, Field(max_length=64), AfterValidator(accounts.known_zone)] = "UTC"
 

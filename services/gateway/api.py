@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from urllib.parse import parse_qsl
 
@@ -26,6 +26,9 @@ from shared.telemetry import bind, current_kept, current_trace_id
 # Bounds of what a person eats of one label, in grams. Plain digits: Decimal also reads 1e-9999, 1_0 and NaN.
 MAX_GRAMS = Decimal(5000)
 GRAMS = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
+
+# As for samples: a phone's clock may be wrong by a zone.
+LONGEST_AHEAD = timedelta(hours=24)
 
 Publish = Callable[[topics.Topic, bytes, str], Awaitable[None]]
 PutObject = Callable[[str, bytes], Awaitable[None]]
@@ -83,7 +86,7 @@ class Api:
     async def submit_photo(self, call: Call) -> Response:
         """Check the picture's head, store it, publish a reference, answer after the broker's ack."""
         user_id = _user(call)
-        meal = _meal(call.query)
+        meal = _meal(call.query, self.clock())
         picture = photos.inspect(call.body, call.content_type)
         route = f"PUT /v1/photos?{meal.grams}&{meal.eaten_at}&{meal.local_date}"
         photo_id = self.ids.make(receipts.PHOTO_PREFIX, user_id, route, call.key, call.body)
@@ -147,7 +150,7 @@ def object_ref(user_id: str, data: bytes, picture: Picture) -> ObjectRef:
     )
 
 
-def _meal(query: bytes) -> Meal:
+def _meal(query: bytes, now: datetime) -> Meal:
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query), max_num_fields=8)
     except ValueError as error:
@@ -165,10 +168,11 @@ def _meal(query: bytes) -> Meal:
             422, "invalid-request", "`eaten_at` must be a time with an offset, such as 2026-03-01T12:30:00%2B01:00."
         )
     micros, offset = parsed
-    try:
-        return Meal(grams, EPOCH + micros * MICROSECOND, (EPOCH + (micros + offset * 60_000_000) * MICROSECOND).date())
-    except OverflowError as error:
-        raise Problem(422, "invalid-request", "`eaten_at` is out of range.") from error
+    if not 0 <= micros <= (now + LONGEST_AHEAD - EPOCH) // MICROSECOND:
+        raise Problem(
+            422, "invalid-request", "`eaten_at` must lie between 1970 and 24 hours from now; check the device's clock."
+        )
+    return Meal(grams, EPOCH + micros * MICROSECOND, (EPOCH + (micros + offset * 60_000_000) * MICROSECOND).date())
 
 
 def _grams(text: str) -> Decimal:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from services.ingest.store import Store
+from shared.clock import FullDate
 from shared.errors import Problem
 from shared.events import DayMetric
 from shared.identity import Caller, require
@@ -75,7 +76,7 @@ async def get_receipt(
 
 
 @router.get("/v1/days/{date}")
-async def get_day(date: date, store: Stored, caller: Annotated[Caller, require("days:read")]) -> DayAnswer:
+async def get_day(date: FullDate, store: Stored, caller: Annotated[Caller, require("days:read")]) -> DayAnswer:
     """The user's numbers of one local day."""
     day = await store.day(caller.user_id or "", date)
     if day is None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
 from services.insights.store import Store
+from shared.clock import FullDate
 from shared.errors import Problem
 from shared.events import Fact, LedgerLine
 from shared.identity import Caller, require
@@ -56,7 +57,7 @@ Stored = Annotated[Store, Depends(_store)]
 
 
 @router.get("/v1/ledger/{date}")
-async def get_ledger(date: date, store: Stored, caller: Annotated[Caller, require("ledger:read")]) -> LedgerAnswer:
+async def get_ledger(date: FullDate, store: Stored, caller: Annotated[Caller, require("ledger:read")]) -> LedgerAnswer:
     """The user's energy of one local day, in and out."""
     ledger = await store.ledger(caller.user_id or "", date)
     if ledger is None or ledger.revision == 0:

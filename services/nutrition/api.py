@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from services.nutrition.foods import total, unknown
 from services.nutrition.store import Store
+from shared.clock import FullDate
 from shared.events import DiaryEntry, Nutrients
 from shared.identity import Caller, require
 
@@ -26,7 +27,7 @@ def create_router(store: Store) -> APIRouter:
     router = APIRouter(tags=["nutrition"])
 
     @router.get("/v1/diary/{date}")
-    async def get_diary(date: datetime.date, caller: Annotated[Caller, require("diary:read")]) -> Diary:
+    async def get_diary(date: FullDate, caller: Annotated[Caller, require("diary:read")]) -> Diary:
         """The user's diary of one local date; a day without entries is empty."""
         entries = await store.entries_of_day(caller.user_id or "", date)
         parts = [entry.amounts for entry in entries]

@@ -124,6 +124,9 @@ async def test_the_user_id_does_not_hang_on_the_address_alone(tmp_path: Path) ->
         {"profile": {"home_zone": "Europe/Nowhere"}},
         {"profile": {"home_zone": "../../etc/passwd"}},
         {"profile": {"sex": "x"}},
+        {"profile": {"birth_date": "1899-12-31"}},
+        {"profile": {"birth_date": "2999-01-01"}},
+        {"profile": {"birth_date": 86400}},
         {"profile": {"revision": 5}},
     ],
 )

@@ -15,6 +15,7 @@ from services.auth.app import create_app as create_auth
 from services.auth.settings import Settings as AuthSettings
 from services.gateway.proxy import AiohttpUpstreams, Unanswered
 from shared import topics
+from shared.clock import utc_now
 from shared.events import BatchSubmitted, PhotoSubmitted
 from shared.identity import generate_key_files, load_private_jwk, new_api_key, sign_access_token
 from shared.kafka import make_broker
@@ -169,6 +170,10 @@ async def test_a_bad_picture(door: Gateway, data: bytes, kind: str, status: int,
         "?grams=1&grams=2",
         "?eaten_at=yesterday",
         "?eaten_at=2026-03-01T12:00:00",
+        "?eaten_at=1969-12-31T23:59:59Z",
+        "?eaten_at=0001-01-01T00:00:00%2B14:00",
+        "?eaten_at=9999-12-31T23:59:59-14:00",
+        f"?eaten_at={utc_now() + timedelta(hours=25):%Y-%m-%dT%H:%M:%SZ}",
         "?gramms=5",
         "?&&",
         "?%ff",
@@ -202,6 +207,11 @@ async def test_what_creates_needs_a_key(door: Gateway, key: str | None) -> None:
 )
 async def test_unknown_routes_are_problems(door: Gateway, method: str, path: str, status: int, code: str) -> None:
     assert problem(await door.ask(method, path)) == (status, code)
+
+
+async def test_a_wrong_method_is_told_the_methods_of_all_routes_of_the_path(door: Gateway) -> None:
+    got = await door.ask("DELETE", "/v1/webhook-endpoints")
+    assert (got.status_code, got.headers["allow"]) == (405, "GET, HEAD, POST")
 
 
 async def test_an_address_that_is_not_ascii_is_refused(door: Gateway) -> None:

@@ -361,7 +361,8 @@ async def test_receipts_and_days_are_their_owners_alone(ingest: Ingest) -> None:
     assert without_place[0] == without_place[1]
     assert (await ingest.day("2026-03-01", "user-2")).status_code == 404
     assert (await ingest.day("2026-03-09")).json()["type"].endswith("/not-found")
-    assert (await ingest.day("yesterday")).status_code == 422
+    for text in ("yesterday", "86400", "2026-03-01T00:00:00", "2026-3-1", "2026-02-30"):
+        assert (await ingest.day(text)).status_code == 422, text
 
 
 async def test_scopes_are_checked(ingest: Ingest) -> None:

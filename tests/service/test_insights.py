@@ -260,4 +260,6 @@ async def test_ledgers_are_their_owners_alone_and_need_their_scope(service: Runn
     await service.send(topics.DAYS, day(1, steps=1000))
     assert (await service.get("/v1/ledger/2026-03-01", user_id="user-2")).status_code == 404
     assert (await service.get("/v1/ledger/2026-03-01", user_id=USER, scopes=("days:read",))).status_code == 403
+    for text in ("yesterday", "86400", "2026-03-01T00:00:00", "2026-3-1", "2026-02-30"):
+        assert (await service.get(f"/v1/ledger/{text}", user_id=USER)).status_code == 422, text
     assert (await service.http.get("/v1/insights")).status_code == 401

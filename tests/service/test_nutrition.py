@@ -148,4 +148,5 @@ async def test_a_diary_is_its_owners_alone(service: Running):
     await service.send(topics.READINGS, reading())
     assert (await diary(service, "2026-03-01", user_id="another"))["entries"] == []
     assert (await service.get("/v1/diary/2026-03-01", user_id=USER, scopes=())).status_code == 403
-    assert (await service.get("/v1/diary/yesterday", user_id=USER)).status_code == 422
+    for text in ("yesterday", "86400", "2026-03-01T00:00:00", "2026-3-1", "2026-02-30"):
+        assert (await service.get(f"/v1/diary/{text}", user_id=USER)).status_code == 422, text

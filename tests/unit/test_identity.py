@@ -134,6 +134,13 @@ def test_a_bad_access_token_is_401(made: Callable[[], str]) -> None:
     assert refused.value.headers == {"WWW-Authenticate": "Bearer"}
 
 
+@pytest.mark.parametrize(("claims", "told"), [({"exp": int(NOW) - 6}, True), ({"iat": int(NOW) + 6}, False)])
+def test_only_a_token_that_has_expired_is_called_so(claims: dict[str, int], told: bool) -> None:
+    with pytest.raises(Problem) as refused:
+        verify(token(claims))
+    assert ("expired" in refused.value.detail) is told
+
+
 @pytest.mark.parametrize("kid", ["someone", None, ""])
 def test_a_token_of_an_unknown_key_says_so(kid: str | None) -> None:
     with pytest.raises(UnknownKey):

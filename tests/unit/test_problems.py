@@ -34,6 +34,10 @@ def made() -> FastAPI:
     async def post(meal: Meal) -> dict[str, int]:
         return {"grams": meal.grams}
 
+    @app.put("/meals")
+    async def put(meal: Meal) -> dict[str, int]:
+        return {"grams": meal.grams}
+
     @app.get("/fail/{how}")
     async def fail(how: str) -> None:
         raise {
@@ -108,7 +112,6 @@ async def test_the_frameworks_errors_are_problems_too(
 @pytest.mark.parametrize(
     ("body", "where"),
     [
-        (b"{", "body.1"),
         (b"", "body"),
         (b"[]", "body"),
         (b'{"grams": "sensitive"}', "body.grams"),
@@ -124,6 +127,19 @@ async def test_a_bad_body_says_where_and_never_repeats_the_value(
     assert [error["where"] for error in answer.json()["errors"]] == [where]
     assert "sensitive" not in answer.text
     assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("body", [b"{", b"secret", b'{"grams": 1,}'])
+async def test_what_is_no_json_is_400(client: httpx2.AsyncClient, body: bytes) -> None:
+    answer = await client.post("/meals", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["type"].endswith("/not-json")
+    assert "secret" not in answer.text
+
+
+async def test_a_wrong_method_is_told_all_right_ones(client: httpx2.AsyncClient) -> None:
+    answer = await client.delete("/meals")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST, PUT")
 
 
 async def test_many_errors_are_cut(client: httpx2.AsyncClient) -> None:
