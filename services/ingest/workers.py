@@ -32,15 +32,16 @@ class DayWorker:
     async def compute(self, dirty: DirtyDay) -> DirtyDay:
         """Compute the day from its buckets, and store a revision if it changed. Returns the mark, clean."""
         started = self.clock()
-        metrics = await _computed(dirty.day, await self.store.series(dirty))
+        series, held = await asyncio.gather(self.store.series(dirty), self.store.day(dirty.user_id, dirty.day))
+        metrics = await _computed(dirty.day, series)
         for _ in range(TRIES):
-            held = await self.store.day(dirty.user_id, dirty.day)
             if (held.metrics if held is not None else {}) == metrics:
                 break
             zone = dirty.zone or (held.zone if held is not None else await self.store.home_zone(dirty.user_id))
             try:
                 day = await self.store.put_day(revised(held, dirty, zone, metrics, self.clock()))
             except Conflict:
+                held = await self.store.day(dirty.user_id, dirty.day)
                 continue
             self.told(day.id)
             break

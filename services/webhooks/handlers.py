@@ -62,8 +62,10 @@ class Handlers:
         bind(user_id=public.user_id, message_id=public.message_id)
         message = await self.store.number(public, traceparent)
         telling = self.publish(published(message), message.traceparent)
-        made, _ = await asyncio.gather(self.store.fan_out(message), telling)
-        if made:
+        await asyncio.gather(self._fan_out(message), telling)
+
+    async def _fan_out(self, message: Message) -> None:
+        if await self.store.fan_out(message):
             self.nudge()
 
 

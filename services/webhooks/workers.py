@@ -1,5 +1,6 @@
 """Delivering: claim, check the grant again, sign, POST, keep the attempt, decide what is next."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -37,10 +38,13 @@ class Dispatcher:
     async def work(self, delivery: Delivery) -> Delivery:
         """One turn of a delivery whose time has come."""
         bind(user_id=delivery.user_id, message_id=delivery.message_id, endpoint_id=delivery.endpoint_id)
-        endpoint = await self._store.endpoint(delivery.endpoint_id)
+        endpoint, granted = await asyncio.gather(
+            self._store.endpoint(delivery.endpoint_id),
+            self._store.granted(delivery.user_id, delivery.partner_id, delivery.message_type),
+        )
         if endpoint is None or endpoint.state != "enabled" or delivery.body is None:
             return ended(delivery, "cancelled", "the endpoint is disabled or gone")
-        if not await self._store.granted(delivery.user_id, delivery.partner_id, delivery.message_type):
+        if not granted:
             return ended(delivery, "cancelled", "the user's grant does not cover this any more")
         at = self._clock()
         answer = await self._post(delivery, delivery.body, endpoint, at)
