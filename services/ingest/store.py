@@ -22,6 +22,8 @@ from shared.outbox import OUTBOX_INDEX, Outboxed
 DAY_PAUSE = timedelta(seconds=2)
 TRIES = 10
 PAGE = 500
+# So few are read without a thread; a batch of a phone that is in touch makes no more dirty.
+SMALL_PAGE = 8
 
 
 class Bucket(Document, frozen=True, kw_only=True):
@@ -176,6 +178,7 @@ class Store:
         """All samples that may touch the day."""
         found: list[Series] = []
         cursor: str | None = None
+        limit = SMALL_PAGE
         while True:
             page = await self._documents.find(
                 BUCKETS,
@@ -183,9 +186,10 @@ class Store:
                 (dirty.user_id,),
                 at_least=dirty.from_hour,
                 below=dirty.to_hour,
-                limit=PAGE,
+                limit=limit,
                 cursor=cursor,
             )
+            limit = PAGE
             found.extend(
                 Series(one.metric, one.device_id, one.device_kind, unpack(one.columns)) for one in page.documents
             )
