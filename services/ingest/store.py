@@ -22,7 +22,7 @@ from shared.outbox import OUTBOX_INDEX, Outboxed
 DAY_PAUSE = timedelta(seconds=2)
 TRIES = 10
 PAGE = 500
-# So few are read without a thread; a batch of a phone that is in touch makes no more dirty.
+# So few are read without a thread (shared/documents/sqlite.py); many days are touched in a few hours only.
 SMALL_PAGE = 8
 
 
