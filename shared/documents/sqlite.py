@@ -3,7 +3,6 @@
 import asyncio
 import queue
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from shared.documents.codec import encode
+from shared.documents.connection import connected, connected_for_reading
 from shared.documents.port import Claimable, Collection, Conflict, Document, Duplicate, Page, Put
 from shared.documents.tables import Table
 from shared.documents.writer import Writer, failure
@@ -22,7 +22,6 @@ D = TypeVar("D", bound=Document)
 C = TypeVar("C", bound=Claimable)
 T = TypeVar("T")
 
-BUSY_SECONDS = 5.0
 READERS = 4
 # Reads of so few documents run on the event loop: some 20 µs from the page cache, where a thread costs 100 to 500 µs
 # of waiting beside busy neighbours.
@@ -40,7 +39,7 @@ class SqliteDocuments:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tables: dict[str, Table] = {}
-        self._writer = Writer(lambda: _connect(path))
+        self._writer = Writer(lambda: connected(path))
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="documents-reader")
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._loops: sqlite3.Connection | None = None
@@ -62,13 +61,16 @@ class SqliteDocuments:
 
         self._tables |= tables
         await self._writer.run(create)
+        if self._loops is None:
+            self._loops = await asyncio.to_thread(self._connected_for_loop)
 
     async def close(self) -> None:
         """Finish what is under way and close the file."""
         self._closed = True
         await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.shutdown)
-        self._close_here()
+        if self._loops is not None:
+            self._loops.close()
         while not self._idle.empty():
             self._idle.get_nowait().close()
 
@@ -222,24 +224,20 @@ class SqliteDocuments:
         """What `run` reads: at most so many documents, here when they are few, else in a thread."""
         if self._closed:
             raise Unavailable("database")
-        if documents <= SMALL_READ:
+        if documents <= SMALL_READ and self._loops is not None:
             try:
-                return run(self._here())
-            except sqlite3.OperationalError:
-                # Locked by a recovery, say; a thread may wait for that.
-                self._close_here()
+                return run(self._loops)
+            except sqlite3.Error:
+                pass  # locked by a recovery, say: a thread may wait for that, or says what is wrong
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_now, run)
 
-    def _here(self) -> sqlite3.Connection:
-        if self._loops is None:
-            self._loops = self._borrow()
-            self._loops.execute("PRAGMA busy_timeout = 0")
-        return self._loops
-
-    def _close_here(self) -> None:
-        connection, self._loops = self._loops, None
-        if connection is not None:
-            connection.close()
+    def _connected_for_loop(self) -> sqlite3.Connection:
+        try:
+            connection = connected_for_reading(self._path)
+            connection.execute("PRAGMA busy_timeout = 0")
+        except sqlite3.Error as error:
+            raise failure(error) from error
+        return connection
 
     def _read_now(self, run: Callable[[sqlite3.Connection], T]) -> T:
         connection: sqlite3.Connection | None = None
@@ -261,9 +259,7 @@ class SqliteDocuments:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            connection = _connect(self._path)
-            connection.execute("PRAGMA query_only = ON")
-            return connection
+            return connected_for_reading(self._path)
 
 
 def _put(connection: sqlite3.Connection, table: Table, document: Document, row: tuple[Any, ...]) -> None:
@@ -281,26 +277,3 @@ def _execute(connection: sqlite3.Connection, table: Table, sql: str, arguments: 
         return connection.execute(sql, arguments).rowcount
     except sqlite3.IntegrityError as error:
         raise Duplicate(table.collection.name, table.taken(error)) from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    _use_wal(connection)
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA cache_size = -16000")  # KiB per connection
-    connection.execute("PRAGMA journal_size_limit = 67108864")
-    return connection
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switching to WAL answers "busy" at once when another process switches too, hence the loop of our own."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                connection.close()
-                raise
-            time.sleep(0.01)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.documents import Documents, Put, open_documents
-from shared.documents import sqlite as engine
+from shared.documents import connection as engine
 from shared.documents.tables import Table
 from shared.errors import Unavailable
 from tests.contract.documents_models import ALL, ENTRIES, Entry
@@ -86,7 +86,7 @@ async def test_the_file_is_synced_before_an_answer(documents: Documents, tmp_pat
     other = sqlite3.connect(tmp_path / "contract.sqlite")
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
-    connection = engine._connect(tmp_path / "contract.sqlite")  # pyright: ignore[reportPrivateUsage]
+    connection = engine.connected(tmp_path / "contract.sqlite")  # pyright: ignore[reportPrivateUsage]
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
     connection.close()
 

@@ -1,0 +1,38 @@
+"""Connections to an SQLite file, as durable and as patient as the port promises."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+BUSY_SECONDS = 5.0
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """A connection in WAL mode with `synchronous=FULL`. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    _use_wal(connection)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -16000")  # KiB per connection
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switching to WAL answers "busy" at once when another process switches too, hence the loop of our own."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                connection.close()
+                raise
+            time.sleep(0.01)
+
+
+def connected_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing. Raises sqlite3.Error."""
+    connection = connected(path)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
