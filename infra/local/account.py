@@ -120,6 +120,7 @@ def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
         otlp_endpoint=f"http://127.0.0.1:{stack.settings.otlp_port}",
         receiver_port=stack.settings.demo_receiver_port,
         kill=lambda name: kill(stack, name),
+        photos_off=_photos_off(stack),
     )
     try:
         asyncio.run(demo.run(target, console, victim))
@@ -127,6 +128,13 @@ def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
         console.print(f"[red]The story did not end well:[/red] {error or 'it took too long'}", soft_wrap=True)
         return 1
     return 0
+
+
+def _photos_off(stack: Instance) -> str:
+    state = control.state(stack)
+    if state is None or "triton" in state.processes:
+        return ""
+    return " ".join(state.notes) or "Photos are off: Triton is not among the processes that MYMACRO_ONLY names."
 
 
 def kill(stack: Instance, name: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +44,7 @@ def up(
             supervisor = control.launch(instance, attached=foreground)
         with errors.status("Starting") as shown:
             state = control.wait_ready(instance, supervisor, lambda now: shown.update(_progress(now)))
-        _welcome(instance, state)
+        _welcome(instance, state, started=supervisor is not None)
         if foreground and supervisor is not None:
             supervisor.wait()
     except (SetupError, StackError) as error:
@@ -63,10 +64,10 @@ def _progress(state: State) -> str:
     return f"Starting: {len(ready)} of {len(state.processes)} ready, waiting for {', '.join(waiting) or 'nothing'}"
 
 
-def _welcome(instance: Instance, state: State) -> None:
+def _welcome(instance: Instance, state: State, *, started: bool) -> None:
     for note in state.notes:
         console.print(f"[yellow]{note}[/yellow]")
-    after = f" after {state.ready_after_s} s" if state.ready_after_s else ""
+    after = f" after {state.ready_after_s} s" if started and state.ready_after_s else ""
     console.print(f"[green]ready[/green]{after}: {instance.url}", highlight=False)
     if "gateway" in state.processes:
         from infra.local import account
@@ -125,11 +126,14 @@ def demo(
 ) -> None:
     """Tell the two stories on the running stack: a day of samples, and a photo of a label."""
     from infra.local import account
+    from infra.local.demo import VICTIMS
     from infra.local.phone import Refused
 
     instance = from_environment()
     if not control.running(instance):
         fail("The stack is not running; start it with ./mymacro up.")
+    if kill is not None and kill not in VICTIMS:
+        fail(f"There is no process {kill!r}; there are {', '.join(VICTIMS)}.")
     try:
         code = account.tell_demo(instance, kill, console)
     except (StackError, Refused, RuntimeError, OSError) as error:  # the story says what broke; a timeout says nothing
@@ -220,11 +224,24 @@ def lock() -> None:
         fail(str(error))
 
 
+def _wrong_settings(error: ValidationError) -> str:
+    wrong: list[str] = []
+    for found in error.errors():
+        said = found["msg"].removeprefix("Value error, ")
+        name = f"MYMACRO_{str(found['loc'][0]).upper()}={found['input']}: " if found["loc"] else ""
+        wrong.append(f"{name}{said[0].lower() if name else said[0]}{said[1:]}")
+    return f"wrong settings: {'; '.join(wrong)}."
+
+
 def main() -> None:
-    """Run the command; a full disk is one sentence, not a trace."""
+    """Run the command; a full or read-only disk or a wrong setting is one sentence, not a trace."""
     try:
-        app()
+        app(prog_name="./mymacro")
+    except ValidationError as error:
+        sys.exit(f"mymacro: {_wrong_settings(error)}")
     except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES):
+            sys.exit(f"mymacro: {error.filename or ROOT} can't be written: {error.strerror}.")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(f"mymacro: the disk of {ROOT} is full.")

@@ -1,12 +1,13 @@
 """Settings of the local stack: its folders, ports and log level, from `MYMACRO_*` or a `.env` file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class StackSettings(BaseSettings):
@@ -21,19 +22,28 @@ class StackSettings(BaseSettings):
     host: str = Field(
         default="127.0.0.1", description="Address the gateway listens on; everything else stays on loopback"
     )
-    gateway_port: int = Field(default=8080, description="The public API")
-    auth_port: int = Field(default=8101, description="auth, internal")
-    ingest_port: int = Field(default=8102, description="ingest, internal")
-    inference_port: int = Field(default=8103, description="inference, internal")
-    nutrition_port: int = Field(default=8104, description="nutrition, internal")
-    insights_port: int = Field(default=8105, description="insights, internal")
-    webhooks_port: int = Field(default=8106, description="webhooks, internal")
-    kafka_port: int = Field(default=19092, description="Kafka, clients")
-    kafka_controller_port: int = Field(default=19093, description="Kafka, its controller")
-    triton_http_port: int = Field(default=8120, description="Triton, HTTP")
-    triton_grpc_port: int = Field(default=8121, description="Triton, gRPC")
-    triton_metrics_port: int = Field(default=8122, description="Triton, metrics")
-    otlp_port: int = Field(default=8130, description="The supervisor's receiver of OpenTelemetry spans")
-    demo_receiver_port: int = Field(default=8140, description="Where the demo's partner receives webhooks")
+    gateway_port: Port = Field(default=8080, description="The public API")
+    auth_port: Port = Field(default=8101, description="auth, internal")
+    ingest_port: Port = Field(default=8102, description="ingest, internal")
+    inference_port: Port = Field(default=8103, description="inference, internal")
+    nutrition_port: Port = Field(default=8104, description="nutrition, internal")
+    insights_port: Port = Field(default=8105, description="insights, internal")
+    webhooks_port: Port = Field(default=8106, description="webhooks, internal")
+    kafka_port: Port = Field(default=19092, description="Kafka, clients")
+    kafka_controller_port: Port = Field(default=19093, description="Kafka, its controller")
+    triton_http_port: Port = Field(default=8120, description="Triton, HTTP")
+    triton_grpc_port: Port = Field(default=8121, description="Triton, gRPC")
+    triton_metrics_port: Port = Field(default=8122, description="Triton, metrics")
+    otlp_port: Port = Field(default=8130, description="The supervisor's receiver of OpenTelemetry spans")
+    demo_receiver_port: Port = Field(default=8140, description="Where the demo's partner receives webhooks")
     kafka_heap_mb: int = Field(default=256, description="Kafka's Java heap, MiB")
     only: str = Field(default="", description="Comma list of the processes to run; empty runs all of them")
+
+    @model_validator(mode="after")
+    def _each_port_once(self) -> Self:
+        owners: dict[int, str] = {}
+        for name, value in self:
+            if name.endswith("_port") and (other := owners.setdefault(value, name)) != name:
+                variables = f"MYMACRO_{other.upper()} and MYMACRO_{name.upper()}"
+                raise ValueError(f"{variables} are both {value}")
+        return self
