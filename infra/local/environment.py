@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,8 +68,15 @@ def run(command: list[str], what: str) -> None:
     Raises:
         SetupError: it failed; `what` names the step.
     """
-    done = subprocess.run(command, env=tool_environment(), cwd=ROOT, stdout=sys.stderr, check=False)
-    if done.returncode:
+    # In a session of its own, so that Ctrl-C reaches only us: pip and venv would answer it with a stack trace.
+    child = subprocess.Popen(command, env=tool_environment(), cwd=ROOT, stdout=sys.stderr, start_new_session=True)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    if code:
         raise SetupError(f"{what} failed (see above); check network and disk, then run the same command again.")
 
 
@@ -191,6 +199,7 @@ def main(arguments: list[str]) -> None:
             sys.exit(f"mymacro: the disk of {ROOT} is full.")
         sys.exit(f"mymacro: {error}")
     except KeyboardInterrupt:
+        say("Stopped")
         sys.exit(130)
 
 
