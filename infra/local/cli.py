@@ -144,9 +144,12 @@ def demo(
 @app.command()
 def trace(trace_id: Annotated[str, typer.Argument(help="A trace id, as in the answer's trace-id header.")]) -> None:
     """Draw a request as a tree: service, span, milliseconds."""
-    from infra.local import traces
+    from infra.local import trace_tree
 
-    console.print(traces.draw(from_environment().traces, trace_id))
+    store = from_environment().traces
+    if not trace_tree.spans(store, trace_id):
+        fail(f"No spans of trace {trace_id} (yet, or any more: they are kept for 24 hours).")
+    console.print(trace_tree.draw(store, trace_id))
 
 
 @app.command(context_settings=PASS_ON)

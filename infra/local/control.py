@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local import processes
+from infra.local import processes, triton
 from infra.local.instance import Instance
 from infra.local.keeper import STOP_TIMEOUT_S
 from infra.local.stack import ALL_READY_S, LAUNCHER, StackError, hold
@@ -135,6 +135,8 @@ def stop(instance: Instance, supervisor: subprocess.Popen[bytes] | None = None) 
         supervisor.wait()
     left = processes.marked(instance.data)
     processes.end_all(left, seconds=5)
+    # A supervisor that was killed could not do it.
+    triton.clear_shared_memory(instance.data / "triton")
     return ran or bool(left)
 
 

@@ -260,7 +260,8 @@ async def show_ledger(demo: Demo, date: str) -> None:
     """Print the day's energy ledger and check that its totals are the sums of its lines."""
     ledger = (await demo.phone.send("GET", f"/v1/ledger/{date}")).body
     for line in ledger["lines"]:
-        demo.say(f"  {line['direction']:>3} {line['energy_kcal']:>8} kcal  {line['source']}  [dim]{line['note']}[/dim]")
+        source = line["source"].partition(":")[0]
+        demo.say(f"  {line['direction']:>3} {line['energy_kcal']:>8} kcal  {source}  [dim]{line['note']}[/dim]")
     demo.say(f"  balance {ledger['balance_kcal']} kcal")
 
 

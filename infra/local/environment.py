@@ -26,6 +26,10 @@ DEV_COMMANDS = ("test", "check", "bench", "lock")
 SETUP_BYTES = 1_500_000_000
 
 
+# The launcher may run us in the environment that we are about to make anew.
+INTERPRETER: str = getattr(sys, "_base_executable", "") or sys.executable
+
+
 class SetupError(Exception):
     """The set-up can't go on; the message is one sentence for people."""
 
@@ -102,7 +106,7 @@ def uv_command() -> str:
     except ImportError:
         minor = sys.version_info.minor
         raise SetupError(f"Python's ensurepip is missing; install it (Debian: python3.{minor}-venv).") from None
-    run([sys.executable, "-m", "venv", str(TOOLS / "uv")], "Making an environment for uv")
+    run([INTERPRETER, "-m", "venv", str(TOOLS / "uv")], "Making an environment for uv")
     pip = [str(python_of(TOOLS / "uv")), "-m", "pip", "install", "--quiet"]
     run([*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(UV_LOCK)], "Installing uv")
     return str(own)
@@ -171,7 +175,7 @@ def _make(environment: Path, level: str) -> None:
     if not whole:
         # Never finished, of another Python, or moved with the project (its scripts name the old folder).
         say("Making the environment")
-        run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(environment)], "Making the environment")
+        run([uv, "venv", "--quiet", "--clear", "--python", INTERPRETER, str(environment)], "Making the environment")
     (environment / "stamp.json").unlink(missing_ok=True)
     say(f"Installing packages from {LOCKS[level].name}")
     # Bars for a person; a log needs no list of a hundred packages.

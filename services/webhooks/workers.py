@@ -56,12 +56,14 @@ class Dispatcher:
         headers = {"content-type": "application/json", "user-agent": USER_AGENT}
         headers |= signed_headers([endpoint.secret], delivery.message_id, int(at.timestamp()), body)
         attributes = {"webhook.type": delivery.message_type, "webhook.try": delivery.tries + 1}
-        with span("webhook deliver", kind="client", attributes=attributes):
+        with span("webhook deliver", kind="client", attributes=attributes) as place:
             traceparent = current_traceparent()
             if traceparent is not None:
                 headers["traceparent"] = traceparent
             answer = await self._egress.post(endpoint.url, headers, body)
             bind(status=answer.status)
+            if answer.error is not None:
+                place.fail(str(answer.status or "no answer"))
             return answer
 
 
