@@ -16,8 +16,8 @@ from shared.metrics import METRICS
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 20.0
-# Offsets of so long go to the broker together. One commit a record cost the broker as much CPU as the record itself,
-# at the moment when the next hop wanted it; the price is that a crash repeats up to so much work.
+# Offsets of so long go to the broker together, so that no record waits for the commit of the one before it. The price
+# is that a crash repeats up to so much work.
 COMMIT_EVERY_S = 0.1
 # A commit retries inside aiokafka for as long as the broker is away. Past this time the next commit stands for it.
 COMMIT_SECONDS = 20.0
