@@ -9,8 +9,9 @@ from fastapi import FastAPI
 
 from services.ingest.api import router
 from services.ingest.handlers import SERVICE, Handlers, subscribe
+from services.ingest.records import COLLECTIONS, DAYS, DIRTY_DAYS
 from services.ingest.settings import Settings
-from services.ingest.store import COLLECTIONS, DAYS, DIRTY_DAYS, Store
+from services.ingest.store import Store
 from services.ingest.workers import DayWorker
 from shared import kafka, problems, topics
 from shared.clock import Clock, utc_now

@@ -18,8 +18,9 @@ Array = NDArray[Any]
 HOUR_US = 3_600_000_000
 MINUTE_US = 60_000_000
 
-# Times in microseconds since 1970 UTC, `offset` in minutes local minus UTC. Where the source gives no id, `id_hi` and
-# `id_lo` are start and end: 16 bytes that no BLAKE2b hash will meet by chance.
+# Times in microseconds since 1970 UTC, `offset` in minutes local minus UTC or UNKNOWN_OFFSET, `arrived` in minutes
+# since 1970, `deleted` 1 for a tombstone (its value means nothing). Where the source gives no id, `id_hi` and `id_lo`
+# are start and end: 16 bytes that no BLAKE2b hash will meet by chance.
 ROW = np.dtype(
     [
         ("start", "<i8"),
@@ -29,6 +30,8 @@ ROW = np.dtype(
         ("id_hi", "<u8"),
         ("id_lo", "<u8"),
         ("version", "<i8"),
+        ("arrived", "<u4"),
+        ("deleted", "u1"),
     ]
 )
 NO_ROWS: Array = np.empty(0, ROW)
@@ -47,7 +50,7 @@ class Columns(msgspec.Struct, frozen=True):
     """Rows packed little-endian, sorted by start.
 
     A column whose values are all equal is kept as one value; `identity` is empty where every row's identity is its
-    (start, end). A minute of steps so takes 16 bytes instead of 58.
+    (start, end), `arrived` and `deleted` where they are 0. A minute of steps so takes 16 bytes instead of 63.
     """
 
     count: int
@@ -57,6 +60,8 @@ class Columns(msgspec.Struct, frozen=True):
     offset: bytes
     identity: bytes
     version: bytes
+    arrived: bytes = b""
+    deleted: bytes = b""
 
 
 def _packed(column: Array) -> bytes:
@@ -84,6 +89,8 @@ def pack(rows: Array) -> Columns:
         offset=_packed(rows["offset"]),
         identity=identity,
         version=_packed(rows["version"]),
+        arrived=_packed(rows["arrived"]) if rows["arrived"].any() else b"",
+        deleted=_packed(rows["deleted"]) if rows["deleted"].any() else b"",
     )
 
 
@@ -96,6 +103,8 @@ def unpack(columns: Columns) -> Array:
     rows["value"] = _unpacked(columns.value, "<f8", count)
     rows["offset"] = _unpacked(columns.offset, "<i2", count)
     rows["version"] = _unpacked(columns.version, "<i8", count)
+    rows["arrived"] = _unpacked(columns.arrived, "<u4", count) if columns.arrived else 0
+    rows["deleted"] = _unpacked(columns.deleted, "u1", count) if columns.deleted else 0
     if columns.identity:
         identity = np.frombuffer(columns.identity, "<u8").reshape(count, 2)
         rows["id_hi"], rows["id_lo"] = identity[:, 0], identity[:, 1]

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from heapq import heappop, heappush
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import numpy as np
 
 from services.ingest.buckets import HOUR_US, MINUTE_US, Array
 from services.ingest.metrics import METRICS, priority
+from services.ingest.zones import zone_of
 
 DAY_US = 24 * HOUR_US
 EPOCH = date(1970, 1, 1)
@@ -44,6 +44,8 @@ class MetricDay(msgspec.Struct, frozen=True):
     min: float | None = None
     max: float | None = None
     mean: float | None = None
+    parts: dict[str, float] = {}
+    derived: bool = False
 
 
 def day_numbers(rows: Array) -> tuple[Array, Array]:
@@ -57,24 +59,6 @@ def day_numbers(rows: Array) -> tuple[Array, Array]:
 def date_of(day_number: int) -> date:
     """The date that many days after 1970-01-01."""
     return EPOCH + timedelta(days=day_number)
-
-
-def zone_of(name: str) -> ZoneInfo | None:
-    """The IANA zone of that name, None when there is none."""
-    try:
-        return ZoneInfo(name) if name else None
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
-
-
-def offsets_in(zone: ZoneInfo, start_us: Array) -> Array:
-    """The zone's offset in minutes at each time; clocks change on quarter hours, so one look-up serves each of them."""
-    quarters, place = np.unique(start_us // (15 * MINUTE_US), return_inverse=True)
-    offsets: list[int] = []
-    for quarter in quarters.tolist():
-        delta = datetime.fromtimestamp(quarter * 900, UTC).astimezone(zone).utcoffset() or timedelta()
-        offsets.append(round(delta.total_seconds() / 60))
-    return np.array(offsets, "<i2")[place]
 
 
 def has_ended(day: date, zone: str, now: datetime) -> bool:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.ingest.buckets import unpack
+from services.ingest.records import Receipt
 from services.ingest.samples import CheckedBatch, check, decode, decode_head
-from services.ingest.store import TRIES, Receipt, Store, bucket_of
+from services.ingest.store import TRIES, Store, bucket_of
 from services.ingest.turn import Tally, gather, merge_turn, weight
 from shared import topics
 from shared.clock import Clock

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from services.ingest.buckets import MINUTE_US, NO_ROWS, ROW, Array
-from services.ingest.days import offsets_in, zone_of
 from services.ingest.metrics import METRICS
+from services.ingest.zones import offsets_in, zone_of
 from shared.errors import Rejected
 from shared.events import BatchSubmitted, SeriesColumns
 
@@ -118,7 +118,7 @@ def _rows(columns: SeriesColumns) -> tuple[Array, Array]:
         raise Rejected("bad-columns", "the columns of a series differ in length")
     if not count:
         return NO_ROWS, np.empty(0, "<u4")
-    rows = np.empty(count, ROW)
+    rows = np.zeros(count, ROW)
     for name, dtype in _COLUMNS:
         rows[name.removesuffix("_us").removesuffix("_minutes")] = np.frombuffer(getattr(columns, name), dtype)
     identity = np.frombuffer(columns.identity, "<u8").reshape(count, 2)

@@ -9,14 +9,13 @@ from datetime import date, datetime, timedelta
 
 from msgspec.structs import replace
 
-from services.ingest.buckets import Array, Columns, pack, unpack
-from services.ingest.days import MetricDay, Series
+from services.ingest.buckets import Array, pack, unpack
+from services.ingest.days import Series
+from services.ingest.records import BUCKETS, DAYS, DIRTY_DAYS, RECEIPTS, USERS, Bucket, Day, DirtyDay, Receipt, User
 from services.ingest.turn import BucketKey, DirtyMark
 from shared.clock import Clock
-from shared.documents import Collection, Conflict, Document, Documents, Index, Put
+from shared.documents import Conflict, Documents, Put
 from shared.errors import Unavailable
-from shared.jobs import DUE_INDEX, Job
-from shared.outbox import OUTBOX_INDEX, Outboxed
 
 # A day is computed at once when it was clean for so long, else this long after it was last computed.
 DAY_PAUSE = timedelta(seconds=2)
@@ -24,71 +23,6 @@ TRIES = 10
 PAGE = 500
 # So few are read without a thread (shared/documents/sqlite.py); many days are touched in a few hours only.
 SMALL_PAGE = 8
-
-
-class Bucket(Document, frozen=True, kw_only=True):
-    """One metric of one device in one UTC hour."""
-
-    user_id: str
-    metric: str
-    device_id: str
-    device_kind: str
-    hour: int
-    columns: Columns
-
-
-class DirtyDay(Job, frozen=True, kw_only=True):
-    """A local day and when it is to be computed again; it stays when clean, with the buckets' hours it knows."""
-
-    user_id: str
-    day: date
-    from_hour: int
-    to_hour: int
-    zone: str = ""
-    reason: str = ""
-    computed_at: datetime | None = None
-
-
-class Receipt(Document, frozen=True, kw_only=True):
-    """What became of one batch. `group` is the event that told of it, with all receipts of one joint write."""
-
-    user_id: str
-    group: str
-    state: str
-    received: int
-    stored: int
-    duplicates: int
-    corrections: int
-    refused: tuple[tuple[int, str], ...]
-    completed_at: datetime
-    device_id: str = ""
-    reason: str | None = None
-
-
-class Day(Outboxed, frozen=True, kw_only=True):
-    """A user's local day as last told."""
-
-    user_id: str
-    day: date
-    zone: str
-    revision: int
-    metrics: dict[str, MetricDay]
-    updated_at: datetime
-
-
-class User(Document, frozen=True, kw_only=True):
-    """What ingest needs to know of a user."""
-
-    revision: int
-    home_zone: str
-
-
-BUCKETS = Collection("buckets", Bucket, (Index("user_hour", ("user_id", "hour")),))
-DIRTY_DAYS = Collection("dirty_days", DirtyDay, (DUE_INDEX,))
-RECEIPTS = Collection("receipts", Receipt, (Index("group", ("group",)),))
-DAYS = Collection("days", Day, (OUTBOX_INDEX, Index("user_day", ("user_id", "day"))))
-USERS = Collection("users", User)
-COLLECTIONS = (BUCKETS, DIRTY_DAYS, RECEIPTS, DAYS, USERS)
 
 
 def day_id(user_id: str, day: date) -> str:

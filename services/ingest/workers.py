@@ -8,7 +8,8 @@ from datetime import date, datetime
 from msgspec.structs import replace
 
 from services.ingest.days import MetricDay, Series, compute, has_ended
-from services.ingest.store import TRIES, Day, DirtyDay, Store, day_id
+from services.ingest.records import Day, DirtyDay
+from services.ingest.store import TRIES, Store, day_id
 from shared import topics
 from shared.clock import Clock
 from shared.documents import Conflict

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from services.ingest.app import create_app
 from services.ingest.days import MetricDay
 from services.ingest.handlers import decide, portions
+from services.ingest.records import BUCKETS, DIRTY_DAYS, DirtyDay
 from services.ingest.settings import Settings
-from services.ingest.store import BUCKETS, DIRTY_DAYS, DirtyDay
 from services.ingest.workers import revised
 from shared import topics
 from shared.documents import Conflict, Documents, Put, open_documents

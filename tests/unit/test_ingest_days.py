@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.ingest.buckets import MINUTE_US, ROW, Array
-from services.ingest.days import Series, compute, date_of, day_numbers, has_ended, offsets_in, zone_of
+from services.ingest.days import Series, compute, date_of, day_numbers, has_ended
+from services.ingest.zones import offsets_in, zone_of
 
 # The machine may be busy with other tests.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

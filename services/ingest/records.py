@@ -1,0 +1,223 @@
+"""The documents ingest keeps, their collections and indexes."""
+
+from datetime import date, datetime
+
+from msgspec import field
+
+from services.ingest.buckets import Columns
+from services.ingest.days import MetricDay
+from services.ingest.zones import ZoneHistory
+from shared.documents import Collection, Document, Index
+from shared.events import StageColumns, StreamColumns
+from shared.jobs import DUE_INDEX, Job
+from shared.outbox import OUTBOX_INDEX, Outboxed
+
+
+class Bucket(Document, frozen=True, kw_only=True):
+    """One metric of one device in `Metric.bucket_hours` UTC hours from `hour` (since 1970) on; tombstones included."""
+
+    user_id: str
+    metric: str
+    device_id: str
+    device_kind: str
+    hour: int
+    columns: Columns
+
+
+class Tail(Document, frozen=True, kw_only=True):
+    """A few rows that came one by one and are not yet merged into the bucket of the same id.
+
+    Where both know an identity the bucket is right: it was written later, with the tail merged into it.
+    """
+
+    user_id: str
+    metric: str
+    device_id: str
+    device_kind: str
+    hour: int
+    columns: Columns
+
+
+class Session(Document, frozen=True, kw_only=True):
+    """A sleep or a workout. `identity`: hex of the 16 bytes; `hour`: the UTC hour it ends in, since 1970."""
+
+    user_id: str
+    type: str
+    device_id: str
+    device_kind: str
+    identity: str
+    hour: int
+    start_us: int
+    end_us: int
+    offset_minutes: int
+    source_version: int
+    arrived_at: datetime
+    sport: str = ""
+    totals: dict[str, float] = field(default_factory=dict[str, float])
+    stages: StageColumns | None = None
+    streams: tuple[StreamColumns, ...] = ()
+    deleted: bool = False
+
+
+class Replaced(Document, frozen=True, kw_only=True):
+    """What a correction or a deletion put out of force: the old state, when, by which receipt and why.
+
+    `bucket` is the id of the bucket it stood in, `start_us` where it began; `deleted` says the sample went away.
+    """
+
+    user_id: str
+    metric: str
+    device_id: str
+    identity: str
+    start_us: int
+    end_us: int
+    value: float
+    source_version: int
+    replaced_at: datetime
+    receipt_id: str
+    reason: str
+    bucket: str
+
+
+class Place(Document, frozen=True, kw_only=True):
+    """Where a sample of a sparse metric lies, by (user, device, identity): exact, for corrections and deletions."""
+
+    user_id: str
+    metric: str
+    hour: int
+
+
+class Deletions(Document, frozen=True, kw_only=True):
+    """Deletions by id alone of one user's device, packed: 16 bytes of identity and an int64 version each.
+
+    They are looked up by every batch of that device, so that a sample that comes after its deletion stays away.
+    """
+
+    user_id: str
+    device_id: str
+    identity: bytes
+    source_version: bytes
+
+
+class DeletionJob(Job, frozen=True, kw_only=True):
+    """A search through one device's dense buckets for samples deleted by id alone; its receipt waits for it."""
+
+    user_id: str
+    device_id: str
+    receipt_id: str
+    identity: bytes
+    source_version: bytes
+    index: tuple[int, ...]
+    after_hour: int = 0
+    found: tuple[int, ...] = ()
+
+
+class Device(Document, frozen=True, kw_only=True):
+    """A device a user sends from. `seen_at` moves every few minutes, not with every batch."""
+
+    user_id: str
+    device_id: str
+    kind: str
+    app: str
+    first_seen_at: datetime
+    seen_at: datetime
+
+
+class DirtyDay(Job, frozen=True, kw_only=True):
+    """A local day and when it is to be computed again; it stays when clean.
+
+    It knows the hours [`from_hour`, `to_hour`) and `metrics` of all buckets that touch the day; `changed` are the
+    metrics to compute, the others stand as last told.
+    """
+
+    user_id: str
+    day: date
+    from_hour: int
+    to_hour: int
+    metrics: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    zone: str = ""
+    reason: str = ""
+    computed_at: datetime | None = None
+
+
+class Receipt(Document, frozen=True, kw_only=True):
+    """What became of one batch. `group` is the event that told of it, with all receipts of one joint write."""
+
+    user_id: str
+    group: str
+    state: str
+    received: int
+    stored: int
+    duplicates: int
+    corrections: int
+    refused: tuple[tuple[int, str], ...]
+    completed_at: datetime
+    device_id: str = ""
+    reason: str | None = None
+    deleted: int = 0
+
+
+class Day(Outboxed, frozen=True, kw_only=True):
+    """A user's local day as last told."""
+
+    user_id: str
+    day: date
+    zone: str
+    revision: int
+    metrics: dict[str, MetricDay]
+    updated_at: datetime
+
+
+class User(Document, frozen=True, kw_only=True):
+    """What ingest needs to know of a user."""
+
+    revision: int
+    home_zone: str
+
+
+class Zones(Document, frozen=True, kw_only=True):
+    """A user's zones over time, from batches and from the user; the home zone is the user's own document's."""
+
+    history: ZoneHistory
+
+
+class Priorities(Document, frozen=True, kw_only=True):
+    """A user's order of devices by metric, "*" for all others; each item is `device:<id>` or `kind:<kind>`."""
+
+    order: dict[str, tuple[str, ...]]
+
+
+_BY_HOUR = (Index("user_hour", ("user_id", "hour")), Index("user_metric_hour", ("user_id", "metric", "hour")))
+BUCKETS = Collection("buckets", Bucket, _BY_HOUR)
+TAILS = Collection("tails", Tail, _BY_HOUR)
+SESSIONS = Collection("sessions", Session, (Index("user_hour", ("user_id", "hour")),))
+REPLACED = Collection("replaced", Replaced, (Index("user_metric_start", ("user_id", "metric", "start_us")),))
+PLACES = Collection("places", Place)
+DELETIONS = Collection("deletions", Deletions)
+DELETION_JOBS = Collection("deletion_jobs", DeletionJob, (DUE_INDEX,))
+DEVICES = Collection("devices", Device, (Index("user", ("user_id",)),))
+DIRTY_DAYS = Collection("dirty_days", DirtyDay, (DUE_INDEX,))
+RECEIPTS = Collection(
+    "receipts", Receipt, (Index("group", ("group",)), Index("user_completed", ("user_id", "completed_at")))
+)
+DAYS = Collection("days", Day, (OUTBOX_INDEX, Index("user_day", ("user_id", "day"))))
+USERS = Collection("users", User)
+ZONES = Collection("zones", Zones)
+PRIORITIES = Collection("priorities", Priorities)
+COLLECTIONS = (
+    BUCKETS,
+    TAILS,
+    SESSIONS,
+    REPLACED,
+    PLACES,
+    DELETIONS,
+    DELETION_JOBS,
+    DEVICES,
+    DIRTY_DAYS,
+    RECEIPTS,
+    DAYS,
+    USERS,
+    ZONES,
+    PRIORITIES,
+)
