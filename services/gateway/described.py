@@ -79,7 +79,9 @@ class ReceiptBody(BaseModel):
     stored: int | None = None
     duplicates: int | None = None
     corrections: int | None = None
+    deleted: int | None = None
     refused: list[RefusedRecordBody] | None = None
+    refused_count: int | None = None
     reason: str | None = Field(default=None, description="Why the whole batch failed")
     completed_at: datetime | None = None
 

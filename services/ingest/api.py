@@ -1,7 +1,7 @@
-"""What users read of their samples: receipts and days."""
+"""What users read of their days."""
 
 from datetime import date, datetime
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
@@ -14,27 +14,6 @@ from shared.identity import Caller, require
 from shared.problems import RESPONSES
 
 router = APIRouter(responses=RESPONSES)
-
-
-class RefusedAnswer(BaseModel):
-    """A record that was not stored: its place in the batch sent, and why."""
-
-    index: int
-    code: str
-
-
-class ReceiptAnswer(BaseModel):
-    """What became of a batch. `stored` means on disk: the sender may delete its copy."""
-
-    receipt_id: str
-    state: Literal["stored", "failed"]
-    received: int
-    stored: int
-    duplicates: int
-    corrections: int
-    refused: list[RefusedAnswer]
-    reason: str | None
-    completed_at: datetime
 
 
 class DayAnswer(BaseModel):
@@ -52,27 +31,6 @@ def _store(request: Request) -> Store:
 
 
 Stored = Annotated[Store, Depends(_store)]
-
-
-@router.get("/v1/receipts/{receipt_id}")
-async def get_receipt(
-    receipt_id: str, store: Stored, caller: Annotated[Caller, require("samples:read")]
-) -> ReceiptAnswer:
-    """What became of a batch. 404 while it is not decided, and for somebody else's."""
-    receipt = (await store.receipts([receipt_id])).get(receipt_id)
-    if receipt is None or receipt.user_id != caller.user_id:
-        raise Problem(404, "not-found", "There is no such receipt, or its batch is not stored yet.")
-    return ReceiptAnswer(
-        receipt_id=receipt.id,
-        state="failed" if receipt.state == "failed" else "stored",
-        received=receipt.received,
-        stored=receipt.stored,
-        duplicates=receipt.duplicates,
-        corrections=receipt.corrections,
-        refused=[RefusedAnswer(index=index, code=code) for index, code in receipt.refused],
-        reason=receipt.reason,
-        completed_at=receipt.completed_at,
-    )
 
 
 @router.get("/v1/days/{date}")

@@ -7,11 +7,14 @@ from functools import partial
 
 from fastapi import FastAPI
 
+from services.ingest import receipts_api
 from services.ingest.api import router
 from services.ingest.handlers import SERVICE, Handlers, subscribe
 from services.ingest.records import COLLECTIONS, DAYS, DIRTY_DAYS
+from services.ingest.series_store import Reads
 from services.ingest.settings import Settings
 from services.ingest.store import Store
+from services.ingest.waiting import Waiting
 from services.ingest.workers import DayWorker
 from shared import kafka, problems, topics
 from shared.clock import Clock, utc_now
@@ -43,8 +46,10 @@ def create_app(
     day_worker = DayWorker(store, partial(relay.nudge, DAYS), clock)
     workers = Workers(documents, DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers, clock=clock)
     watchdog = Watchdog(broker)
+    reads, waiting = Reads(documents), Waiting()
 
     async def publish(event: ReceiptsCompleted, traceparent: str | None) -> None:
+        waiting.told(one.receipt_id for one in event.receipts)
         await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
 
     handlers = Handlers(store, publish, workers.nudge, clock)
@@ -72,6 +77,7 @@ def create_app(
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": store.ping})
     app.include_router(router)
+    app.include_router(receipts_api.create_router(reads, waiting, clock))
     return app
 
 

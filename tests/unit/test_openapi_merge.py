@@ -5,7 +5,7 @@ from typing import Any
 from services.gateway.described import PhotoBody, ReceiptBody
 from services.gateway.openapi import merge
 from services.inference.api import Photo
-from services.ingest.api import ReceiptAnswer
+from services.ingest.receipts_api import ReceiptAnswer
 
 
 def document(path: str, method: str, schema: str, fields: dict[str, Any]) -> dict[str, Any]:
