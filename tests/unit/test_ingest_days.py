@@ -25,7 +25,7 @@ def rows(*samples: tuple[str, str, float]) -> Array:
         start, end = datetime.fromisoformat(start_text), datetime.fromisoformat(end_text)
         offset = (start.utcoffset() or timedelta()) // timedelta(minutes=1)
         times = [round(moment.timestamp() * 1_000_000) for moment in (start, end)]
-        made[place] = (*times, value, offset, *times, 0)
+        made[place] = (*times, value, offset, *times, 0, 0, 0)
     return made
 
 
@@ -158,7 +158,7 @@ def minute_rows(begin: int, spans: Sequence[Span]) -> Array:
     made = np.zeros(len(spans), ROW)
     for place, (_, first, minutes, value) in enumerate(spans):
         times = ((begin + first) * MINUTE_US, (begin + first + minutes) * MINUTE_US)
-        made[place] = (*times, value, 0, *times, 0)
+        made[place] = (*times, value, 0, *times, 0, 0, 0)
     return made[np.argsort(made["start"], kind="stable")]
 
 
@@ -202,7 +202,7 @@ def test_days_divide_every_sample_without_rest(spans: list[tuple[int, int, int]]
     at_minute = 20_000 * 1440
     for place, (gap, minutes, quarter) in enumerate(spans):
         start = (at_minute + gap) * MINUTE_US
-        made[place] = (start, start + minutes * MINUTE_US, 10, quarter * 15, start, 0, 0)
+        made[place] = (start, start + minutes * MINUTE_US, 10, quarter * 15, start, 0, 0, 0, 0)
         at_minute += gap + minutes
     if not len(made):
         return
