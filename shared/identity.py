@@ -55,6 +55,8 @@ SCOPES: tuple[str, ...] = (
     "samples:write",
     "samples:read",
     "days:read",
+    "profile:read",
+    "profile:write",
     "photos:write",
     "photos:read",
     "diary:read",
