@@ -1,6 +1,7 @@
 """Creates every topic of `shared/topics.py`, and each reader's dead-letter topic. Harmless to repeat.
 
-Run as `python -m infra.topics`; the brokers come from KAFKA_BOOTSTRAP_SERVERS.
+Run as `python -m infra.topics`; the brokers come from KAFKA_BOOTSTRAP_SERVERS, KAFKA_REPLICATION says how many of them
+hold each record.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ def wanted(topics: tuple[Topic, ...] = TOPICS, *, replication: int = 1) -> list[
 def _configuration(topic: Topic) -> dict[str, str]:
     if topic.kind == "state":
         return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETE_RETENTION_MS)}
-    return {"cleanup.policy": "delete", "retention.ms": str(LOG_RETENTION_MS)}
+    return {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
 
 
 async def create(bootstrap_servers: list[str], *, replication: int = 1) -> list[str]:
@@ -58,7 +59,9 @@ async def create(bootstrap_servers: list[str], *, replication: int = 1) -> list[
         await admin.close()
 
 
-async def create_when_up(bootstrap_servers: list[str], *, patience_s: float = PATIENCE_S) -> list[str]:
+async def create_when_up(
+    bootstrap_servers: list[str], *, replication: int = 1, patience_s: float = PATIENCE_S
+) -> list[str]:
     """`create`, trying again while the broker is still starting.
 
     Raises:
@@ -68,7 +71,7 @@ async def create_when_up(bootstrap_servers: list[str], *, patience_s: float = PA
     while True:
         try:
             await _listening(bootstrap_servers[0])
-            return await create(bootstrap_servers)
+            return await create(bootstrap_servers, replication=replication)
         except (KafkaError, OSError):
             if time.monotonic() > deadline:
                 raise
@@ -85,8 +88,9 @@ async def _listening(server: str) -> None:
 def main() -> None:
     """Create the topics of the brokers named in the environment."""
     servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:19092").split(",")
+    replication = int(os.environ.get("KAFKA_REPLICATION", "1"))
     try:
-        made = asyncio.run(create_when_up(servers))
+        made = asyncio.run(create_when_up(servers, replication=replication))
     except (KafkaError, OSError) as error:
         sys.exit(f"The topics could not be created: {error!r}")
     sys.stdout.write(f"{len(made)} topics created\n")

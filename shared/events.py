@@ -489,6 +489,26 @@ class MessagePublished(Event, frozen=True):
     data: dict[str, Any]
 
 
+# operator
+
+
+class DeadLetterResolved(Event, frozen=True):
+    """What an operator did with a dead letter: sent it to its topic again, or gave it up.
+
+    `position` is `<dead letter topic>/<partition>/<offset>`; `reason` the one it died of, `by` the operator's account
+    on the machine, `note` the operator's own words.
+    """
+
+    type: Literal["dead_letter.resolved"] = "dead_letter.resolved"
+    position: str
+    action: Literal["replayed", "dropped"]
+    source: str
+    service: str
+    reason: str
+    by: str
+    note: str = ""
+
+
 AnyEvent = Annotated[
     PhotoSubmitted
     | UserUpdated
@@ -504,6 +524,7 @@ AnyEvent = Annotated[
     | EntryDeleted
     | LedgerUpdated
     | InsightCreated
-    | MessagePublished,
+    | MessagePublished
+    | DeadLetterResolved,
     Field(discriminator="type"),
 ]

@@ -9,6 +9,8 @@ from shared.events import Event
 DAY_MS = 24 * 60 * 60 * 1000
 LOG_RETENTION_MS = 7 * DAY_MS
 DEAD_LETTER_RETENTION_MS = 14 * DAY_MS
+# Longer than the dead letters themselves, or resolved ones would come back; and it is the operators' audit log.
+RESOLUTION_RETENTION_MS = 90 * DAY_MS
 # A dead letter is a whole record, of up to 1 MiB, and headers that say why.
 DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 HOT_PARTITIONS = 12
@@ -19,8 +21,8 @@ PARTITIONS = 3
 class Topic:
     """A topic `<writer>.<plural>.v<major>`.
 
-    `key` names the event's field that is the Kafka key. A log keeps 7 days; a state topic is compacted, every
-    event carries the full state, and a deletion is an event followed by a null record.
+    `key` names the event's field that is the Kafka key. A log keeps 7 days unless `retention_ms` says otherwise; a
+    state topic is compacted, every event carries the full state, and a deletion is an event followed by a null record.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Topic:
     events: tuple[type[Event], ...]
     readers: tuple[str, ...] = ()
     partitions: int = PARTITIONS
+    retention_ms: int = LOG_RETENTION_MS
 
     @property
     def writer(self) -> str:
@@ -73,6 +76,15 @@ LEDGERS = Topic("insights.ledgers.v1", "log", "user_id", (events.LedgerUpdated,)
 INSIGHTS = Topic("insights.insights.v1", "log", "user_id", (events.InsightCreated,), ("webhooks",))
 # The gateway reads messages without a group, from the end.
 MESSAGES = Topic("webhooks.messages.v1", "log", "user_id", (events.MessagePublished,), partitions=HOT_PARTITIONS)
+# What operators did with dead letters, by `./mymacro dlq`; a log and no state, so that no audit line is compacted away.
+RESOLUTIONS = Topic(
+    "operator.dead_letters.v1",
+    "log",
+    "position",
+    (events.DeadLetterResolved,),
+    partitions=1,
+    retention_ms=RESOLUTION_RETENTION_MS,
+)
 
 TOPICS: tuple[Topic, ...] = (
     BATCHES,
@@ -87,4 +99,5 @@ TOPICS: tuple[Topic, ...] = (
     LEDGERS,
     INSIGHTS,
     MESSAGES,
+    RESOLUTIONS,
 )

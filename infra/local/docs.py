@@ -27,7 +27,6 @@ from shared.topics import Topic
 
 SERVICES = tuple(DEFAULT_PORTS)
 SCHEMAS = "#/components/schemas/"
-RETENTION_MS = {"log": topics.LOG_RETENTION_MS, "state": -1}
 ENV_HEAD = """\
 # Every setting with its default, made by `./mymacro docs`. Copy to .env and take the # away where you differ.
 # The local stack reads .env and sets what its services need; in a cluster each container has its own.
@@ -124,7 +123,8 @@ def _channel(topic: Topic) -> dict[str, Any]:
     names = [_type_name(event) for event in topic.events] or ["batch.submitted"]
     without_group = ("gateway (without a group)",) if topic is topics.MESSAGES else ()
     readers = ", ".join((*topic.readers, *without_group)) or "nobody yet"
-    kept = "What happened, kept 7 days" if topic.kind == "log" else "The full state of each entity, newest kept"
+    days = topic.retention_ms // topics.DAY_MS
+    kept = f"What happened, kept {days} days" if topic.kind == "log" else "The full state of each entity, newest kept"
     return {
         "address": topic.name,
         "title": topic.name,
@@ -136,7 +136,7 @@ def _channel(topic: Topic) -> dict[str, Any]:
                 "partitions": topic.partitions,
                 "topicConfiguration": {
                     "cleanup.policy": ["compact"] if topic.kind == "state" else ["delete"],
-                    "retention.ms": RETENTION_MS[topic.kind],
+                    "retention.ms": topic.retention_ms if topic.kind == "log" else -1,
                 },
                 "bindingVersion": "0.5.0",
             }
