@@ -22,7 +22,7 @@ def rows(samples: Sequence[Sample]) -> Array:
     for place, (at, value, version, named) in enumerate(samples):
         start, end = BASE + at * 1_000_000, BASE + (at + 1) * 1_000_000
         hi, lo = (7, at + 1) if named else (start, end)
-        made[place] = (start, end, value, 60, hi, lo, version)
+        made[place] = (start, end, value, 60, hi, lo, version, 0, 0)
     return made
 
 
