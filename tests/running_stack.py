@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,9 +64,9 @@ def running_stack(**settings: object) -> "RunningStack":
 class RunningStack:
     """Starts an instance and always stops it and removes its folder; on failure its logs are printed."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, program: Sequence[str] = ("infra.local.stack",)) -> None:
         self.instance = instance
-        self._supervisor = control.launch(instance, attached=True)
+        self._supervisor = control.launch(instance, attached=True, program=program)
 
     def __enter__(self) -> Stack:
         try:

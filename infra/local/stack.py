@@ -15,14 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from infra.local import kafka, processes, traces, triton
 from infra.local.instance import Instance, from_environment, port_is_free, service_environment
 from infra.local.keeper import Keeper
-from infra.local.parts import ENGINE, GATEWAY, SERVICE, all_parts
+from infra.local.parts import ENGINE, GATEWAY, SERVICE, Part, all_parts
 
 logger = logging.getLogger("supervisor")
 
@@ -41,11 +41,11 @@ class StackError(Exception):
 
 
 class Supervisor:
-    """Runs one instance until it is told to stop."""
+    """Runs one instance until it is told to stop; `parts` are the processes it keeps."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, parts: Sequence[Part]) -> None:
         self.instance = instance
-        self.keepers = [Keeper(part, self._log(part.name), self.save) for part in all_parts(instance)]
+        self.keepers = [Keeper(part, self._log(part.name), self.save) for part in parts]
         self.phase = "starting"  # starting, ready, stopping, failed
         self.error = ""
         self.started_at = time.time()
@@ -138,15 +138,15 @@ class Supervisor:
         return processes.spawn(command, cwd=cwd or self.instance.root, env=env, log=self._log(name))
 
     async def _format_kafka(self) -> None:
-        if kafka.formatted(self.instance):
+        node = kafka.only_node(self.instance)
+        if kafka.formatted(node):
             return
-        kafka.clear(self.instance)
-        kafka.prepare(self.instance)
-        home = kafka.folder(self.instance)
+        kafka.clear(node)
+        kafka.prepare(node)
         env = {**kafka.environment(), processes.MARK: str(self.instance.data)}
-        child = processes.spawn(kafka.format_command(self.instance), cwd=home, env=env, log=self._log("kafka"))
+        child = processes.spawn(kafka.format_command(node), cwd=node.home, env=env, log=self._log("kafka"))
         await self._finished(child, "kafka", "Kafka's folder could not be prepared")
-        kafka.mark_formatted(self.instance)
+        kafka.mark_formatted(node)
 
     async def _finished(self, child: subprocess.Popen[bytes], name: str, failure: str) -> None:
         while child.poll() is None:
@@ -233,8 +233,8 @@ def hold(instance: Instance) -> IO[str] | None:
     return lock
 
 
-def main() -> None:
-    """Supervise the instance described by the environment."""
+def main(parts: Callable[[Instance], Sequence[Part]] = all_parts) -> None:
+    """Supervise the instance described by the environment; `parts` says what it is made of."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # Until all is ready, who started us may still interrupt; and an attached supervisor never outlives its owner.
     processes.die_with_parent(signal.SIGTERM)
@@ -245,7 +245,7 @@ def main() -> None:
     if lock is None:
         sys.exit("The stack runs already.")
     with lock:
-        sys.exit(asyncio.run(Supervisor(instance).run()))
+        sys.exit(asyncio.run(Supervisor(instance, parts(instance)).run()))
 
 
 if __name__ == "__main__":

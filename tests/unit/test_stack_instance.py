@@ -47,11 +47,25 @@ def test_every_service_learns_its_port_and_the_gateway_where_the_others_are(tmp_
 
 def test_kafka_gets_its_ports_and_a_relative_folder(tmp_path: Path):
     instance = Instance(StackSettings(data=tmp_path, kafka_port=20_001, kafka_controller_port=20_002))
-    kafka.prepare(instance)
-    lines = (kafka.folder(instance) / "server.properties").read_text().splitlines()
+    node = kafka.only_node(instance)
+    kafka.prepare(node)
+    lines = (node.home / "server.properties").read_text().splitlines()
     assert "listeners=PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002" in lines
     assert "log.dirs=log" in lines
+    assert "offsets.topic.replication.factor=1" in lines
     assert not any("$" in line for line in lines)
+
+
+def test_of_three_nodes_each_knows_the_others_and_two_copies_must_be_in_sync(tmp_path: Path):
+    ports = ((20_001, 20_002), (20_003, 20_004), (20_005, 20_006))
+    node = kafka.Node(tmp_path, tmp_path, 256, ports, place=1)
+    kafka.prepare(node)
+    lines = (tmp_path / "server.properties").read_text().splitlines()
+    assert "node.id=2" in lines
+    assert "listeners=PLAINTEXT://127.0.0.1:20003,CONTROLLER://127.0.0.1:20004" in lines
+    assert "controller.quorum.voters=1@127.0.0.1:20002,2@127.0.0.1:20004,3@127.0.0.1:20006" in lines
+    assert "min.insync.replicas=2" in lines
+    assert "--standalone" not in kafka.format_command(node)
 
 
 def test_every_topic_and_every_readers_dead_letters_are_wanted():
