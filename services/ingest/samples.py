@@ -8,7 +8,9 @@ import msgspec
 import numpy as np
 
 from services.ingest.buckets import MINUTE_US, NO_ROWS, ROW, Array
+from services.ingest.deletions import CheckedDeletion
 from services.ingest.metrics import METRICS
+from services.ingest.sessions import CheckedSession
 from services.ingest.zones import offsets_in, zone_of
 from shared.errors import Rejected
 from shared.events import BatchSubmitted, SeriesColumns
@@ -48,7 +50,11 @@ class CheckedSeries:
 
 @dataclass(frozen=True)
 class CheckedBatch:
-    """A batch's verdict: rows to merge, and (index, code) of every record refused."""
+    """A batch's verdict: what to merge, and (index, code) of every record refused.
+
+    `zone` is "" where the batch names none that exists; `occurred_at` is when the gateway took it. A metric has at
+    most one series.
+    """
 
     user_id: str
     receipt_id: str
@@ -58,6 +64,10 @@ class CheckedBatch:
     received: int
     series: tuple[CheckedSeries, ...]
     refused: tuple[tuple[int, str], ...]
+    app: str
+    occurred_at: datetime
+    sessions: tuple[CheckedSession, ...] = ()
+    deletions: tuple[CheckedDeletion, ...] = ()
 
 
 def decode(value: bytes) -> BatchSubmitted:
@@ -107,6 +117,8 @@ def check(batch: BatchSubmitted) -> CheckedBatch:
         received=batch.received,
         series=tuple(series),
         refused=tuple(sorted(refused)),
+        app=batch.app,
+        occurred_at=batch.occurred_at,
     )
 
 
