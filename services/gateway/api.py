@@ -20,7 +20,7 @@ from services.gateway.times import EPOCH, MICROSECOND, parse_time
 from shared import topics
 from shared.clock import Clock
 from shared.errors import Problem
-from shared.events import ObjectRef, PhotoSubmitted, new_event_id
+from shared.events import UNKNOWN_OFFSET, ObjectRef, PhotoSubmitted, new_event_id
 from shared.telemetry import bind, current_kept, current_trace_id
 
 # Bounds of what a person eats of one label, in grams. Plain digits: Decimal also reads 1e-9999, 1_0 and NaN.
@@ -167,7 +167,8 @@ def _meal(query: bytes, now: datetime) -> Meal:
         raise Problem(
             422, "invalid-request", "`eaten_at` must be a time with an offset, such as 2026-03-01T12:30:00%2B01:00."
         )
-    micros, offset = parsed
+    micros, told = parsed
+    offset = 0 if told == UNKNOWN_OFFSET else told
     if not 0 <= micros <= (now + LONGEST_AHEAD - EPOCH) // MICROSECOND:
         raise Problem(
             422, "invalid-request", "`eaten_at` must lie between 1970 and 24 hours from now; check the device's clock."

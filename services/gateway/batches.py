@@ -1,40 +1,33 @@
 """A phone's batch: from JSON to packed columns. Only a broken envelope is refused; bad records travel as (index, code).
 
-What a record means (ranges, units, duplicates, unknown metrics) is ingest's to say.
+What a record means (ranges, units, duplicates, unknown metrics, an end before its start) is ingest's to say.
 """
 
-import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from services.gateway.times import parse_times
+from services.gateway.deletions import Deletion, packed_deletion
+from services.gateway.samples import Sample, series_keys, series_of
+from services.gateway.sessions import Session, packed_session, points_of
 from shared.errors import Problem
-from shared.events import BatchSubmitted, RefusedRecord, SeriesColumns
+from shared.events import BatchSubmitted, RefusedRecord
 
-MAX_SAMPLES = 10_000
-# There are about 50 canonical metrics; each costs a set of columns.
-MAX_METRICS = 100
+MAX_RECORDS = 10_000
+# Stages and stream points of all its sessions together.
+MAX_POINTS = 100_000
+# There are about 50 canonical metrics; each, in each unit, costs a set of columns.
+MAX_SERIES = 100
 INVALID_RECORD = "invalid-record"
-IDENTITY_BYTES = 16
 
 Kind = Literal["watch", "phone", "ring", "workout", "scale", "other"]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-
-
-class Sample(msgspec.Struct, frozen=True, gc=False):
-    """One record as phones send it; without `end` it is an instant."""
-
-    metric: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    start: str
-    value: float
-    end: str | None = None
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | None = None
-    version: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+Record = TypeVar("Record")
+Packed = TypeVar("Packed")
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -49,7 +42,9 @@ class Envelope(msgspec.Struct, frozen=True):
 
     device: Device
     app: Name
-    samples: list[Sample]
+    samples: list[Sample] = []
+    sessions: list[Session] = []
+    deletions: list[Deletion] = []
     zone: Name | None = None
 
 
@@ -58,26 +53,52 @@ class RawEnvelope(msgspec.Struct, frozen=True):
 
     device: Device
     app: Name
-    samples: list[msgspec.Raw]
+    samples: list[msgspec.Raw] = []
+    sessions: list[msgspec.Raw] = []
+    deletions: list[msgspec.Raw] = []
     zone: Name | None = None
 
 
 ENVELOPE = msgspec.json.Decoder(Envelope)
 RAW_ENVELOPE = msgspec.json.Decoder(RawEnvelope)
 SAMPLE = msgspec.json.Decoder(Sample)
+SESSION = msgspec.json.Decoder(Session)
+DELETION = msgspec.json.Decoder(Deletion)
+NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Records:
+    """A batch's well-formed records, each kind with its places in the batch, and the places of all others."""
+
+    samples: list[Sample]
+    sample_places: Sequence[int]
+    sessions: list[Session]
+    session_places: Sequence[int]
+    deletions: list[Deletion]
+    deletion_places: Sequence[int]
+    refused: list[int]
 
 
 def read_batch(body: bytes, *, user_id: str, receipt_id: str, event_id: str, occurred_at: datetime) -> BatchSubmitted:
     """The batch in `body` as columns.
 
     Raises:
-        Problem: 400 not JSON, 413 too many samples, 422 a broken envelope.
+        Problem: 400 not JSON, 413 too many records or points, 422 a broken envelope.
     """
-    envelope, samples, places, refused = _decoded(body)
-    received = len(envelope.samples)
-    _check(envelope, received, samples)
-    series, misdated = _series(samples, places)
-    refused = sorted(refused + misdated)
+    envelope, records = _decoded(body)
+    if points_of(records.sessions) > MAX_POINTS:
+        raise Problem(
+            413,
+            "too-many-points",
+            f"Send at most {MAX_POINTS} stages and stream points in a batch; split the sessions over several.",
+        )
+    keys = series_keys(records.samples)
+    if len(keys) > MAX_SERIES:
+        raise Problem(422, "too-many-metrics", f"Name at most {MAX_SERIES} different metrics and units in a batch.")
+    series, refused = series_of(records.samples, records.sample_places, keys)
+    sessions = _each(packed_session, records.sessions, records.session_places, refused)
+    deletions = _each(packed_deletion, records.deletions, records.deletion_places, refused)
     return BatchSubmitted(
         event_id=event_id,
         occurred_at=occurred_at,
@@ -87,30 +108,70 @@ def read_batch(body: bytes, *, user_id: str, receipt_id: str, event_id: str, occ
         device_kind=envelope.device.kind,
         app=envelope.app,
         zone=envelope.zone or "",
-        received=received,
+        received=_count(envelope),
         series=series,
-        refused=tuple(RefusedRecord(index, INVALID_RECORD) for index in refused),
+        refused=tuple(RefusedRecord(index, INVALID_RECORD) for index in sorted(records.refused + refused)),
+        sessions=sessions,
+        deletions=deletions,
     )
 
 
-def _decoded(body: bytes) -> tuple[Envelope | RawEnvelope, list[Sample], list[int], list[int]]:
-    """The envelope, its good records, their places, and the places of the bad ones."""
+def _each(
+    pack: Callable[[Record, int], Packed | None], records: list[Record], places: Sequence[int], refused: list[int]
+) -> tuple[Packed, ...]:
+    """All records packed; those that cannot be are added to `refused`."""
+    found = [pack(record, place) for record, place in zip(records, places, strict=True)]
+    refused.extend(place for one, place in zip(found, places, strict=True) if one is None)
+    return tuple(one for one in found if one is not None)
+
+
+def _decoded(body: bytes) -> tuple[Envelope | RawEnvelope, Records]:
     try:
         envelope = ENVELOPE.decode(body)
-        return envelope, envelope.samples, list(range(len(envelope.samples))), []
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+    except NOT_DECODED:
+        return _one_by_one(body)
+    _check(envelope)
+    samples, sessions, deletions = _places(envelope)
+    return envelope, Records(envelope.samples, samples, envelope.sessions, sessions, envelope.deletions, deletions, [])
+
+
+def _one_by_one(body: bytes) -> tuple[RawEnvelope, Records]:
     raw = _raw_envelope(body)
-    samples: list[Sample] = []
-    places: list[int] = []
+    _check(raw)
     refused: list[int] = []
-    for place, record in enumerate(raw.samples[:MAX_SAMPLES]):
+    samples, sessions, deletions = _places(raw)
+    return raw, Records(
+        *_good(SAMPLE, raw.samples, samples, refused),
+        *_good(SESSION, raw.sessions, sessions, refused),
+        *_good(DELETION, raw.deletions, deletions, refused),
+        refused,
+    )
+
+
+def _good(
+    decoder: msgspec.json.Decoder[Record], raw: list[msgspec.Raw], places: Sequence[int], refused: list[int]
+) -> tuple[list[Record], list[int]]:
+    """The records that decode, and their places; those of the others are added to `refused`."""
+    records: list[Record] = []
+    kept: list[int] = []
+    for place, record in zip(places, raw, strict=True):
         try:
-            samples.append(SAMPLE.decode(record))
-            places.append(place)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            records.append(decoder.decode(record))
+            kept.append(place)
+        except NOT_DECODED:
             refused.append(place)
-    return raw, samples, places, refused
+    return records, kept
+
+
+def _count(envelope: Envelope | RawEnvelope) -> int:
+    return len(envelope.samples) + len(envelope.sessions) + len(envelope.deletions)
+
+
+def _places(envelope: Envelope | RawEnvelope) -> tuple[range, range, range]:
+    """The places of samples, sessions and deletions: one count runs through all three."""
+    sessions = len(envelope.samples)
+    deletions = sessions + len(envelope.sessions)
+    return range(sessions), range(sessions, deletions), range(deletions, _count(envelope))
 
 
 def _raw_envelope(body: bytes) -> RawEnvelope:
@@ -123,7 +184,8 @@ def _raw_envelope(body: bytes) -> RawEnvelope:
     except RecursionError as error:
         raise Problem(400, "not-json", "The JSON is nested too deeply.") from error
     except msgspec.DecodeError as error:
-        raise Problem(400, "not-json", f"Send the batch as JSON. {error}.") from error
+        detail = f"Send the batch as JSON. {error}. JSON knows no NaN and no Infinity: leave such values out."
+        raise Problem(400, "not-json", detail) from error
 
 
 def _in_words(error: msgspec.ValidationError) -> str:
@@ -134,15 +196,18 @@ def _in_words(error: msgspec.ValidationError) -> str:
     return text
 
 
-def _check(envelope: Envelope | RawEnvelope, received: int, samples: list[Sample]) -> None:
-    if received > MAX_SAMPLES:
-        raise Problem(413, "too-many-samples", f"Send at most {MAX_SAMPLES} samples in a batch; this has {received}.")
+def _check(envelope: Envelope | RawEnvelope) -> None:
+    received = _count(envelope)
+    if received > MAX_RECORDS:
+        raise Problem(413, "too-many-records", f"Send at most {MAX_RECORDS} records in a batch; this has {received}.")
     if not received:
-        raise Problem(422, "invalid-batch", "The batch holds no samples; there is nothing to send.")
+        raise Problem(
+            422,
+            "invalid-batch",
+            "The batch holds no records. Put at least one into `samples`, `sessions` or `deletions`.",
+        )
     if envelope.zone is not None and not is_zone(envelope.zone):
         raise Problem(422, "unknown-zone", "`zone` must be an IANA time zone such as Europe/Berlin, or left out.")
-    if len({sample.metric for sample in samples}) > MAX_METRICS:
-        raise Problem(422, "too-many-metrics", f"Name at most {MAX_METRICS} different metrics in a batch.")
 
 
 _zones: dict[str, bool] = {}
@@ -160,79 +225,3 @@ def is_zone(name: str) -> bool:
         if len(_zones) < 2048:
             _zones[name] = known
     return known
-
-
-def _series(samples: list[Sample], places: list[int]) -> tuple[tuple[SeriesColumns, ...], list[int]]:
-    """The columns, one set a metric in order of appearance, and the places of records whose times are bad."""
-    if not samples:
-        return (), []
-    count = len(samples)
-    starts, offsets, valid = parse_times([sample.start for sample in samples])
-    ends = starts
-    has_end = [place for place, sample in enumerate(samples) if sample.end is not None]
-    if has_end:
-        given, _, given_valid = parse_times([samples[place].end or "" for place in has_end])
-        ends = starts.copy()
-        ends[has_end] = given
-        valid[has_end] &= given_valid
-        valid &= ends >= starts
-    columns = _Columns(
-        starts,
-        ends,
-        np.fromiter((sample.value for sample in samples), np.float64, count),
-        offsets,
-        np.array(places, np.uint32),
-        _identities(samples),
-        np.fromiter((sample.version for sample in samples), np.int64, count),
-    )
-    misdated = [] if valid.all() else [places[row] for row in np.flatnonzero(~valid)]
-    groups = _groups(samples, valid, misdated)
-    return tuple(columns.packed(metric, rows) for metric, rows in groups), misdated
-
-
-def _groups(
-    samples: list[Sample], valid: NDArray[np.bool_], misdated: list[int]
-) -> list[tuple[str, NDArray[np.int64] | None]]:
-    """Each metric with its rows; None stands for all rows."""
-    first = samples[0].metric
-    if not misdated and all(sample.metric == first for sample in samples):
-        return [(first, None)]
-    rows: dict[str, list[int]] = {}
-    good = valid.tolist()
-    for row, sample in enumerate(samples):
-        if good[row]:
-            rows.setdefault(sample.metric, []).append(row)
-    return [(metric, np.array(each, np.int64)) for metric, each in rows.items()]
-
-
-def _identities(samples: list[Sample]) -> NDArray[np.uint8]:
-    blank = bytes(IDENTITY_BYTES)
-    packed = b"".join(
-        blank if sample.id is None else hashlib.blake2b(sample.id.encode(), digest_size=IDENTITY_BYTES).digest()
-        for sample in samples
-    )
-    return np.frombuffer(packed, np.uint8).reshape(len(samples), IDENTITY_BYTES)
-
-
-class _Columns:
-    """All rows of a batch, whatever their metric."""
-
-    def __init__(self, *columns: NDArray[Any]) -> None:
-        types = ("<i8", "<i8", "<f8", "<i2", "<u4", "u1", "<i8")
-        self._columns = [column.astype(kind, copy=False) for column, kind in zip(columns, types, strict=True)]
-
-    def packed(self, metric: str, rows: NDArray[np.int64] | None) -> SeriesColumns:
-        """The rows of one metric as bytes."""
-        start, end, value, offset, index, identity, version = (
-            (column if rows is None else column[rows]).tobytes() for column in self._columns
-        )
-        return SeriesColumns(
-            metric=metric,
-            start_us=start,
-            end_us=end,
-            value=value,
-            offset_minutes=offset,
-            index=index,
-            identity=identity,
-            version=version,
-        )

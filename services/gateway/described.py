@@ -7,7 +7,7 @@ from fastapi import FastAPI, Header, Query
 from pydantic import BaseModel, Field
 
 from services.gateway import routes
-from services.gateway.batches import MAX_METRICS, MAX_SAMPLES
+from services.gateway.batches import MAX_RECORDS, MAX_SERIES
 from shared import problems
 from shared.events import LabelReading, ReadingMode
 
@@ -37,7 +37,7 @@ class BatchBody(BaseModel):
     app: str = Field(min_length=1, max_length=128, examples=["demo/1.0"])
     zone: str | None = Field(default=None, description="IANA time zone the user is in", examples=["Europe/Berlin"])
     samples: list[SampleBody] = Field(
-        min_length=1, max_length=MAX_SAMPLES, description=f"At most {MAX_METRICS} different metrics"
+        min_length=1, max_length=MAX_RECORDS, description=f"At most {MAX_SERIES} different metrics"
     )
 
 

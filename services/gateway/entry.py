@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.gateway.bodies import CODINGS, Unpacked, too_large
 from services.gateway.routes import Route
 from shared.errors import Problem
 from shared.identity import ANONYMOUS, Caller
@@ -165,22 +166,21 @@ def patience_s(max_body: int) -> float:
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], route: Route) -> bytes:
-    """The body.
+    """The body, uncompressed.
 
     Raises:
-        Problem: 415 another media type, 413 over the limit, 408 too slow.
+        Problem: 415 another media type or coding, 413 over the limit, 400 not of its coding, 408 too slow.
     """
     if media_type(headers) not in route.content_types:
         wanted = " or ".join(route.content_types)
         raise Problem(415, "unsupported-media-type", f"Send the body as {wanted} and say so in Content-Type.")
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Problem(415, "unsupported-content-encoding", "Send the body as it is, not compressed.")
+    coding = _coding(headers, route)
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > route.max_body):
-        raise _too_large(route.max_body)
+        raise too_large(route.max_body)
     try:
         async with asyncio.timeout(patience_s(route.max_body)):
-            return await _received(receive, route.max_body)
+            return await _received(receive, route.max_body, coding)
     except TimeoutError as error:
         raise Problem(
             408,
@@ -190,13 +190,31 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], route: Rou
         ) from error
 
 
-async def _received(receive: Receive, limit: int) -> bytes:
+def _coding(headers: Mapping[bytes, bytes], route: Route) -> str:
+    """How the body is compressed, "" when it is not."""
+    coding = headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+    if coding in ("", "identity"):
+        return ""
+    if coding in CODINGS and coding.removeprefix("x-") in route.codings:
+        return coding
+    wanted = f"Compress the body with {' or '.join(route.codings)}, once, or" if route.codings else "Compress nothing:"
+    raise Problem(
+        415,
+        "unsupported-content-encoding",
+        f"{wanted} send it as it is.",
+        # RFC 9110 §12.5.3: what may be sent instead.
+        headers={"Accept-Encoding": ", ".join((*route.codings, "identity"))},
+    )
+
+
+async def _received(receive: Receive, limit: int, coding: str) -> bytes:
     message: Message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
+    if message["type"] == "http.request" and not message.get("more_body") and not coding:
         body: bytes = message.get("body", b"")
         if len(body) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         return body
+    unpacked = Unpacked(coding, limit) if coding else None
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -205,22 +223,14 @@ async def _received(receive: Receive, limit: int) -> bytes:
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
+            raise too_large(limit)
+        if unpacked is None:
+            chunks.append(chunk)
+        else:
+            unpacked.add(chunk)
         if not message.get("more_body"):
-            return b"".join(chunks)
+            return b"".join(chunks) if unpacked is None else unpacked.whole()
         message = await receive()
-
-
-def _too_large(limit: int) -> Problem:
-    # The connection stays: uvicorn swallows the rest. Closed, it would be reset under a client that is still sending,
-    # which then sees an error of its network instead of this answer.
-    return Problem(
-        413,
-        "body-too-large",
-        f"Send at most {limit} bytes in one request; split what is larger.",
-        limit_bytes=limit,
-    )
 
 
 class SecurityHeaders:

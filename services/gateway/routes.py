@@ -7,13 +7,17 @@ from services.gateway.photos import CONTENT_TYPES
 
 CallerKind = Literal["anyone", "user", "partner", "signed-in"]
 RateClass = Literal["sign-in", "write", "read", "stream"]
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 JSON = ("application/json",)
 
 
 @dataclass(frozen=True)
 class Route:
-    """A public route. `max_body` in bytes, 0 = no body is read; `keyed` = needs an Idempotency-Key."""
+    """A public route. `keyed` = needs an Idempotency-Key.
+
+    `max_body` in bytes, counted uncompressed, 0 = no body is read; `codings` are the Content-Encodings it takes.
+    """
 
     method: str
     path: str
@@ -24,9 +28,12 @@ class Route:
     max_body: int = 0
     content_types: tuple[str, ...] = JSON
     keyed: bool = False
+    codings: tuple[str, ...] = ()
 
 
-BATCHES = Route("POST", "/v1/batches", "gateway", "user", "samples:write", "write", 4 * MIB, keyed=True)
+BATCHES = Route(
+    "POST", "/v1/batches", "gateway", "user", "samples:write", "write", 4 * MIB, keyed=True, codings=("gzip", "zstd")
+)
 PHOTOS = Route("PUT", "/v1/photos", "gateway", "user", "photos:write", "write", 10 * MIB, CONTENT_TYPES, keyed=True)
 RECEIPT = Route("GET", "/v1/receipts/{id}", "gateway", "user", "samples:read", "read")
 PHOTO = Route("GET", "/v1/photos/{id}", "gateway", "user", "photos:read", "read")
@@ -39,7 +46,18 @@ PROXIED = (
     Route("POST", "/v1/tokens", "auth", "anyone", None, "sign-in", MIB),
     Route("POST", "/v1/grants", "auth", "user", "grants:write", "write", MIB, keyed=True),
     Route("GET", "/.well-known/jwks.json", "auth", "anyone", None, "read"),
+    Route("GET", "/v1/receipts", "ingest", "user", "samples:read", "read"),
+    Route("GET", "/v1/days", "ingest", "user", "days:read", "read"),
     Route("GET", "/v1/days/{date}", "ingest", "user", "days:read", "read"),
+    Route("GET", "/v1/days/{date}/explain", "ingest", "user", "days:read", "read"),
+    Route("GET", "/v1/timeseries", "ingest", "user", "samples:read", "read"),
+    Route("GET", "/v1/timeseries/history", "ingest", "user", "samples:read", "read"),
+    Route("GET", "/v1/completeness", "ingest", "user", "samples:read", "read"),
+    Route("GET", "/v1/devices", "ingest", "user", "samples:read", "read"),
+    Route("GET", "/v1/device-priorities", "ingest", "user", "profile:read", "read"),
+    Route("PUT", "/v1/device-priorities/{metric}", "ingest", "user", "profile:write", "write", 64 * KIB),
+    Route("GET", "/v1/me/zone", "ingest", "user", "profile:read", "read"),
+    Route("PUT", "/v1/me/zone", "ingest", "user", "profile:write", "write", 64 * KIB),
     Route("GET", "/v1/diary/{date}", "nutrition", "user", "diary:read", "read"),
     Route("GET", "/v1/ledger/{date}", "insights", "user", "ledger:read", "read"),
     Route("GET", "/v1/insights", "insights", "user", "insights:read", "read"),

@@ -1,7 +1,9 @@
 """The gateway's door: identity, limits, accept path, proxied reads."""
 
+import gzip
 import io
 import json
+import tracemalloc
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from backports import zstd
 from PIL import Image
 
 from services.auth.app import create_app as create_auth
@@ -22,6 +25,7 @@ from shared.kafka import make_broker
 from tests.service.gateway_edges import USER, Gateway, answer, gateway
 
 SAMPLE = {"metric": "heart_rate", "start": "2026-03-01T08:00:00+01:00", "value": 61}
+BATCHES = topics.BATCHES.name
 BATCH = {"device": {"id": "watch-1", "kind": "watch"}, "app": "test/1", "samples": [SAMPLE]}
 
 
@@ -59,7 +63,7 @@ async def test_a_batch_is_held_by_the_broker_before_the_answer(door: Gateway) ->
     accepted = got.json()
     assert (accepted["state"], accepted["received"], accepted["invalid_records"]) == ("queued", 1, 0)
     assert got.headers["trace-id"] == accepted["trace_id"]
-    (value,) = door.running.published[topics.BATCHES.name]
+    (value,) = door.running.published[BATCHES]
     batch = msgspec.msgpack.decode(value, type=BatchSubmitted)
     assert (batch.user_id, batch.receipt_id, batch.series[0].metric) == (USER, accepted["receipt_id"], "heart_rate")
 
@@ -112,7 +116,7 @@ async def test_a_broker_that_is_away_is_503_and_the_repeat_succeeds(door: Gatewa
 async def test_a_bad_batch(door: Gateway, body: bytes, content_type: str, status: int, code: str) -> None:
     got = await door.ask("POST", "/v1/batches", content=body, headers={"Content-Type": content_type}, key="b1")
     assert problem(got) == (status, code)
-    assert door.running.published[topics.BATCHES.name] == []
+    assert door.running.published[BATCHES] == []
 
 
 async def test_bad_records_are_accepted_with_the_rest(door: Gateway) -> None:
@@ -135,10 +139,87 @@ async def test_a_body_over_the_limit_names_the_limit(tmp_path: Path, declares: b
         assert "connection" not in got.headers
 
 
-async def test_a_compressed_body_is_refused(door: Gateway) -> None:
-    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    got = await door.ask("POST", "/v1/batches", content=b"\x1f\x8b", headers=headers, key="b1")
+async def send_packed(door: Gateway, coding: str, content: Any, path: str = "/v1/batches", key: str = "b1") -> Any:
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    return await door.ask("POST", path, content=content, headers=headers, key=key)
+
+
+PLAIN = json.dumps(BATCH).encode()
+PACKED = {
+    "gzip": gzip.compress(PLAIN),
+    "x-gzip": gzip.compress(PLAIN[:30]) + gzip.compress(b"") + gzip.compress(PLAIN[30:]),
+    "zstd": zstd.compress(PLAIN),
+    "ZSTD": zstd.compress(PLAIN[:30]) + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstd.compress(PLAIN[30:]),
+    "identity": PLAIN,
+}
+
+
+async def chunked(content: bytes, size: int) -> AsyncGenerator[bytes]:
+    for at in range(0, len(content), size):
+        yield content[at : at + size]
+
+
+@pytest.mark.parametrize("coding", PACKED)
+@pytest.mark.parametrize("size", [0, 1, 7])
+async def test_a_compressed_batch_is_the_same_batch(door: Gateway, coding: str, size: int) -> None:
+    plain = await door.ask("POST", "/v1/batches", json=BATCH, key="b1")
+    again = await door.ask("POST", "/v1/batches", content=PLAIN, headers={"Content-Type": "application/json"}, key="b1")
+    content = chunked(PACKED[coding], size) if size else PACKED[coding]
+    got = await send_packed(door, coding, content)
+    assert got.status_code == plain.status_code == 202
+    assert got.json()["receipt_id"] == again.json()["receipt_id"]
+    batches = [msgspec.msgpack.decode(value, type=BatchSubmitted) for value in door.running.published[BATCHES]]
+    assert batches[0].series == batches[-1].series
+
+
+@pytest.mark.parametrize(
+    ("coding", "content"),
+    [
+        ("gzip", b""),
+        ("gzip", b"\x1f\x8b"),
+        ("gzip", PACKED["gzip"][:-1]),
+        ("gzip", PACKED["gzip"] + b"garbage"),
+        ("gzip", PACKED["gzip"][:-8] + bytes(8)),
+        ("gzip", PLAIN),
+        ("gzip", PACKED["zstd"]),
+        ("gzip", gzip.compress(b"") * 300),
+        ("zstd", b""),
+        ("zstd", PACKED["zstd"][:-1]),
+        ("zstd", PACKED["zstd"] + b"garbage"),
+        ("zstd", PLAIN),
+        ("zstd", zstd.compress(PLAIN, options={zstd.CompressionParameter.window_log: 27})[:4] + b"\x00\xff"),
+    ],
+)
+async def test_a_body_that_is_not_what_its_coding_says(door: Gateway, coding: str, content: bytes) -> None:
+    assert problem(await send_packed(door, coding, content)) == (400, "broken-compression")
+    assert door.running.published[BATCHES] == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+async def test_a_bomb_stops_at_the_limit(door: Gateway, coding: str) -> None:
+    nothing = b" " * (64 * 1024 * 1024)
+    bomb = gzip.compress(nothing, 9) if coding == "gzip" else zstd.compress(nothing)
+    tracemalloc.start()
+    got = await send_packed(door, coding, chunked(bomb, 4096))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert problem(got) == (413, "body-too-large")
+    assert str(4 * 1024 * 1024) in got.json()["detail"]
+    assert peak < 20 * 1024 * 1024
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "deflate"])
+async def test_another_coding_is_told_the_right_ones(door: Gateway, coding: str) -> None:
+    got = await send_packed(door, coding, PACKED["gzip"])
     assert problem(got) == (415, "unsupported-content-encoding")
+    assert got.headers["accept-encoding"] == "gzip, zstd, identity"
+
+
+async def test_other_routes_take_no_compressed_body(door: Gateway) -> None:
+    assert problem(await send_packed(door, "gzip", PACKED["gzip"], "/v1/grants")) == (
+        415,
+        "unsupported-content-encoding",
+    )
 
 
 @pytest.mark.parametrize(
