@@ -1,8 +1,9 @@
-"""Samples in packed columns, one bucket per (user, metric, device, UTC hour), and how new rows merge into old ones.
+"""Samples in packed columns, one bucket per (user, metric, device, UTC hours), and how new rows merge into old ones.
 
 A sample's identity is the source's own id (hashed), else (start, end). Within one identity rows follow one another
 in order of arrival: an equal row is a duplicate, a different one a correction if its version is not older, else it is
-superseded. Everything is vectorised over all buckets of a joint write; per-row Python would cost ten times as much.
+superseded. A tombstone beats a sample of its own version and loses to a later one. Everything is vectorised over all
+buckets of a joint write; per-row Python would cost ten times as much.
 """
 
 from dataclasses import dataclass
@@ -38,12 +39,15 @@ NO_ROWS: Array = np.empty(0, ROW)
 
 
 class Outcome(IntEnum):
-    """What became of an incoming row."""
+    """What became of an incoming row; `DELETED` is a tombstone that took effect, known sample or not."""
 
     STORED = 0
     DUPLICATE = 1
     CORRECTION = 2
     SUPERSEDED = 3
+    DELETED = 4
+    # A sample that a tombstone keeps away.
+    REFUSED_DELETED = 5
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -117,9 +121,9 @@ def unpack(columns: Columns) -> Array:
 class Merged:
     """What a merge made of its groups.
 
-    `rows` and `group`: the rows now valid, sorted by (group, start). `outcome`: an `Outcome` per incoming row, in
-    their order. `changed`: per group, whether it must be written. `replaced`: what corrections put out of force, and
-    `replaced_by` the incoming rows that did.
+    `rows` and `group`: the rows now valid, sorted by (group, start), tombstones included. `outcome`: an `Outcome` per
+    incoming row, in their order. `changed`: per group, whether it must be written. `replaced`: samples that
+    corrections and tombstones put out of force, and `replaced_by` the incoming rows that did.
     """
 
     rows: Array
@@ -133,7 +137,8 @@ class Merged:
 def merge(stored: Array, stored_group: Array, incoming: Array, incoming_group: Array, groups: int) -> Merged:
     """Merge `incoming` rows, in order of arrival, into `stored` ones; groups are numbered 0 to `groups` - 1.
 
-    The version that stays is the highest seen, so an older correction is refused whenever it comes.
+    The version that stays is the highest seen, so an older correction is refused whenever it comes. `arrived` is that
+    of the first row of the value that stays.
     """
     count = len(stored)
     rows = np.concatenate((stored, incoming))
@@ -145,16 +150,14 @@ def merge(stored: Array, stored_group: Array, incoming: Array, incoming_group: A
     first[1:] = group[1:] != group[:-1]
     for name in ("id_hi", "id_lo"):
         first[1:] |= rows[name][1:] != rows[name][:-1]
-    newest = _newest_so_far(rows["version"], first)
+    dead = rows["deleted"] != 0
+    newest = _newest_so_far(_ranks(rows["version"], dead), first)
     # The row that was valid just before each row of the same identity.
     before = np.maximum.accumulate(np.where(newest, position, 0))
     before = np.concatenate((before[:1], before[:-1]))
-    same = ~first
-    for name in ("start", "end", "value"):
-        same &= rows[name] == rows[name][before]
-    outcome = np.where(same, Outcome.DUPLICATE, np.where(newest, Outcome.CORRECTION, Outcome.SUPERSEDED)).astype("u1")
-    outcome[first] = Outcome.STORED
+    same = _same(rows, dead, before) & ~first
     changes = first | (newest & ~same)
+    outcome = _outcomes(first, newest, same, dead, dead[before])
 
     last = np.flatnonzero(np.append(first[1:], True)) if len(rows) else position
     valid = rows[np.maximum.accumulate(np.where(changes, position, 0))[last]]
@@ -166,7 +169,7 @@ def merge(stored: Array, stored_group: Array, incoming: Array, incoming_group: A
     raised = newest & same & (rows["version"] > rows["version"][before])
     changed = np.zeros(groups, bool)
     changed[group[arrived & (changes | raised)]] = True
-    corrections = np.flatnonzero(arrived & changes & ~first)
+    replacing = np.flatnonzero(arrived & changes & ~first & ~dead[before])
     outcomes = np.empty(len(order), "u1")
     outcomes[order] = outcome
     return Merged(
@@ -174,13 +177,39 @@ def merge(stored: Array, stored_group: Array, incoming: Array, incoming_group: A
         group=valid_group[by_start],
         outcome=outcomes[count:],
         changed=changed,
-        replaced=rows[before[corrections]],
-        replaced_by=order[corrections] - count,
+        replaced=rows[before[replacing]],
+        replaced_by=order[replacing] - count,
     )
 
 
+def _ranks(version: Array, dead: Array) -> Array:
+    """Numbers in the order of (version, tombstone or not)."""
+    if not dead.any():
+        return version
+    return np.unique(version, return_inverse=True)[1] * 2 + dead
+
+
+def _same(rows: Array, dead: Array, before: Array) -> Array:
+    """Per row, whether it says what the row `before` it does; tombstones all say the same."""
+    same = rows["start"] == rows["start"][before]
+    for name in ("end", "value"):
+        same &= rows[name] == rows[name][before]
+    return same if not dead.any() else (dead & dead[before]) | (same & ~dead & ~dead[before])
+
+
+def _outcomes(first: Array, newest: Array, same: Array, dead: Array, was_dead: Array) -> Array:
+    outcome = np.where(same, Outcome.DUPLICATE, np.where(newest, Outcome.CORRECTION, Outcome.SUPERSEDED)).astype("u1")
+    outcome[first] = Outcome.STORED
+    if dead.any():
+        # A tombstone holds no value, so a later version of its sample corrects nothing: it is stored anew.
+        outcome[newest & ~dead & was_dead & ~first] = Outcome.STORED
+        outcome[~newest & ~dead & was_dead] = Outcome.REFUSED_DELETED
+        outcome[dead & (first | (newest & ~same))] = Outcome.DELETED
+    return outcome
+
+
 def _newest_so_far(version: Array, first: Array) -> Array:
-    """Per row, whether no earlier row of its identity has a higher version; `first` marks where identities begin."""
+    """Per row, whether no earlier row of its identity has a higher rank; `first` marks where identities begin."""
     if not len(version) or bool((version == version[0]).all()):
         return np.ones(len(version), bool)
     ranks = np.unique(version, return_inverse=True)[1]

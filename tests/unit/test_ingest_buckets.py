@@ -13,16 +13,17 @@ from services.ingest.buckets import HOUR_US, NO_ROWS, ROW, Array, Outcome, merge
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BASE = 490_000 * HOUR_US
-# (place of the sample in the hour, value, version, whether the source names it)
+DEAD = -1.0
+# (place of the sample in the hour, value or DEAD for a tombstone, version, whether the source names it)
 Sample = tuple[int, float, int, bool]
 
 
-def rows(samples: Sequence[Sample]) -> Array:
+def rows(samples: Sequence[Sample], arrived: int = 0) -> Array:
     made = np.zeros(len(samples), ROW)
     for place, (at, value, version, named) in enumerate(samples):
         start, end = BASE + at * 1_000_000, BASE + (at + 1) * 1_000_000
         hi, lo = (7, at + 1) if named else (start, end)
-        made[place] = (start, end, value, 60, hi, lo, version, 0, 0)
+        made[place] = (start, end, value, 60, hi, lo, version, arrived, value == DEAD)
     return made
 
 
@@ -69,6 +70,36 @@ def test_a_duplicate_in_another_offset_keeps_the_day_it_was_stored_in() -> None:
     assert result["offset"].tolist() == [60]
 
 
+def test_a_tombstone_beats_its_own_version_and_loses_to_a_later_one() -> None:
+    stored, _ = merged(NO_ROWS, rows([(1, 60, 2, True)]))
+    stored, outcome = merged(stored, rows([(1, DEAD, 1, True), (1, DEAD, 2, True), (1, DEAD, 2, True)]))
+    assert outcome == [Outcome.SUPERSEDED, Outcome.DELETED, Outcome.DUPLICATE]
+    assert stored["deleted"].tolist() == [1]
+    again, outcome = merged(stored, rows([(1, 60, 2, True), (1, 61, 3, True)]))
+    assert outcome == [Outcome.REFUSED_DELETED, Outcome.STORED]
+    assert (again["value"].tolist(), again["deleted"].tolist()) == ([61], [0])
+
+
+def test_a_tombstone_of_an_unknown_sample_keeps_it_away() -> None:
+    stored, outcome = merged(NO_ROWS, rows([(1, DEAD, 2**62, False)]))
+    assert outcome == [Outcome.DELETED]
+    stored, outcome = merged(stored, rows([(1, 60, 5, False)]))
+    assert (outcome, stored["deleted"].tolist()) == ([Outcome.REFUSED_DELETED], [1])
+
+
+def test_what_a_tombstone_puts_out_of_force_is_told_and_a_tombstone_is_not() -> None:
+    stored = rows([(1, 60, 1, True), (2, DEAD, 1, True)])
+    zeros = np.zeros(2, "i8")
+    result = merge(stored, zeros, rows([(1, DEAD, 1, True), (2, 70, 2, True)]), zeros, 1)
+    assert (result.replaced["value"].tolist(), result.replaced_by.tolist()) == ([60], [0])
+
+
+def test_a_value_keeps_the_time_it_first_came_and_a_correction_brings_its_own() -> None:
+    stored, _ = merged(NO_ROWS, rows([(1, 60, 0, False), (2, 60, 0, False)], arrived=5))
+    stored, _ = merged(stored, rows([(1, 60, 3, False), (2, 61, 0, False)], arrived=9))
+    assert stored["arrived"].tolist() == [5, 9]
+
+
 def test_only_buckets_with_news_are_written() -> None:
     stored = rows([(1, 60, 0, False), (2, 60, 0, False)])
     incoming = rows([(1, 60, 0, False), (2, 61, 0, False)])
@@ -79,7 +110,8 @@ def test_only_buckets_with_news_are_written() -> None:
 
 
 samples = st.lists(
-    st.tuples(st.integers(0, 12), st.sampled_from([60.0, 61.0, 62.0]), st.integers(0, 9), st.booleans()), max_size=20
+    st.tuples(st.integers(0, 12), st.sampled_from([60.0, 61.0, 62.0, DEAD]), st.integers(0, 9), st.booleans()),
+    max_size=20,
 )
 
 
@@ -95,8 +127,11 @@ def test_packing_gives_the_same_rows_back(given_samples: list[Sample]) -> None:
 def test_batches_in_any_order_and_any_number_of_times_give_the_same_bucket(
     batches: list[list[Sample]], chance: object
 ) -> None:
-    # One value per (sample, version), which is what a version means.
-    batches = [[(at, 60 + (at + version) % 3, version, named) for at, _, version, named in one] for one in batches]
+    # One value per (sample, version), which is what a version means; a tombstone of the same version may stand beside.
+    batches = [
+        [(at, DEAD if value == DEAD else 60 + (at + version) % 3, version, named) for at, value, version, named in one]
+        for one in batches
+    ]
     expected = NO_ROWS
     for batch in batches:
         expected, _ = merged(expected, rows(batch))
@@ -121,9 +156,9 @@ def test_one_joint_merge_equals_one_merge_after_the_other(one: list[Sample], two
 @calm
 @given(samples, samples)
 def test_merging_agrees_with_a_plain_loop(one: list[Sample], two: list[Sample]) -> None:
-    stored, _ = merged(NO_ROWS, rows(one))
-    result, outcome = merged(stored, rows(two))
-    assert (sorted(result.tolist()), outcome) == plain(stored, rows(two))
+    stored, _ = merged(NO_ROWS, rows(one, arrived=1))
+    result, outcome = merged(stored, rows(two, arrived=2))
+    assert (sorted(result.tolist()), outcome) == plain(stored, rows(two, arrived=2))
 
 
 def plain(stored: Array, incoming: Array) -> tuple[list[tuple[object, ...]], list[Outcome]]:
@@ -135,16 +170,24 @@ def plain(stored: Array, incoming: Array) -> tuple[list[tuple[object, ...]], lis
         current = known.get(identity)
         if current is None:
             known[identity] = row.copy()
-            outcome.append(Outcome.STORED)
-        elif all(current[name] == row[name] for name in ("start", "end", "value")):
+            outcome.append(Outcome.DELETED if row["deleted"] else Outcome.STORED)
+        elif says_the_same(current, row):
             current["version"] = max(current["version"], row["version"])
             outcome.append(Outcome.DUPLICATE)
-        elif row["version"] >= current["version"]:
-            known[identity] = row.copy()
-            outcome.append(Outcome.CORRECTION)
+        elif (row["version"], row["deleted"]) < (current["version"], current["deleted"]):
+            kept_away = current["deleted"] and not row["deleted"]
+            outcome.append(Outcome.REFUSED_DELETED if kept_away else Outcome.SUPERSEDED)
         else:
-            outcome.append(Outcome.SUPERSEDED)
+            known[identity] = row.copy()
+            revived = Outcome.STORED if current["deleted"] else Outcome.CORRECTION
+            outcome.append(Outcome.DELETED if row["deleted"] else revived)
     return sorted(row.item() for row in known.values()), outcome
+
+
+def says_the_same(one: Array, other: Array) -> bool:
+    if one["deleted"] or other["deleted"]:
+        return bool(one["deleted"] and other["deleted"])
+    return all(one[name] == other[name] for name in ("start", "end", "value"))
 
 
 @pytest.mark.parametrize("count", [1, 60])
