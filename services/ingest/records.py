@@ -159,7 +159,7 @@ class Receipt(Document, frozen=True, kw_only=True):
 
 
 class Day(Outboxed, frozen=True, kw_only=True):
-    """A user's local day as last told."""
+    """A user's local day as last told. `floating`: metrics with samples whose day rests on the user's zone alone."""
 
     user_id: str
     day: date
@@ -167,6 +167,20 @@ class Day(Outboxed, frozen=True, kw_only=True):
     revision: int
     metrics: dict[str, MetricDay]
     updated_at: datetime
+    floating: tuple[str, ...] = ()
+
+
+class Recomputation(Job, frozen=True, kw_only=True):
+    """A user's days to be marked because a setting changed: from `from_day` on (None: all) those that know `metric`.
+
+    `metric` "*" is any; `floating` says that days count only for their metrics without an offset of their own.
+    """
+
+    user_id: str
+    metric: str
+    reason: str
+    from_day: date | None = None
+    floating: bool = False
 
 
 class User(Document, frozen=True, kw_only=True):
@@ -202,6 +216,7 @@ RECEIPTS = Collection(
     "receipts", Receipt, (Index("group", ("group",)), Index("user_completed", ("user_id", "completed_at")))
 )
 DAYS = Collection("days", Day, (OUTBOX_INDEX, Index("user_day", ("user_id", "day"))))
+RECOMPUTATIONS = Collection("recomputations", Recomputation, (DUE_INDEX,))
 USERS = Collection("users", User)
 ZONES = Collection("zones", Zones)
 PRIORITIES = Collection("priorities", Priorities)
@@ -217,6 +232,7 @@ COLLECTIONS = (
     DIRTY_DAYS,
     RECEIPTS,
     DAYS,
+    RECOMPUTATIONS,
     USERS,
     ZONES,
     PRIORITIES,
