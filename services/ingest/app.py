@@ -7,7 +7,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from services.ingest import receipts_api
+from services.ingest import receipts_api, series_api
 from services.ingest.api import router
 from services.ingest.handlers import SERVICE, Handlers, subscribe
 from services.ingest.records import COLLECTIONS, DAYS, DIRTY_DAYS
@@ -78,6 +78,7 @@ def create_app(
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": store.ping})
     app.include_router(router)
     app.include_router(receipts_api.create_router(reads, waiting, clock))
+    app.include_router(series_api.create_router(reads))
     return app
 
 

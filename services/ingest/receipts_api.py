@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
+from services.ingest.moments import Moment
 from services.ingest.records import Receipt
 from services.ingest.series_store import Reads
 from services.ingest.waiting import Waiting
@@ -87,7 +88,7 @@ def create_router(reads: Reads, waiting: Waiting, clock: Clock) -> APIRouter:
     async def list_receipts(
         caller: Annotated[Caller, require("samples:read")],
         since: Annotated[
-            AwareDatetime | None, Query(description="RFC 3339 with an offset, + escaped as %2B; none = all")
+            Moment | None, Query(description="RFC 3339 with an offset, + escaped as %2B; none = all")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_RECEIPTS)] = 100,
         cursor: Annotated[str | None, Query(max_length=1024)] = None,
