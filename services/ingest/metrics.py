@@ -253,9 +253,8 @@ class Source:
     """A name under which records come, ours or a platform's, and what its values mean.
 
     `metric` is "" where we keep no such thing. `unit` is what a value without a unit is in; `units` says which unit
-    the platform means by a spelling that elsewhere means another. `stages` are the platform's numbers for the stages
-    of a sleep sent as samples, `sports` its numbers and names for workouts. `sampled` is False for what comes as a
-    session only.
+    the platform means by a spelling that elsewhere means another. `stages` and `sports` are the platform's numbers for
+    the stages of a sleep and for the sports of a workout. `sampled` is False for what comes as a session only.
     """
 
     name: str
@@ -263,8 +262,7 @@ class Source:
     unit: str = ""
     units: dict[str, str] = field(default_factory=dict[str, str])
     stages: dict[int, Stage] = field(default_factory=dict[int, Stage])
-    stage_names: dict[str, Stage] = field(default_factory=dict[str, Stage])
-    sports: dict[str, str] = field(default_factory=dict[str, str])
+    sports: dict[int, str] = field(default_factory=dict[int, str])
     sampled: bool = True
     note: str = ""
 
