@@ -50,8 +50,13 @@ async def introduce(instance: Instance, count: int) -> list[User]:
     return users
 
 
-def batch(user: User, size: int, *, step: timedelta = timedelta(seconds=1)) -> bytes:
-    """The user's next `size` heart rates as a whole POST request; each sample has an id, as phones send them."""
+def batch(user: User, size: int) -> bytes:
+    """The user's next `size` heart rates as a whole POST request."""
+    return request(user, heart_rates(user, size))
+
+
+def heart_rates(user: User, size: int, *, step: timedelta = timedelta(seconds=1)) -> bytes:
+    """The user's next `size` heart rates as a batch; each sample has an id, as phones send them."""
     times = (user.sent_until + step * place for place in range(size))
     user.sent_until += step * size
     run = secrets.token_hex(10)
@@ -60,16 +65,23 @@ def batch(user: User, size: int, *, step: timedelta = timedelta(seconds=1)) -> b
         f'"id":"{run[:8]}-{run[8:12]}-{run[12:16]}-{run[16:20]}-{place:012x}"}}'
         for place, at in enumerate(times)
     )
-    body = f'{{"device":{{"id":"watch","kind":"watch"}},"app":"bench/1","samples":[{samples}]}}'
-    return request(user, body.encode())
+    return f'{{"device":{{"id":"watch","kind":"watch"}},"app":"bench/1","samples":[{samples}]}}'.encode()
+
+
+def headers(user: User) -> dict[str, str]:
+    """What a POST /v1/batches needs; the key is a fresh one."""
+    return {
+        "Authorization": f"Bearer {user.token}",
+        "Idempotency-Key": str(uuid4()),
+        "Content-Type": "application/json",
+    }
 
 
 def request(user: User, body: bytes) -> bytes:
     """POST /v1/batches as it goes over the wire."""
-    return (
-        f"POST /v1/batches HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {user.token}\r\n"
-        f"Idempotency-Key: {uuid4()}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+    lines = [f"{name}: {value}" for name, value in headers(user).items()]
+    head = ["POST /v1/batches HTTP/1.1", "Host: bench", *lines, f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(head).encode() + body
 
 
 @dataclass
@@ -80,9 +92,19 @@ class Poured:
     refused: int = 0
 
 
-async def pour(port: int, requests: Sequence[bytes], *, connections: int = CONNECTIONS, every: float = 0.0) -> Poured:
-    """Send the requests over so many connections, one after the other each, or one each `every` seconds in all."""
-    poured, begun = Poured(), time.monotonic()
+async def pour(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    connections: int = CONNECTIONS,
+    every: float = 0.0,
+    poured: Poured | None = None,
+) -> Poured:
+    """Send the requests over so many connections, one after the other each, or one each `every` seconds in all.
+
+    `poured` fills while it runs, for those who watch.
+    """
+    poured, begun = poured or Poured(), time.monotonic()
     queue = iter(enumerate(requests))
     await asyncio.gather(*(_connection(port, queue, poured, begun, every) for _ in range(connections)))
     return poured
@@ -165,6 +187,16 @@ class Stored:
         return self.completed[receipt_id]
 
 
+async def warm_up(port: int, stored: Stored, users: Sequence[User], seconds: float) -> None:
+    """Small batches until the broker's JVM has compiled what it runs; with all services beside it that takes 45 s."""
+    already, sent, until = stored.samples, 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        requests = [batch(user, 100) for user in users for _ in range(20)]
+        await pour(port, requests)
+        sent += 100 * len(requests)
+    await stored.until(already + sent)
+
+
 def pids(instance: Instance) -> dict[str, list[int]]:
     """The processes of the stack by part, children included; the client is not among them."""
     state = control.state(instance)
@@ -179,6 +211,11 @@ def bytes_written(pid: int) -> int:
     with open(f"/proc/{pid}/io", encoding="ascii") as lines:
         fields: dict[str, Any] = dict(line.split(": ") for line in lines)
     return int(fields["write_bytes"]) - int(fields["cancelled_write_bytes"])
+
+
+def receipt_of(answer: bytes) -> str:
+    """The receipt's id in the answer to a POST."""
+    return str(json.loads(answer)["receipt_id"])
 
 
 def counted(lines: str) -> int:
