@@ -27,7 +27,8 @@ class Bucket(Document, frozen=True, kw_only=True):
 class Tail(Document, frozen=True, kw_only=True):
     """A few rows that came one by one and are not yet merged into the bucket of the same id.
 
-    Where both know an identity the bucket is right: it was written later, with the tail merged into it.
+    Where both know an identity the bucket is right: it was written later, with the tail merged into it. While the
+    bucket's version is `bucket_version` it knows none of them.
     """
 
     user_id: str
@@ -36,6 +37,7 @@ class Tail(Document, frozen=True, kw_only=True):
     device_kind: str
     hour: int
     columns: Columns
+    bucket_version: int = 0
 
 
 class Session(Document, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ class Session(Document, frozen=True, kw_only=True):
     source_version: int
     arrived_at: datetime
     sport: str = ""
+    sport_sent: str = ""
     totals: dict[str, float] = field(default_factory=dict[str, float])
     stages: StageColumns | None = None
     streams: tuple[StreamColumns, ...] = ()
@@ -80,11 +83,13 @@ class Replaced(Document, frozen=True, kw_only=True):
 
 
 class Place(Document, frozen=True, kw_only=True):
-    """Where a sample of a sparse metric lies, by (user, device, identity): exact, for corrections and deletions."""
+    """Where what a source calls by one id lies: the bucket's hour by sparse metric; its id is that of `place_id`.
+
+    It is exact, so that corrections and deletions find their sample. One id may stand for several metrics.
+    """
 
     user_id: str
-    metric: str
-    hour: int
+    hours: dict[str, int]
 
 
 class Deletions(Document, frozen=True, kw_only=True):
@@ -97,19 +102,6 @@ class Deletions(Document, frozen=True, kw_only=True):
     device_id: str
     identity: bytes
     source_version: bytes
-
-
-class DeletionJob(Job, frozen=True, kw_only=True):
-    """A search through one device's dense buckets for samples deleted by id alone; its receipt waits for it."""
-
-    user_id: str
-    device_id: str
-    receipt_id: str
-    identity: bytes
-    source_version: bytes
-    index: tuple[int, ...]
-    after_hour: int = 0
-    found: tuple[int, ...] = ()
 
 
 class Device(Document, frozen=True, kw_only=True):
@@ -156,6 +148,27 @@ class Receipt(Document, frozen=True, kw_only=True):
     device_id: str = ""
     reason: str | None = None
     deleted: int = 0
+
+
+class DeletionJob(Job, frozen=True, kw_only=True):
+    """A search through one device's dense buckets for samples deleted by id alone; its receipt waits for it.
+
+    `identity` and `source_version` are packed as in `Deletions`, `index` says which record of the batch each was.
+    `metrics` are those left to search, the first from `from_hour` on; `outlived` lists the records whose sample has a
+    later version than the deletion. `receipt` is what is told in the end but for these.
+    """
+
+    user_id: str
+    device_id: str
+    device_kind: str
+    occurred_at: datetime
+    identity: bytes
+    source_version: bytes
+    index: tuple[int, ...]
+    metrics: tuple[str, ...]
+    receipt: Receipt
+    from_hour: int = 0
+    outlived: tuple[int, ...] = ()
 
 
 class Day(Outboxed, frozen=True, kw_only=True):
