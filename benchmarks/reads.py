@@ -1,8 +1,8 @@
 """What reading costs: 90 days of days, 2,880 points and a day's explanation, against a bare read of the same buckets.
 
-One user has 129,600 heart rates (one a minute for 90 days) and 9,700 step samples. The limit reads the same buckets from
-the same database file in this process and unpacks them. Then the same with a hundred times the users, whose data lies
-between: the time must not grow with them.
+One user has 129,600 heart rates (one a minute for 90 days) and 9,700 step samples. The limit reads the same buckets
+from the same database file in this process and unpacks them. Then the same with a hundred times the users, whose data
+lies between: the time must not grow with them.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ async def seed(instance: Instance, stored: Stored, documents: Documents, count: 
         await pour(instance.settings.gateway_port, history(user))
     await stored.until(already + count * (HEART_RATES + STEPS), patience=SETTLES_SECONDS)
     async with asyncio.timeout(SETTLES_SECONDS):
-        while await documents.count(DIRTY_DAYS, DUE_INDEX.name):
+        while await documents.count(DIRTY_DAYS, DUE_INDEX.name):  # noqa: ASYNC110 - another process computes them
             await asyncio.sleep(1)
     return users
 
