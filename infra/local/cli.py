@@ -12,8 +12,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from infra.local import control, processes, setup
+from infra.local import control, dlq, processes, setup
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
@@ -22,6 +23,7 @@ from infra.local.stack import StackError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
 errors = Console(stderr=True)
+app.add_typer(dlq.app, name="dlq")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -112,6 +114,10 @@ def status() -> None:
     console.print(table)
     for note in state.notes:
         console.print(f"[yellow]{note}[/yellow]")
+    if state.processes.get("kafka", {}).get("state") == "ready":
+        from infra.local import dlq_actions
+
+        console.print(Text(dlq_actions.warning(instance.bootstrap_servers), "yellow"), soft_wrap=True, end="")
     if any(process["state"] != "ready" for process in state.processes.values()):
         raise typer.Exit(1)
 
@@ -216,6 +222,16 @@ def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="One 
     except SetupError as error:
         fail(str(error))
     raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *context.args], cwd=ROOT))
+
+
+@app.command(context_settings=PASS_ON)
+def faults(context: typer.Context) -> None:
+    """Kill, stop, lock and fill a stack of its own under load, and count what was lost; --help lists the options."""
+    try:
+        setup.tools(from_environment().tools, errors)
+    except SetupError as error:
+        fail(str(error))
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "tests.faults.suite", *context.args], cwd=ROOT))
 
 
 @app.command()
