@@ -28,6 +28,12 @@ class Metrics:
         )
         # Records between the group's position and the end of the topic.
         self.consumer_lag = Gauge("consumer_lag", "Records not yet handled", ["topic"], registry=registry)
+        # The same as the gateway sees it, for the topics it must not fill faster than they are read.
+        self.backlog = Gauge("backlog_records", "Accepted records not yet handled", ["topic"], registry=registry)
+        # Requests answered 503 because a reader is behind or the disk is full, by topic and reason.
+        self.turned_away = Counter("turned_away_total", "Requests not taken", ["topic", "reason"], registry=registry)
+        # Where accepted things lie.
+        self.disk_free_bytes = Gauge("disk_free_bytes", "Free bytes of the gateway's disk", registry=registry)
         # Events waiting inside documents for the relay, as of its last scan.
         self.outbox_pending = Gauge("outbox_pending", "Documents with unpublished events", registry=registry)
         # Jobs worked: done, later (back-off), rejected, stale (another worker had it).

@@ -1,8 +1,10 @@
 """What the gateway answers itself: batches, photos, receipts of both, and who the caller is."""
 
+import hashlib
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from urllib.parse import parse_qsl
@@ -20,7 +22,8 @@ from services.gateway.times import EPOCH, MICROSECOND, parse_time
 from shared import topics
 from shared.clock import Clock
 from shared.errors import Problem
-from shared.events import UNKNOWN_OFFSET, ObjectRef, PhotoSubmitted, new_event_id
+from shared.events import UNKNOWN_OFFSET, BatchObject, BatchSubmitted, ObjectRef, PhotoSubmitted, new_event_id
+from shared.identity import Caller
 from shared.telemetry import bind, current_kept, current_trace_id
 
 # Bounds of what a person eats of one label, in grams. Plain digits: Decimal also reads 1e-9999, 1_0 and NaN.
@@ -29,6 +32,9 @@ GRAMS = re.compile(r"\d{1,4}(\.\d{1,3})?", re.ASCII)
 
 # As for samples: a phone's clock may be wrong by a zone.
 LONGEST_AHEAD = timedelta(hours=24)
+
+# Half of what a record may be; larger ones would hold up the small ones behind them.
+MAX_MESSAGE_BYTES = 512 * 1024
 
 Publish = Callable[[topics.Topic, bytes, str], Awaitable[None]]
 PutObject = Callable[[str, bytes], Awaitable[None]]
@@ -47,6 +53,24 @@ class Accepted(msgspec.Struct, omit_defaults=True):
     invalid_records: int | msgspec.UnsetType = msgspec.UNSET
 
 
+@dataclass
+class Waiting:
+    """How many callers wait for a receipt; each holds a connection to ingest, and the other calls need some too."""
+
+    most: int = 128
+    now: int = 0
+
+    @contextmanager
+    def one(self) -> Generator[bool]:
+        """Whether one more may wait, as long as the body lasts."""
+        may_wait = self.now < self.most
+        self.now += may_wait
+        try:
+            yield may_wait
+        finally:
+            self.now -= may_wait
+
+
 @dataclass(frozen=True)
 class Api:
     """The gateway's own answers, with what they need."""
@@ -56,6 +80,7 @@ class Api:
     publish: Publish
     put_object: PutObject
     clock: Clock
+    waiting: Waiting = field(default_factory=Waiting)
 
     async def whoami(self, call: Call) -> Response:
         """The caller as its token says."""
@@ -64,7 +89,8 @@ class Api:
         return json_response(msgspec.json.encode(document))
 
     async def submit_batch(self, call: Call) -> Response:
-        """Check the envelope, publish the columns, answer after the broker's ack."""
+        """Check the envelope, publish the columns, answer after the broker's ack or, with `wait`, once it is stored."""
+        wait_s = receipts.wait_s(call.query)
         user_id = _user(call)
         receipt_id = self.ids.make(receipts.RECEIPT_PREFIX, user_id, "POST /v1/batches", call.key, call.body)
         bind(user_id=user_id, receipt_id=receipt_id)
@@ -75,13 +101,43 @@ class Api:
             event_id=new_event_id(),
             occurred_at=self.clock(),
         )
-        await self.publish(topics.BATCHES, msgspec.msgpack.encode(batch), user_id)
+        await self.publish(topics.BATCHES, await self._message(batch), user_id)
+        link = f"/v1/receipts/{receipt_id}"
+        if wait_s and (done := await self._completed(call.caller, link, wait_s)) is not None:
+            return done
         return _accepted(
-            f"/v1/receipts/{receipt_id}",
+            link,
             receipt_id=receipt_id,
             received=batch.received,
             invalid_records=len(batch.refused),
         )
+
+    async def _message(self, batch: BatchSubmitted) -> bytes:
+        """The batch as it travels: whole, or by reference to where the whole lies."""
+        packed = msgspec.msgpack.encode(batch)
+        if len(packed) <= MAX_MESSAGE_BYTES:
+            return packed
+        digest = hashlib.sha256(packed).hexdigest()
+        stored = BatchObject(key=f"ingest/{batch.user_id}/{digest}", sha256=digest)
+        await self.put_object(stored.key, packed)
+        return msgspec.msgpack.encode(
+            msgspec.structs.replace(batch, series=(), sessions=(), deletions=(), object=stored)
+        )
+
+    async def _completed(self, caller: Caller, link: str, wait_s: float) -> Response | None:
+        """The receipt if it is completed in time; what was accepted stays so, whatever ingest says."""
+        with self.waiting.one() as may_wait:
+            if not may_wait:
+                return None
+            try:
+                answer = await self.proxy.ask("ingest", "GET", f"{link}?wait={wait_s * 1000:.0f}ms", caller)
+            except Unanswered:
+                return None
+        if answer.status != 200:
+            return None
+        response = copied(answer)
+        response.headers["Location"] = link
+        return response
 
     async def submit_photo(self, call: Call) -> Response:
         """Check the picture's head, store it, publish a reference, answer after the broker's ack."""
@@ -107,8 +163,12 @@ class Api:
         return _accepted(f"/v1/photos/{photo_id}", photo_id=photo_id)
 
     async def receipt(self, call: Call) -> Response:
-        """What became of a batch; `queued` until ingest knows it."""
-        return await self._job(call, receipts.RECEIPT_PREFIX, "ingest", "receipt_id")
+        """What became of a batch; `queued` until ingest knows it, which `wait` waits for."""
+        if not receipts.wait_s(call.query):
+            return await self._job(call, receipts.RECEIPT_PREFIX, "ingest", "receipt_id")
+        with self.waiting.one() as may_wait:
+            asked = call if may_wait else replace(call, target=call.target.partition("?")[0])
+            return await self._job(asked, receipts.RECEIPT_PREFIX, "ingest", "receipt_id")
 
     async def photo(self, call: Call) -> Response:
         """What became of a photo; `queued` until inference knows it."""

@@ -1,9 +1,10 @@
 """The gateway: identity, limits, accept to Kafka, proxied reads, live streams. It keeps connections and no data."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from services.gateway.api import Api
 from services.gateway.docs import Docs
 from services.gateway.entry import Door, SecurityHeaders
 from services.gateway.live import Live, fetch_from
+from services.gateway.pressure import KafkaOffsets, Limits, Offsets, Pressure
 from services.gateway.proxy import AiohttpUpstreams, Answer, Proxy, Unanswered, Upstreams
 from services.gateway.receipts import Ids
 from services.gateway.settings import Settings
@@ -42,15 +44,21 @@ class Edges:
     upstreams: Upstreams
     clock: Clock = utc_now
     follows: bool = True
+    offsets: Offsets | None = None
 
 
 def create_app(settings: Settings | None = None, edges: Edges | None = None) -> FastAPI:
     """The service; `edges` replaces the real ones in tests."""
     settings = settings or Settings()
-    edges = edges or Edges(make_broker(settings, NAME), AiohttpUpstreams(settings.upstream_urls))
+    edges = edges or Edges(
+        make_broker(settings, NAME),
+        AiohttpUpstreams(settings.upstream_urls),
+        offsets=KafkaOffsets(settings.bootstrap_servers),
+    )
     proxy = Proxy(edges.upstreams, InternalTokenSigner(settings.gateway_internal_key_path))
     live = Live(fetch_from(proxy), lambda: edges.clock().timestamp())
     watchdog = Watchdog(edges.broker)
+    pressure = Pressure(_limits(settings), edges.offsets)
     app = FastAPI(
         title="MyMacroTracker gateway",
         version="1",
@@ -60,15 +68,17 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         redoc_url=None,
         # A redirect would go to whatever the Host header says.
         redirect_slashes=False,
-        lifespan=_lifespan(settings, edges, live, watchdog),
+        lifespan=_lifespan(settings, edges, live, watchdog, pressure),
     )
     app.state.live = live
+    app.state.pressure = pressure
     # Added last = outermost: the trace's header is on every answer.
     app.add_middleware(SecurityHeaders)
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     own = Api(_ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock)
-    _add_routes(app, settings, _access(settings, proxy, edges.clock), own, proxy, live)
+    answers = {route: proxy.forward for route in routes.PROXIED} | api.own_answers(own, live.open)
+    _add_routes(app, settings, _access(settings, proxy, edges.clock), answers, pressure)
     if settings.gateway_docs:
         docs = Docs(edges.upstreams)
         app.router.routes.append(HttpRoute("/openapi.json", docs.openapi))
@@ -77,19 +87,34 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     return app
 
 
-def _add_routes(app: FastAPI, settings: Settings, access: Access, own: Api, proxy: Proxy, live: Live) -> None:
-    answers: dict[routes.Route, Any] = api.own_answers(own, live.open)
+def _limits(settings: Settings) -> Limits:
+    readers = {
+        topics.BATCHES: (topics.BATCHES.group("ingest"), settings.gateway_max_lag_batches),
+        topics.PHOTOS: (topics.PHOTOS.group("inference"), settings.gateway_max_lag_photos),
+    }
+    return Limits(readers, settings.gateway_disk_path, settings.gateway_min_free_bytes)
+
+
+def _add_routes(
+    app: FastAPI, settings: Settings, access: Access, answers: Mapping[routes.Route, Any], pressure: Pressure
+) -> None:
+    fills = {routes.BATCHES: topics.BATCHES, routes.PHOTOS: topics.PHOTOS}
     for route in routes.ROUTES:
         limited = routes.limited(
             route,
             max_batch_bytes=settings.gateway_max_batch_bytes,
             max_photo_bytes=settings.gateway_max_photo_bytes,
         )
-        door = Door(limited, access, answers.get(route, proxy.forward))
+        admit = partial(pressure.admit, fills[route]) if route in fills else _everybody
+        door = Door(limited, access, answers[route], admit)
         served = HttpRoute(route.path, door, methods=[route.method])
         if route.rate == "stream" and served.methods:
             served.methods.discard("HEAD")
         app.router.routes.append(served)
+
+
+def _everybody() -> None:
+    """Reads are always let in."""
 
 
 def _ids(settings: Settings) -> Ids:
@@ -131,7 +156,9 @@ def _publisher(broker: Broker) -> Callable[[topics.Topic, bytes, str], Awaitable
     return publish
 
 
-def _lifespan(settings: Settings, edges: Edges, live: Live, watchdog: Watchdog) -> Callable[[FastAPI], Any]:
+def _lifespan(
+    settings: Settings, edges: Edges, live: Live, watchdog: Watchdog, pressure: Pressure
+) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
@@ -141,7 +168,8 @@ def _lifespan(settings: Settings, edges: Edges, live: Live, watchdog: Watchdog) 
             # Reads go on without Kafka, so nothing here waits for it.
             await stack.enter_async_context(starting(edges.broker))
             await stack.enter_async_context(watchdog)
-            for work in (_feed(settings, edges, live), _end(stop_event(app), live)):
+            await pressure.look_at_disk()
+            for work in (_feed(settings, edges, live), _end(stop_event(app), live), pressure.watch()):
                 task = asyncio.create_task(work)
                 stack.push_async_callback(_cancelled, task)
             yield

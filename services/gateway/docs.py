@@ -53,7 +53,7 @@ class Docs:
 
     async def _ask(self, service: str) -> dict[str, Any] | None:
         try:
-            answer = await self._upstreams.send(service, "GET", "/openapi.json", {}, b"")
+            answer = await (await self._upstreams.send(service, "GET", "/openapi.json", {}, b"")).whole()
             return answer.json() if answer.status == 200 else None
         except (Unanswered, ValueError):
             return None

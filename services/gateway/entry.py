@@ -76,12 +76,13 @@ Answers = Callable[[Call], Awaitable[ASGIApp]]
 
 
 class Door:
-    """One route as an ASGI application."""
+    """One route as an ASGI application. `admit` may raise Problem before the body is read."""
 
-    def __init__(self, route: Route, identities: Identities, answers: Answers) -> None:
+    def __init__(self, route: Route, identities: Identities, answers: Answers, admit: Callable[[], None]) -> None:
         self._route = route
         self._identities = identities
         self._answers = answers
+        self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Raises Problem."""
@@ -95,6 +96,7 @@ class Door:
             check_access(route, caller)
         target = _target(scope)
         key = _idempotency_key(headers) if route.keyed else ""
+        self._admit()
         try:
             body = await read_body(receive, headers, route) if route.max_body else b""
         except ClientDisconnect:

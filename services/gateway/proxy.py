@@ -1,13 +1,19 @@
-"""Requests passed on to the services: caller as an internal token, answers copied, silence turned into 503."""
+"""Requests passed on to the services: caller as an internal token, answers copied, silence turned into 503.
 
+A small answer is read whole. A large one, or one of unknown length, flows through: of it the gateway holds what one
+connection buffers, 128 KiB, however slowly the caller reads.
+"""
+
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
 import msgspec
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from services.gateway.entry import Call
@@ -18,16 +24,23 @@ from shared.telemetry import current_traceparent
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 1.0
-TOTAL_S = 10.0
+# Until an answer begins, and between its parts: a little more than the longest wait for a receipt.
+ANSWER_S = 12.0
 RETRY_AFTER_S = "2"
 CONNECTIONS = 256
-PASSED_ON = ("content-type", "idempotency-key", "accept-language")
+SMALL_BYTES = 256 * 1024
+# Of an answer that the gateway reads itself: receipts, keys, documents.
+MOST_READ_BYTES = 16 * 1024 * 1024
+# Answers that flow each hold a connection for as long as their caller likes; the others need the rest of them.
+MAX_FLOWING = 96
+LONGEST_FLOW_S = 900.0
+PASSED_ON = ("content-type", "idempotency-key", "accept", "accept-language")
 COPIED = frozenset({"content-type", "retry-after", "etag", "link", "location", "allow"})
 """Headers of answers that callers see; the rest is between us and the service."""
 
 
 class Unanswered(Exception):
-    """The service did not answer, or not in time."""
+    """The service did not answer, or not in time, or not to the end."""
 
     def __init__(self, service: str) -> None:
         super().__init__(f"{service} does not answer")
@@ -36,11 +49,12 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a service answered; header names in lower case."""
+    """What a service answered; header names in lower case. With `rest` the body is not read yet."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    rest: "Rest | None" = None
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises ValueError."""
@@ -49,13 +63,61 @@ class Answer:
         except msgspec.DecodeError as error:
             raise ValueError("not a JSON object") from error
 
+    async def whole(self) -> "Answer":
+        """The answer with its body read. Raises `Unanswered`, also for one beyond 16 MiB."""
+        if self.rest is None:
+            return self
+        found = bytearray()
+        try:
+            async for part in self.rest:
+                found += part
+                if len(found) > MOST_READ_BYTES:
+                    raise Unanswered(self.rest.service)
+        finally:
+            self.rest.close()
+        return Answer(self.status, self.headers, bytes(found))
+
+
+class Rest(Protocol):
+    """A body on its way. `close` it, read or not."""
+
+    service: str
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The parts as they come. Raises `Unanswered`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
 
 class Upstreams(Protocol):
     """The services by name."""
 
     async def send(self, service: str, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """The answer to `target` (path and query, as they came). Raises `Unanswered`."""
+        """The answer to `target` (path and query, as they came); a long one is not read. Raises `Unanswered`."""
         ...
+
+
+class AiohttpRest:
+    """The body of an answer that has begun."""
+
+    def __init__(self, service: str, response: aiohttp.ClientResponse) -> None:
+        self.service = service
+        self._response = response
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        """As in the protocol."""
+        try:
+            async for part in self._response.content.iter_any():
+                yield part
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unanswered(self.service) from error
+
+    def close(self) -> None:
+        """As in the protocol; an answer read to its end gives its connection back, another one closes it."""
+        self._response.close()
 
 
 class AiohttpUpstreams:
@@ -69,7 +131,7 @@ class AiohttpUpstreams:
         """Make the session."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=30),
-            timeout=aiohttp.ClientTimeout(total=TOTAL_S, connect=CONNECT_S, sock_connect=CONNECT_S),
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=ANSWER_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         )
@@ -85,13 +147,16 @@ class AiohttpUpstreams:
             raise Unanswered(service)
         url = URL(self._urls[service] + target, encoded=True)
         try:
-            async with self._session.request(
-                method, url, headers=headers, data=body or None, allow_redirects=False
-            ) as response:
-                content = await response.read()
+            async with asyncio.timeout(ANSWER_S):
+                response = await self._session.request(
+                    method, url, headers=headers, data=body or None, allow_redirects=False
+                )
+                found = {name.lower(): value for name, value in response.headers.items()}
+                if response.content_length is None or response.content_length > SMALL_BYTES:
+                    return Answer(response.status, found, b"", AiohttpRest(service, response))
+                return Answer(response.status, found, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unanswered(service) from error
-        return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, content)
 
 
 class Proxy:
@@ -100,6 +165,7 @@ class Proxy:
     def __init__(self, upstreams: Upstreams, signer: InternalTokenSigner) -> None:
         self._upstreams = upstreams
         self._signer = signer
+        self._flowing = 0
 
     async def ask(
         self,
@@ -111,7 +177,12 @@ class Proxy:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Answer:
-        """What `service` answers `caller`. Raises `Unanswered`."""
+        """What `service` answers `caller`, read whole. Raises `Unanswered`."""
+        return await (await self._sent(service, method, target, caller, headers, body)).whole()
+
+    async def _sent(
+        self, service: str, method: str, target: str, caller: Caller, headers: Mapping[str, str] | None, body: bytes
+    ) -> Answer:
         sent = {**(headers or {}), "Authorization": f"Bearer {self._signer.token(caller, service)}"}
         traceparent = current_traceparent()
         if traceparent is not None:
@@ -127,16 +198,52 @@ class Proxy:
         headers = {name: value for name in PASSED_ON if (value := call.header(name)) is not None}
         route = call.route
         try:
-            answer = await self.ask(
-                route.service, route.method, call.target, call.caller, headers=headers, body=call.body
-            )
+            answer = await self._sent(route.service, route.method, call.target, call.caller, headers, call.body)
         except Unanswered as error:
             raise service_unavailable(error.service) from error
+        if answer.rest is not None:
+            return self._flow(answer, answer.rest)
         if answer.status == 401 and route.caller != "anyone":
             # The caller's own token was good: ours was refused, which is no business of the caller's.
             logger.error("%s refused the internal token", route.service)
             raise service_unavailable(route.service)
         return copied(answer)
+
+    def _flow(self, answer: Answer, rest: Rest) -> Response:
+        if self._flowing >= MAX_FLOWING:
+            rest.close()
+            raise Problem(
+                503,
+                "overloaded",
+                "Too many long answers are on their way. Ask again later, or for pages instead of a stream.",
+                headers={"Retry-After": "10"},
+            )
+        self._flowing += 1
+        return Flowing(answer, rest, self._flowed)
+
+    def _flowed(self) -> None:
+        self._flowing -= 1
+
+
+class Flowing(StreamingResponse):
+    """An answer passed on part by part. When the service breaks off, so does the connection: no end is made up."""
+
+    def __init__(self, answer: Answer, rest: Rest, done: Callable[[], None]) -> None:
+        headers = {name: value for name, value in answer.headers.items() if name in COPIED | {"content-length"}}
+        super().__init__(rest, answer.status, headers)
+        self._rest = rest
+        self._done = done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the body on until its end, its caller's, or 15 min are over."""
+        try:
+            async with asyncio.timeout(LONGEST_FLOW_S):
+                await super().__call__(scope, receive, send)
+        except (Unanswered, TimeoutError):
+            logger.warning("an answer of %s broke off", self._rest.service)
+        finally:
+            self._rest.close()
+            self._done()
 
 
 def copied(answer: Answer) -> Response:

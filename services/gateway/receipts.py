@@ -8,12 +8,18 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
+from urllib.parse import parse_qsl
+
+from shared.errors import Problem
 
 RECEIPT_PREFIX = "rcp_"
 PHOTO_PREFIX = "pho_"
 MAC_BYTES = 16
 TAG_BYTES = 8
 ID_CHARACTERS = 39
+WAIT = re.compile(r"(\d{1,5}(?:\.\d{1,3})?)(s|ms)?", re.ASCII)
+LONGEST_WAIT_S = 10
 
 
 class Ids:
@@ -48,3 +54,21 @@ class Ids:
         """Each part goes in with its length, so no two lists of parts look alike."""
         message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(self._secret, message, "sha256")[:size]
+
+
+def wait_s(query: bytes) -> float:
+    """How long the query's `wait` (`2`, `2s`, `500ms`) says that the answer may take, 0 where there is none.
+
+    Raises:
+        Problem: 422, it is something else, or longer than 10 s.
+    """
+    if b"wait" not in query:
+        return 0
+    given = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "wait"]
+    if not given:
+        return 0
+    found = WAIT.fullmatch(given[0])
+    seconds = -1.0 if found is None else float(found[1]) / (1000 if found[2] == "ms" else 1)
+    if len(given) > 1 or not 0 <= seconds <= LONGEST_WAIT_S:
+        raise Problem(422, "invalid-wait", f"Write wait once, as 2s or 500ms, at most {LONGEST_WAIT_S}s.")
+    return seconds

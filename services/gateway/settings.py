@@ -28,6 +28,18 @@ class Settings(ServiceSettings):
     gateway_webhooks_url: str = Field(default="http://127.0.0.1:8106", description="Where webhooks answers")
     gateway_max_batch_bytes: int = Field(default=4 * MIB, ge=1024, description="Largest body of a batch")
     gateway_max_photo_bytes: int = Field(default=10 * MIB, ge=1024, description="Largest picture")
+    gateway_max_lag_batches: int = Field(
+        default=20_000, ge=1, description="Batches accepted but not stored, beyond which batches are answered 503"
+    )
+    gateway_max_lag_photos: int = Field(
+        default=2_000, ge=1, description="Photos accepted but not taken up, beyond which photos are answered 503"
+    )
+    gateway_disk_path: str = Field(
+        default="", description="Folder where Kafka's log or the objects lie, whose free space is watched; empty: none"
+    )
+    gateway_min_free_bytes: int = Field(
+        default=512 * MIB, ge=0, description="Free bytes of GATEWAY_DISK_PATH below which nothing is accepted"
+    )
     gateway_metrics: bool = Field(default=False, description="Serve /metrics on the public port too")
     gateway_docs: bool = Field(default=True, description="Serve /docs and /openapi.json")
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
