@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from infra.local.dead_letters import Filter, Letter, Place, is_dead_letters, letter_of
 from shared.clock import utc_now
@@ -83,12 +83,14 @@ class DeadLetterTopics:
         self,
         servers: str,
         consumer: AIOKafkaConsumer,
+        names: set[str],
         first: dict[TopicPartition, int],
         after: dict[TopicPartition, int],
         resolved: Resolved,
     ) -> None:
         self._servers = servers
         self._consumer = consumer
+        self._names = names
         self._begins = first
         self._ends = after
         self._resolved = resolved
@@ -96,7 +98,16 @@ class DeadLetterTopics:
     @classmethod
     async def seen(cls, servers: str, consumer: AIOKafkaConsumer) -> "DeadLetterTopics":
         """Look at what there is."""
-        partitions = await _partitions(servers)
+        cluster = await _cluster(servers)
+        names = cast(set[str], cluster.topics())
+        if RESOLUTIONS.name not in names:
+            raise NoAnswer(f"There is no topic {RESOLUTIONS.name}; python -m infra.topics creates what is missing.")
+        # Also those where nobody reads the source any more.
+        partitions = [
+            TopicPartition(name, number)
+            for name in sorted(filter(is_dead_letters, names))
+            for number in sorted(cast(set[int], cluster.partitions_for_topic(name)))
+        ]
         # The log's end first: every letter it speaks of by then is below the ends asked for next.
         end = (await ends(consumer, [LOG]))[LOG]
         first = await beginnings(consumer, partitions) if partitions else {}
@@ -104,7 +115,7 @@ class DeadLetterTopics:
         resolved = Resolved()
         resolved.cover(first, after)
         await resolved.read(consumer, end)
-        return cls(servers, consumer, first, after, resolved)
+        return cls(servers, consumer, names, first, after, resolved)
 
     def held(self) -> list[Held]:
         """Each topic that holds any, by name."""
@@ -156,27 +167,18 @@ class DeadLetterTopics:
         )
         await producer.start()
         try:
-            yield Resolver(producer, by, note, rate)
+            yield Resolver(producer, self._names, by, note, rate)
         finally:
             await producer.stop()
 
 
-async def _partitions(servers: str) -> list[TopicPartition]:
-    """Those of every dead-letter topic, by name, also where nobody reads the source any more."""
+async def _cluster(servers: str) -> ClusterMetadata:
     client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
     await client.bootstrap()
     try:
-        cluster: ClusterMetadata = await client.fetch_all_metadata()
+        return await client.fetch_all_metadata()
     finally:
         await client.close()
-    names = cast(set[str], cluster.topics())
-    if RESOLUTIONS.name not in names:
-        raise NoAnswer(f"There is no topic {RESOLUTIONS.name}; python -m infra.topics creates what is missing.")
-    return [
-        TopicPartition(name, number)
-        for name in sorted(filter(is_dead_letters, names))
-        for number in sorted(cast(set[int], cluster.partitions_for_topic(name)))
-    ]
 
 
 def _letter(record: Any) -> Letter:
@@ -187,8 +189,9 @@ def _letter(record: Any) -> Letter:
 class Resolver:
     """Sends letters again or gives them up, and writes down each. Repeated after a crash it may send a few twice."""
 
-    def __init__(self, producer: AIOKafkaProducer, by: str, note: str, rate: float | None) -> None:
+    def __init__(self, producer: AIOKafkaProducer, names: set[str], by: str, note: str, rate: float | None) -> None:
         self._producer = producer
+        self._names = names
         self._by = by
         self._note = note
         self._rate = rate
@@ -233,6 +236,9 @@ class Resolver:
         self._done += count
 
     async def _send_again(self, letter: Letter) -> "asyncio.Future[Any] | KafkaError":
+        if letter.source not in self._names:
+            # The producer would wait 40 s for each.
+            return UnknownTopicOrPartitionError()
         headers = [(REPLAY_HEADER, str(letter.place).encode())]
         if letter.traceparent is not None:
             headers.append(("traceparent", letter.traceparent.encode()))

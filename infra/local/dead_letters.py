@@ -23,8 +23,8 @@ TEXT_CHARS = 200
 SHOWN_BYTES = 64 * 1024
 SHOWN_RAW_BYTES = 256
 SHOWN_SERIES = 50
-PLACE = re.compile(r"([a-zA-Z0-9._-]{1,249})/(\d{1,9})/(\d{1,18})")
-AGO = re.compile(r"(\d{1,6})([smhd])")
+PLACE = re.compile(r"([a-zA-Z0-9._-]{1,249})/([0-9]{1,9})/([0-9]{1,18})")
+AGO = re.compile(r"([0-9]{1,6})([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Header = tuple[str, bytes | None]
 
