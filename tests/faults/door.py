@@ -1,0 +1,110 @@
+"""The gateway as phones see it: sign up, and repeat a request under the same key until there is an answer."""
+
+import asyncio
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+# A phone gives up on one attempt after so long, and repeats it.
+ATTEMPT_S = 10.0
+REPEAT_AFTER_S = 0.2
+# Passwords are hashed two at a time.
+SIGN_UPS = 8
+REPEATED = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Refused(Exception):
+    """An answer that repeating does not cure."""
+
+
+@dataclass
+class Door:
+    """One gateway. `under_way` is the number of POSTs of batches that wait for an answer right now."""
+
+    url: str
+    session: aiohttp.ClientSession
+    under_way: int = 0
+    attempts: int = 0
+    _accounts: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    _tokens: dict[str, str] = field(default_factory=dict[str, str])
+
+    async def sign_up(self, count: int, *, patience_s: float = 60) -> list[str]:
+        """The ids of so many new users."""
+        places = asyncio.Semaphore(SIGN_UPS)
+
+        async def one() -> str:
+            async with places:
+                account = {"email": f"{secrets.token_hex(8)}@example.com", "password": secrets.token_urlsafe(24)}
+                key, body = secrets.token_hex(8), json.dumps(account).encode()
+                user = await self._send("POST", "/v1/users", {"Idempotency-Key": key}, body, patience_s)
+                self._accounts[user["user_id"]] = account
+                await self._sign_in(user["user_id"], patience_s)
+                return user["user_id"]
+
+        return list(await asyncio.gather(*(one() for _ in range(count))))
+
+    async def _sign_in(self, user_id: str, patience_s: float) -> None:
+        body = json.dumps(self._accounts[user_id]).encode()
+        self._tokens[user_id] = (await self._send("POST", "/v1/tokens", {}, body, patience_s))["access_token"]
+
+    async def post_batch(self, user_id: str, key: str, body: bytes, *, patience_s: float) -> dict[str, Any]:
+        """The answer to a batch, which is repeated under its key until there is one."""
+        return await self._as_user("POST", "/v1/batches", user_id, patience_s, key=key, body=body)
+
+    async def get(self, path: str, user_id: str, *, patience_s: float = 60) -> dict[str, Any]:
+        """What a user reads there. Raises `Refused`, TimeoutError."""
+        return await self._as_user("GET", path, user_id, patience_s)
+
+    async def _as_user(
+        self, method: str, path: str, user_id: str, patience_s: float, *, key: str = "", body: bytes | None = None
+    ) -> dict[str, Any]:
+        deadline = time.monotonic() + patience_s
+        while True:
+            headers = {"Authorization": f"Bearer {self._tokens[user_id]}"} | ({"Idempotency-Key": key} if key else {})
+            left = deadline - time.monotonic()
+            try:
+                return await self._send(method, path, headers, body, left)
+            except Refused as refused:
+                if not str(refused).startswith("401"):
+                    raise
+                await self._sign_in(user_id, left)
+
+    async def _send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None, patience_s: float
+    ) -> dict[str, Any]:
+        deadline = time.monotonic() + patience_s
+        while True:
+            status, answer = await self._once(method, path, headers, body)
+            if 200 <= status < 300:
+                return answer
+            if status and status not in REPEATED:
+                raise Refused(f"{status} {answer.get('type', '')}: {answer.get('detail', '')}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{method} {path}: no answer within {patience_s:.0f} s")
+            await asyncio.sleep(REPEAT_AFTER_S)
+
+    async def _once(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None
+    ) -> tuple[int, dict[str, Any]]:
+        counted = 1 if path == "/v1/batches" else 0
+        headers = {"Content-Type": "application/json", **headers}
+        self.under_way += counted
+        self.attempts += counted
+        try:
+            async with self.session.request(method, self.url + path, headers=headers, data=body) as response:
+                text = await response.read()
+                return response.status, json.loads(text) if text else {}
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return 0, {}
+        finally:
+            self.under_way -= counted
+
+
+def phone_session() -> aiohttp.ClientSession:
+    """A session that gives up like a phone does, and never queues requests of its own."""
+    timeout = aiohttp.ClientTimeout(total=ATTEMPT_S)
+    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))

@@ -1,0 +1,265 @@
+"""The faults by name: each hits the running stack under load and returns once it is over."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+from infra.local import processes
+from infra.local.instance import free_ports, service_environment
+from infra.local.parts import http_ok
+from infra.local.stack import StackError
+from tests.faults import small_disks
+from tests.faults.ledger import Ledger
+from tests.faults.load import SAMPLES, Load, Mark
+from tests.faults.supervisor import Exchanged, page_limit_file
+from tests.polling import eventually
+from tests.running_stack import Stack
+
+STOPPED_S = 15.0
+LOCKED_S = 25.0
+FULL_S = 10.0
+REBALANCE_S = 10.0
+FIRST_BATCHES_OF = 60
+# With all its followers paused, a leader gets so long to acknowledge on its own.
+ALONE_S = 1.5
+
+
+@dataclass
+class Scene:
+    """What a fault works on. `mark` is the fault under way."""
+
+    stack: Stack
+    exchanged: Exchanged
+    load: Load
+    ledger: Ledger
+    rng: Random
+    disks: dict[str, str]
+    mark: Mark = field(default_factory=lambda: Mark("none"))
+
+    async def under_load(self) -> None:
+        """Return with requests in flight, or after 20 s without any."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            self.load.press()
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+                if self.load.door.under_way:
+                    return
+
+    def hit(self) -> None:
+        """The fault hits now."""
+        self.mark.hit_at = time.monotonic()
+        self.mark.in_flight, self.mark.waiting = self.load.door.under_way, self.load.waiting
+        self.load.watch(self.mark)
+
+    def signal(self, name: str, number: int) -> int:
+        """Signal a part of the stack, or say that it is not there just now; returns its pid."""
+        return self.stack.kill(name, number)
+
+    async def ready(self, *names: str) -> None:
+        """Wait until these parts run and are ready."""
+        await eventually(lambda: self.stack.ready(*names), seconds=90, every=0.1)
+
+
+Inject = Callable[[Scene], Awaitable[None]]
+
+
+def killed(name: str) -> Inject:
+    """kill -9."""
+
+    async def inject(scene: Scene) -> None:
+        scene.mark.ends_processes = True
+        await scene.ready(name)
+        await scene.under_load()
+        scene.hit()
+        scene.signal(name, signal.SIGKILL)
+
+    return inject
+
+
+def stopped(name: str) -> Inject:
+    """SIGSTOP for 15 s."""
+
+    async def inject(scene: Scene) -> None:
+        # Its members leave their groups meanwhile, so what it had in hand is done again.
+        scene.mark.ends_processes = True
+        await scene.ready(name)
+        await scene.under_load()
+        scene.hit()
+        pid = scene.signal(name, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(STOPPED_S)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    return inject
+
+
+@asynccontextmanager
+async def _locked(scene: Scene) -> AsyncIterator[None]:
+    path = scene.stack.instance.data / "db" / "ingest.sqlite"
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    try:
+        await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+
+
+async def database_locked(scene: Scene) -> None:
+    """Another process holds the write lock of ingest's database for 25 s."""
+    await scene.under_load()
+    async with _locked(scene):
+        scene.hit()
+        await asyncio.sleep(LOCKED_S)
+
+
+async def killed_while_locked(scene: Scene) -> None:
+    """kill -9 of ingest while a turn of it waits for its database: the surest moment to lose what is in hand."""
+    scene.mark.ends_processes = True
+    await scene.ready("ingest")
+    await scene.under_load()
+    async with _locked(scene):
+        scene.hit()
+        before = scene.load.waiting
+        await eventually(lambda: scene.load.waiting >= before + 8, seconds=4, every=0.005)
+        scene.signal("ingest", signal.SIGKILL)
+
+
+async def database_full(scene: Scene) -> None:
+    """Ingest's database may not grow by a page for 10 s (`PRAGMA max_page_count`)."""
+    await scene.under_load()
+    file = page_limit_file(scene.stack.instance)
+    file.touch()
+    try:
+        scene.hit()
+        await asyncio.sleep(FULL_S)
+    finally:
+        file.unlink()
+
+
+def disk_full(name: str) -> Inject:
+    """The small file system of the broker or of the objects is filled to the last byte for 10 s."""
+
+    async def inject(scene: Scene) -> None:
+        scene.mark.ends_processes = name == "kafka"
+        await scene.under_load()
+        scene.hit()
+        with small_disks.filled(small_disks.place(scene.stack.instance, name)):
+            await asyncio.sleep(FULL_S)
+
+    return inject
+
+
+async def rebalanced(scene: Scene) -> None:
+    """1 → 3 → 1 processes of ingest, 10 s each; of the two that go one ends cleanly and one by kill -9."""
+    scene.mark.ends_processes = True
+    await scene.under_load()
+    scene.hit()
+    instance = scene.stack.instance
+    ports = free_ports(2)
+    extra: list[subprocess.Popen[bytes]] = []
+    try:
+        for port in ports:
+            env = {**os.environ, **service_environment(instance), **scene.exchanged.environment(instance)}
+            env |= {"INGEST_PORT": str(port), "HOST": "127.0.0.1", processes.MARK: str(instance.data)}
+            log = instance.logs / f"ingest-{port}.log"
+            extra.append(processes.spawn(scene.exchanged.command("ingest"), cwd=instance.root, env=env, log=log))
+        for port in ports:
+            await eventually(lambda port=port: http_ok(port), seconds=60, every=0.1)
+        await asyncio.sleep(REBALANCE_S)
+        await scene.under_load()
+        for child, number in zip(extra, (signal.SIGTERM, signal.SIGKILL), strict=True):
+            child.send_signal(number)
+        await eventually(lambda: all(child.poll() is not None for child in extra), seconds=30)
+        await asyncio.sleep(REBALANCE_S)
+    finally:
+        for child in extra:
+            child.kill()
+            child.wait()
+
+
+async def first_batches(scene: Scene) -> None:
+    """120 batches at once, two of each of 60 users of whom nothing is known yet."""
+    users = await scene.load.door.sign_up(FIRST_BATCHES_OF)
+    batches = [scene.ledger.fresh(user_id, scene.rng, SAMPLES) for user_id in users for _ in range(2)]
+    sending = [asyncio.create_task(scene.load.send(batch)) for batch in batches]
+    await eventually(lambda: scene.load.door.under_way >= len(batches), seconds=20, every=0)
+    scene.hit()
+    await asyncio.gather(*sending)
+    await eventually(lambda: all(batch.receipt is not None for batch in batches), seconds=120, every=0.05)
+
+
+async def leader_lost(scene: Scene) -> None:
+    """A leader of three is killed while its followers stand still: what it acknowledged alone is gone with it."""
+    scene.mark.ends_processes = True
+    names = ["kafka", "kafka-2", "kafka-3"]
+    await scene.ready(*names)
+    victim = scene.rng.choice(names)
+    paused = [scene.stack.state.pid(name) for name in names if name != victim]
+    scene.mark.note = victim
+    await scene.under_load()
+    scene.hit()
+    try:
+        for pid in paused:
+            os.kill(pid, signal.SIGSTOP)
+        until = time.monotonic() + ALONE_S
+        while time.monotonic() < until:
+            scene.load.press()
+            await asyncio.sleep(0.02)
+        scene.signal(victim, signal.SIGKILL)
+    finally:
+        for pid in paused:
+            os.kill(pid, signal.SIGCONT)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault; `disk` names the small file system and `brokers` the number of brokers that it needs."""
+
+    inject: Inject
+    disk: str = ""
+    brokers: int = 1
+
+    def hindrance(self, scene: Scene) -> str:
+        """Why it can't be run here; empty when it can."""
+        if self.brokers > 1 + len(scene.exchanged.nodes):
+            return f"it needs {self.brokers} brokers (--brokers {self.brokers})"
+        return scene.disks.get(self.disk, "") if self.disk else ""
+
+
+FAULTS: dict[str, Fault] = {
+    "broker-killed": Fault(killed("kafka")),
+    "ingest-killed": Fault(killed("ingest")),
+    "gateway-killed": Fault(killed("gateway")),
+    "broker-stopped": Fault(stopped("kafka")),
+    "ingest-stopped": Fault(stopped("ingest")),
+    "gateway-stopped": Fault(stopped("gateway")),
+    "database-locked": Fault(database_locked),
+    "ingest-killed-while-locked": Fault(killed_while_locked),
+    "database-full": Fault(database_full),
+    "broker-disk-full": Fault(disk_full("kafka"), disk="kafka"),
+    "objects-disk-full": Fault(disk_full("objects"), disk="objects"),
+    "rebalance": Fault(rebalanced),
+    "first-batches": Fault(first_batches),
+    "leader-lost": Fault(leader_lost, brokers=3),
+}
+
+
+async def inject(name: str, scene: Scene) -> Mark:
+    """Let the fault hit; returns its mark, healed. Raises StackError when a part never came back."""
+    scene.mark = Mark(name)
+    try:
+        await FAULTS[name].inject(scene)
+    except AssertionError as error:
+        raise StackError(f"{name}: {error}") from error
+    scene.mark.healed_at = time.monotonic()
+    return scene.mark
