@@ -29,6 +29,7 @@ __all__ = [
     "ACCESS_TYPE",
     "ANONYMOUS",
     "API_KEY_PREFIX",
+    "OPERATOR_SCOPE",
     "SCOPES",
     "Caller",
     "InternalTokenSigner",
@@ -43,6 +44,7 @@ __all__ = [
     "load_jwks",
     "load_private_jwk",
     "new_api_key",
+    "operating",
     "public_jwks",
     "require",
     "sign_access_token",
@@ -67,6 +69,8 @@ SCOPES: tuple[str, ...] = (
     "live:read",
     "grants:write",
 )
+# Of operators' commands, which sign with the gateway's key; no user, partner or grant ever has it.
+OPERATOR_SCOPE = "operator"
 INTERNAL_TYPE = "internal+jwt"
 INTERNAL_ISSUER = "gateway"
 INTERNAL_LIFETIME_S = 60
@@ -129,7 +133,7 @@ def verify_access_token(token: str, keys: KeySet, *, issuer: str, audience: str,
 
 
 class InternalTokenSigner:
-    """Signs who the caller is, for one service at a time; used by the gateway alone."""
+    """Signs who the caller is, for one service at a time; used by the gateway, and by operators' commands."""
 
     def __init__(self, key_path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._key = load_private_jwk(Path(key_path))
@@ -137,7 +141,7 @@ class InternalTokenSigner:
         self._cache: OrderedDict[tuple[Caller, str], tuple[float, str]] = OrderedDict()
 
     def token(self, caller: Caller, audience: str) -> str:
-        """A token of 60 s for the service `audience`; the same one is given again for 30 s."""
+        """A token of 60 s for the service `audience`, never an operator's; the same one is given again for 30 s."""
         now = self._clock()
         cached = self._cache.get((caller, audience))
         if cached is not None and now < cached[0]:
@@ -148,6 +152,11 @@ class InternalTokenSigner:
         while len(self._cache) > CACHED_TOKENS:
             self._cache.popitem(last=False)
         return token
+
+    def operator_token(self, audience: str) -> str:
+        """A token of 60 s with which the holder of the gateway's key operates the service `audience`."""
+        claims = _internal_claims(ANONYMOUS, audience, int(self._clock())) | {"scope": OPERATOR_SCOPE}
+        return signed(self._key, INTERNAL_TYPE, claims)
 
 
 class InternalTokenVerifier:
@@ -240,6 +249,17 @@ def require(scope: str, kind: Literal["user", "partner"] = "user") -> Any:
     return Depends(checked)
 
 
+async def operating(request: Request) -> None:
+    """A dependency that lets operators' commands pass and nobody else.
+
+    Raises:
+        Problem: 401 without a valid token, 403 `insufficient-scope` for any user or partner.
+    """
+    caller = await caller_of(request)
+    if OPERATOR_SCOPE not in caller.scopes or caller.user_id is not None or caller.partner_id is not None:
+        raise Problem(403, "insufficient-scope", "Only operators may ask, by ./mymacro.", scope=OPERATOR_SCOPE)
+
+
 def check_scope(caller: Caller, scope: str, kind: Literal["user", "partner"] = "user") -> None:
     """Let `caller` pass or not.
 
@@ -260,7 +280,7 @@ def _internal_claims(caller: Caller, audience: str, now: int) -> dict[str, Any]:
     claims: dict[str, Any] = {
         "iss": INTERNAL_ISSUER,
         "aud": audience,
-        "scope": " ".join(sorted(caller.scopes)),
+        "scope": " ".join(sorted(caller.scopes - {OPERATOR_SCOPE})),
         "iat": now,
         "exp": now + INTERNAL_LIFETIME_S,
     }

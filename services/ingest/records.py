@@ -172,7 +172,11 @@ class DeletionJob(Job, frozen=True, kw_only=True):
 
 
 class Day(Outboxed, frozen=True, kw_only=True):
-    """A user's local day as last told. `floating`: metrics with samples whose day rests on the user's zone alone."""
+    """A user's local day as last told. `floating`: metrics with samples whose day rests on the user's zone alone.
+
+    `reason`: why it was told again after its end, "" for a revision of an open day; `previous`: what it said before.
+    So the revision's event can be told again, word for word.
+    """
 
     user_id: str
     day: date
@@ -181,6 +185,8 @@ class Day(Outboxed, frozen=True, kw_only=True):
     metrics: dict[str, MetricDay]
     updated_at: datetime
     floating: tuple[str, ...] = ()
+    reason: str = ""
+    previous: dict[str, MetricDay] = field(default_factory=dict[str, MetricDay])
 
 
 class Recomputation(Job, frozen=True, kw_only=True):
@@ -194,6 +200,27 @@ class Recomputation(Job, frozen=True, kw_only=True):
     reason: str
     from_day: date | None = None
     floating: bool = False
+
+
+class Republication(Job, frozen=True, kw_only=True):
+    """An operator's wish to have days' events sent again: of one user ("" for all), told at `since` or later.
+
+    `cursor` is where to go on, `seen` the days looked at, `sent` the events told again, `skipped` those too large to
+    tell. With `dry_run` they are counted alone. `by` and `note` say who wanted it and why.
+    """
+
+    user_id: str
+    since: datetime | None
+    rate_per_s: int
+    dry_run: bool
+    by: str
+    note: str
+    created_at: datetime
+    cursor: str | None = None
+    seen: int = 0
+    sent: int = 0
+    skipped: int = 0
+    ended_at: datetime | None = None
 
 
 class User(Document, frozen=True, kw_only=True):
@@ -233,6 +260,7 @@ RECOMPUTATIONS = Collection("recomputations", Recomputation, (DUE_INDEX,))
 USERS = Collection("users", User)
 ZONES = Collection("zones", Zones)
 PRIORITIES = Collection("priorities", Priorities)
+REPUBLICATIONS = Collection("republications", Republication, (DUE_INDEX,))
 COLLECTIONS = (
     BUCKETS,
     TAILS,
@@ -249,4 +277,5 @@ COLLECTIONS = (
     USERS,
     ZONES,
     PRIORITIES,
+    REPUBLICATIONS,
 )
