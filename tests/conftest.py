@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infra.local import fake_mongo as mongo_server
 from shared import telemetry
 from shared.settings import DEFAULT_PORTS, ServiceSettings
 
@@ -65,3 +66,10 @@ def quiet_background() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     assert not seen.errors, f"in the background: {seen.errors}"
+
+
+@pytest.fixture(scope="session")
+def fake_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that speaks MongoDB's protocol; add the name of a database of your own."""
+    with mongo_server.serving(tmp_path_factory.mktemp("mongo"), mongo_server.install()) as address:
+        yield address

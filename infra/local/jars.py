@@ -1,4 +1,4 @@
-"""Kafka's jars from Maven, each compared with the SHA-256 in the lock.
+"""Jars from Maven, each compared with the SHA-256 in its lock: Kafka's, and those of the tests' document server.
 
 jgo itself does not enforce its lock, and its downloads are not atomic; hence its parts, and our own check.
 """
@@ -19,8 +19,10 @@ from requests import RequestException
 from infra.local.environment import SetupError
 
 KAFKA = Path(__file__).parents[1] / "kafka"
+FAKE_MONGO = Path(__file__).parents[1] / "mongo"
 SPEC = KAFKA / "jgo.toml"
 LOCK = KAFKA / "jgo.lock.toml"
+PLACE = "jars"
 DOWNLOADS = 8
 TIMEOUT_S = 30
 
@@ -34,32 +36,38 @@ def silent(_name: str, _total: int) -> Iterator[Callable[[int], None]]:
     yield lambda _bytes: None
 
 
-def folder(tools: Path) -> Path:
-    """Where the checked jars lie."""
-    return tools / "jars"
+def folder(tools: Path, place: str = PLACE) -> Path:
+    """Where the checked jars of one class path lie."""
+    return tools / place
 
 
-def complete(tools: Path, lock: Path = LOCK) -> bool:
+def complete(tools: Path, lock: Path = LOCK, place: str = PLACE) -> bool:
     """Whether every jar of the present lock has been checked and is there."""
-    done = folder(tools) / "complete"
+    into = folder(tools, place)
+    done = into / "complete"
     if not done.exists() or done.read_text() != compute_sha256(lock):
         return False
-    return all((folder(tools) / _name(jar)).exists() for jar in LockFile.load(lock).dependencies)
+    return all((into / _name(jar)).exists() for jar in LockFile.load(lock).dependencies)
 
 
 def install(
-    tools: Path, progress: Progress = silent, *, lock: Path = LOCK, repositories: dict[str, str] | None = None
+    tools: Path,
+    progress: Progress = silent,
+    *,
+    lock: Path = LOCK,
+    place: str = PLACE,
+    repositories: dict[str, str] | None = None,
 ) -> None:
-    """Put the lock's jars into `tools/jars`, each checked; does nothing when they are there.
+    """Put the lock's jars into the folder `place` of `tools`, each checked; does nothing when they are there.
 
     `repositories` maps a name to the address of a Maven repository; None means Maven Central.
 
     Raises:
         SetupError: a jar could not be fetched, or is not the one that the lock names.
     """
-    if complete(tools, lock):
+    if complete(tools, lock, place):
         return
-    into = folder(tools)
+    into = folder(tools, place)
     into.mkdir(parents=True, exist_ok=True)
     resolver = PythonResolver(progress_callback=progress)
     context = MavenContext(resolver, tools / "cache" / "m2", [], repositories, timeout=TIMEOUT_S)
@@ -108,14 +116,14 @@ def _place(source: Path, target: Path) -> None:
     fresh.replace(target)
 
 
-def compile_lock(tools: Path) -> int:
-    """Resolve jgo.toml and write the lock anew; returns the number of jars."""
-    spec = tomllib.loads(SPEC.read_text())["dependencies"]
+def compile_lock(tools: Path, source: Path = KAFKA) -> int:
+    """Resolve the jgo.toml in `source` and write the lock beside it anew; returns the number of jars."""
+    spec = tomllib.loads((source / SPEC.name).read_text())["dependencies"]
     context = MavenContext(PythonResolver(), tools / "cache" / "m2", [], timeout=TIMEOUT_S)
     left_out = [context.project(*name.split(":")) for name in spec["exclusions"]]
     wanted = [context.create_dependency(coordinates, left_out) for coordinates in spec["coordinates"]]
     direct, transitive = context.resolver.resolve(wanted)
     jars = sorted([*direct, *transitive], key=lambda jar: (jar.groupId, jar.artifactId))
-    fresh = LockFile.from_resolved_dependencies(jars, environment_name="kafka")
-    fresh.save(LOCK)
+    fresh = LockFile.from_resolved_dependencies(jars, environment_name=source.name)
+    fresh.save(source / LOCK.name)
     return len(jars)

@@ -61,7 +61,7 @@ def _counted(progress: Progress, task: TaskID) -> jars.Progress:
 
 
 def lock(console: Console) -> None:
-    """Compile every lock from its `.in` file, and Kafka's from jgo.toml.
+    """Compile every lock from its `.in` file, and those of the jars from their jgo.toml.
 
     Raises:
         SetupError: nothing satisfies the wanted versions, or the network failed.
@@ -72,4 +72,6 @@ def lock(console: Console) -> None:
         command = [*compile_, "--python-version", "3.11", *more, wanted, "-o", locked]
         if subprocess.run(command, cwd=ROOT, env=tool_environment(), check=False).returncode:
             raise SetupError(f"{wanted} could not be resolved (see above).")
-    console.print(f"{jars.SPEC.relative_to(ROOT)} → {jars.compile_lock(ROOT / '.mymacro' / 'tools')} jars")
+    for source in (jars.KAFKA, jars.FAKE_MONGO):
+        count = jars.compile_lock(ROOT / ".mymacro" / "tools", source)
+        console.print(f"{(source / jars.SPEC.name).relative_to(ROOT)} → {count} jars")

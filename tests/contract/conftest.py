@@ -1,21 +1,31 @@
 """The engines that the contract of the document port runs on."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from shared.documents import Documents, open_documents
 
-# A second engine adds its name here and its address below.
-ENGINES = ("sqlite",)
+# A MongoDB of one's own to run the contract on as well; it gets databases named contract_…, and loses them again.
+MONGO_URL = os.environ.get("MONGO_URL", "")
+ENGINES = ("sqlite", "fake-mongo", *(["mongo"] if MONGO_URL else []))
 
 
 @pytest.fixture(params=ENGINES)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def database_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database, which other processes can open too."""
-    addresses = {"sqlite": f"sqlite:///{tmp_path}"}
-    return addresses[request.param]
+    if engine == "sqlite":
+        return f"sqlite:///{tmp_path}"
+    name = f"contract_{uuid4().hex}"
+    return f"{request.getfixturevalue('fake_mongo')}/{name}"
 
 
 @pytest.fixture

@@ -418,7 +418,15 @@ class TestEnd:
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("mongodb://host/db", "MongoDB"), ("postgres://x", "sqlite"), ("sqlite://", "sqlite"), ("", "sqlite")],
+    [
+        ("mongodb://host", "names no database"),
+        ("mongodb://host:port/db", "is not mongodb://"),
+        ("mongodb:///db", "is not mongodb://"),
+        ("mongodb+srv://host/db", "sqlite"),
+        ("postgres://x", "sqlite"),
+        ("sqlite://", "sqlite"),
+        ("", "sqlite"),
+    ],
 )
 def test_an_address_without_an_engine_says_what_to_set(url: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
