@@ -110,6 +110,7 @@ def service_environment(instance: Instance) -> dict[str, str]:
         "INTERNAL_JWKS_PATH": str(keys / "internal-jwks.json"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
         "LOG_LEVEL": settings.log_level.upper(),
+        "GATEWAY_DISK_PATH": str(instance.data),
         "GATEWAY_INTERNAL_KEY_PATH": str(keys / "internal.jwk"),
         "GATEWAY_RECEIPT_KEY_PATH": str(keys / "receipts.key"),
         "AUTH_SIGNING_KEY_PATH": str(keys / "auth.jwk"),

@@ -76,7 +76,9 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     app.add_middleware(SecurityHeaders)
     app.add_middleware(TraceMiddleware)
     problems.install(app)
-    own = Api(_ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock)
+    own = app.state.api = Api(
+        _ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock
+    )
     answers = {route: proxy.forward for route in routes.PROXIED} | api.own_answers(own, live.open)
     _add_routes(app, settings, _access(settings, proxy, edges.clock), answers, pressure)
     if settings.gateway_docs:

@@ -24,6 +24,7 @@ from shared.metrics import METRICS
 from shared.topics import LOG_RETENTION_MS, Topic
 
 Places = dict[TopicPartition, int]
+Moments = dict[TopicPartition, OffsetAndTimestamp | None]
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
@@ -132,21 +133,22 @@ class Pressure:
                 async with asyncio.timeout(ANSWER_S):
                     found = await self._offsets.backlog(topic, group, OLDEST_MS)
             except (KafkaError, OSError, TimeoutError) as error:
-                self._say(f"{topic.name} unseen", True, f"{group} cannot be looked at: {type(error).__name__}")
+                # No warning: so it is at every start, and who publishes to a Kafka that is away says so.
+                self._say(f"{topic.name} unseen", True, f"{group} is not known: {type(error).__name__}", logging.INFO)
                 await self._offsets.close()
                 continue
-            self._say(f"{topic.name} unseen", False, f"{group} can be looked at again")
+            self._say(f"{topic.name} unseen", False, f"{group} is known again")
             METRICS.backlog.labels(topic.name).set(found.records)
             behind = found.too_old or found.records > most
             self._behind[topic.name] = (behind, self._clock())
             told = f"{group} is {found.records} records behind, {most} are allowed"
             self._say(topic.name, behind, told + (", the oldest is too old" if found.too_old else ""))
 
-    def _say(self, what: str, bad: bool, text: str) -> None:
-        """Log it when it changed."""
+    def _say(self, what: str, bad: bool, text: str, level: int = logging.WARNING) -> None:
+        """Log it when it changed, what is good again as information."""
         if self._said.get(what, False) != bad:
             self._said[what] = bad
-            logger.log(logging.WARNING if bad else logging.INFO, "%s", text)
+            logger.log(level if bad else logging.INFO, "%s", text)
 
 
 async def _ever(look: Callable[[], Awaitable[None]]) -> None:
@@ -178,8 +180,7 @@ class KafkaOffsets:
         firsts = cast(Places, await consumer.beginning_offsets(unread))
         at = {one: max(places.get(one, 0), firsts[one]) for one in unread}
         since = int(self._now_ms()) - older_than_ms
-        asked = consumer.offsets_for_times({one: since for one in unread})
-        young = cast("dict[TopicPartition, OffsetAndTimestamp | None]", await asked)
+        young = cast(Moments, await consumer.offsets_for_times({one: since for one in unread}))
         young_at = {one: ends[one] if (first := young.get(one)) is None else first.offset for one in unread}
         return Backlog(
             sum(ends[one] - at[one] for one in unread),

@@ -13,7 +13,9 @@ import httpx2
 from aiokafka.errors import KafkaTimeoutError
 from fastapi import FastAPI
 
+from services.gateway.api import Waiting
 from services.gateway.app import Edges, create_app
+from services.gateway.pressure import Offsets
 from services.gateway.proxy import Answer, Unanswered
 from services.gateway.settings import Settings
 from shared import topics
@@ -95,6 +97,10 @@ class Gateway:
     def broker(self) -> TestableBroker:
         return self.running.broker  # type: ignore[return-value]
 
+    @property
+    def waiting(self) -> Waiting:
+        return self.running.app.state.api.waiting
+
     def token(self, user_id: str = USER, **changed: Any) -> str:
         settings = Settings()
         values = {
@@ -118,7 +124,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(folder: Path, **changed: Any) -> AsyncGenerator[Gateway]:
+async def gateway(folder: Path, offsets: Offsets | None = None, **changed: Any) -> AsyncGenerator[Gateway]:
     """The gateway; auth answers with the public key of `auth.jwk`, everything else with 404."""
     common = common_settings(folder)
     settings = Settings(
@@ -135,7 +141,7 @@ async def gateway(folder: Path, **changed: Any) -> AsyncGenerator[Gateway]:
         services.handlers[service] = lambda *_: missing
     services.handlers["auth"] = lambda method, target, *_: answer(jwks) if target.endswith("jwks.json") else missing
     broker = TestableBroker(settings, "gateway")
-    app = create_app(settings, Edges(broker, services, clock, follows=False))
+    app = create_app(settings, Edges(broker, services, clock, follows=False, offsets=offsets))
     listen = (topics.BATCHES.name, topics.PHOTOS.name)
     async with running(app, broker, "gateway", folder, listen=listen) as one:
         yield Gateway(one, services, clock, folder)
