@@ -9,8 +9,10 @@ from fastapi import FastAPI
 
 from services.ingest import receipts_api, series_api
 from services.ingest.api import router
+from services.ingest.days_store import DaysStore
 from services.ingest.handlers import SERVICE, Handlers, subscribe
-from services.ingest.records import COLLECTIONS, DAYS, DIRTY_DAYS
+from services.ingest.preferences import Preferences
+from services.ingest.records import COLLECTIONS, DAYS, DIRTY_DAYS, RECOMPUTATIONS
 from services.ingest.series_store import Reads
 from services.ingest.settings import Settings
 from services.ingest.store import Store
@@ -43,8 +45,10 @@ def create_app(
     documents = documents or open_documents(settings.database_url, SERVICE)
     store = Store(documents, clock)
     relay = Relay(documents, [DAYS], partial(kafka.publish_bytes, broker))
-    day_worker = DayWorker(store, partial(relay.nudge, DAYS), clock)
+    days, preferences = DaysStore(documents), Preferences(documents, clock)
+    day_worker = DayWorker(days, preferences, partial(relay.nudge, DAYS), clock)
     workers = Workers(documents, DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers, clock=clock)
+    recomputations = Workers(documents, RECOMPUTATIONS, day_worker.mark, concurrency=2, clock=clock)
     watchdog = Watchdog(broker)
     reads, waiting = Reads(documents), Waiting()
 
@@ -59,7 +63,11 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
         # Days that are due are computed even while Kafka is away; their events wait inside them.
-        tasks = [asyncio.create_task(workers.run()), asyncio.create_task(relay.run())]
+        tasks = [
+            asyncio.create_task(workers.run()),
+            asyncio.create_task(recomputations.run()),
+            asyncio.create_task(relay.run()),
+        ]
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:
@@ -71,6 +79,7 @@ def create_app(
             await documents.close()
 
     app = FastAPI(title="ingest", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
+    app.state.days, app.state.preferences = days, preferences
     app.state.store, app.state.handlers = store, handlers
     app.add_middleware(TraceMiddleware)
     problems.install(app)

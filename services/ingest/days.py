@@ -1,42 +1,50 @@
 """A user's local day out of samples: which day a sample belongs to, and one number per metric without counting twice.
 
 A sample belongs to the day of its own offset; one that crosses midnight is divided in proportion. Interval metrics of
-several devices are resolved along time by device priority: what a better device covers is cut from the others in
-proportion. Within one device the shorter records win, so an hourly total beside its own minutes adds only what the
-minutes leave open. Instant metrics take every sample.
+several devices are resolved along time (`merging`), a daily metric takes its best device's newest value, sleep and
+workouts are `sleep` and `workouts`. Instant metrics take every sample.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from heapq import heappop, heappush
 
 import msgspec
 import numpy as np
 
-from services.ingest.buckets import HOUR_US, MINUTE_US, Array
-from services.ingest.metrics import METRICS, priority
-from services.ingest.zones import zone_of
+from services.ingest.buckets import MINUTE_US, Array
+from services.ingest.energy_split import ENERGY, Reconciled, reconcile
+from services.ingest.merging import DAY_US, Series, quanta, shown, total
+from services.ingest.metrics import METRICS
+from services.ingest.priorities import Ranking
+from services.ingest.sleep import Sleep, sleep_day
+from services.ingest.workouts import Workout, workout_day
+from services.ingest.zones import ZoneHistory, zone_of
 
-DAY_US = 24 * HOUR_US
 EPOCH = date(1970, 1, 1)
 # A day stays open this long after its local end: phones and watches sync late.
 STAYS_OPEN = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
-class Series:
-    """Rows (dtype ROW) of one metric and device that may touch the day."""
+class DayInput:
+    """All that may touch a local day, tombstones left out, offsets told; one series per metric and device."""
 
-    metric: str
-    device_id: str
-    device_kind: str
-    rows: Array
+    series: Sequence[Series] = ()
+    sleeps: Sequence[Sleep] = ()
+    workouts: Sequence[Workout] = ()
+    ranking: Ranking = field(default_factory=Ranking)
+
+    def of(self, metric: str) -> list[Series]:
+        """The metric's series, best device first."""
+        return self.ranking.ranked(metric, (one for one in self.series if one.metric == metric))
 
 
 class MetricDay(msgspec.Struct, frozen=True):
-    """One metric's day: `sum` for intervals; `min`, `max` and `mean` for instants. `count`: samples that took part."""
+    """One metric's day: `sum` for intervals and sessions; `min`, `max` and `mean` for the others.
+
+    `count`: the samples that took part, sleeps or workouts; 0 for a number that is `derived`.
+    """
 
     unit: str
     count: int
@@ -61,122 +69,111 @@ def date_of(day_number: int) -> date:
     return EPOCH + timedelta(days=day_number)
 
 
+def number_of(day: date) -> int:
+    """Days since 1970-01-01."""
+    return (day - EPOCH).days
+
+
 def has_ended(day: date, zone: str, now: datetime) -> bool:
     """Whether the local day ended so long ago that a new revision is a recomputation."""
     end = datetime.combine(day + timedelta(days=1), time(), zone_of(zone) or UTC)
     return now >= end + STAYS_OPEN
 
 
-def compute(day: date, series: Sequence[Series]) -> dict[str, MetricDay]:
+def zone_on(day: date, history: ZoneHistory, told: str) -> str:
+    """The user's zone when that local day ended; `told` by the day's own batches where the history begins later."""
+    name = told or history.home
+    for _ in range(2):
+        end = datetime.combine(day + timedelta(days=1), time(), zone_of(name) or UTC)
+        last_us = round(end.timestamp() * 1_000_000) - 1
+        if not history.changes or history.changes[0].from_us > last_us:
+            return told or history.home
+        name = history.at(last_us)
+    return name
+
+
+def compute(day: date, held: DayInput) -> dict[str, MetricDay]:
     """The day's metrics, by name; a metric without samples is absent."""
     metrics: dict[str, MetricDay] = {}
-    for name in sorted({one.metric for one in series}):
-        metric = METRICS[name]
-        of_metric = [one for one in series if one.metric == name]
-        result = _intervals(day, of_metric) if metric.kind == "interval" else _instants(day, of_metric)
+    for name in sorted({one.metric for one in held.series}):
+        result = _BY_KIND[METRICS[name].kind](day, held.of(name))
         if result is not None:
             metrics[name] = result
+    return _with_energy(metrics) | _sleep(day, held) | _workouts(day, held)
+
+
+def newest(rows: Array, day_number: int) -> Array:
+    """Of one device's daily values the one for that day, the newest by version, then by arrival; none or one row."""
+    rows = rows[day_numbers(rows)[0] == day_number]
+    return rows[np.lexsort((rows["start"], rows["arrived"], rows["version"]))[-1:]]
+
+
+def on_day(rows: Array, day_number: int) -> Array:
+    """The rows that begin on that local day."""
+    return rows[day_numbers(rows)[0] == day_number]
+
+
+def readings(metric: str, value: Array) -> MetricDay | None:
+    """Least, most and mean of some values, None without any."""
+    if not len(value):
+        return None
+    known = METRICS[metric]
+    mean = round(float(value.mean()), known.decimals)
+    return MetricDay(known.unit, len(value), min=float(value.min()), max=float(value.max()), mean=mean)
+
+
+def reconciled(metrics: Mapping[str, MetricDay]) -> Reconciled:
+    """What the energies reported come to."""
+    return reconcile({name: int(quanta(metrics[name].sum, 3)) for name in ENERGY if name in metrics})
+
+
+def _instants(day: date, ranked: Sequence[Series]) -> MetricDay | None:
+    number = number_of(day)
+    value = np.concatenate([on_day(one.rows, number)["value"] for one in ranked])
+    return readings(ranked[0].metric, value)
+
+
+def _dailies(day: date, ranked: Sequence[Series]) -> MetricDay | None:
+    number = number_of(day)
+    told = (newest(one.rows, number) for one in ranked)
+    best = next((rows for rows in told if len(rows)), None)
+    return None if best is None else readings(ranked[0].metric, best["value"])
+
+
+def _intervals(day: date, ranked: Sequence[Series]) -> MetricDay | None:
+    result, count = total(ranked, number_of(day) * DAY_US)
+    if not count:
+        return None
+    metric = METRICS[ranked[0].metric]
+    return MetricDay(metric.unit, count, sum=shown(quanta(result, metric.decimals), metric.decimals))
+
+
+def _none(day: date, ranked: Sequence[Series]) -> MetricDay | None:
+    return None
+
+
+_BY_KIND = {"instant": _instants, "interval": _intervals, "daily": _dailies, "session": _none}
+
+
+def _with_energy(metrics: dict[str, MetricDay]) -> dict[str, MetricDay]:
+    made = reconciled(metrics)
+    for name, value in made.thousandths.items():
+        if name in made.derived:
+            metrics[name] = MetricDay("kcal", 0, sum=shown(value, 3), derived=True)
+        else:
+            metrics[name] = msgspec.structs.replace(metrics[name], sum=shown(value, 3))
     return metrics
 
 
-def _instants(day: date, series: Sequence[Series]) -> MetricDay | None:
-    number = (day - EPOCH).days
-    value = np.concatenate([one.rows["value"][day_numbers(one.rows)[0] == number] for one in series])
-    if not len(value):
-        return None
-    value.sort()
-    return MetricDay(
-        METRICS[series[0].metric].unit,
-        len(value),
-        min=float(value[0]),
-        max=float(value[-1]),
-        mean=round(float(value.mean()), 3),
-    )
+def _sleep(day: date, held: DayInput) -> dict[str, MetricDay]:
+    made = sleep_day(number_of(day), held.ranking.ranked("sleep", held.sleeps))
+    if not made.sleeps:
+        return {}
+    return {"sleep": MetricDay("s", len(made.sleeps), sum=made.sum, parts=made.parts)}
 
 
-def _intervals(day: date, series: Sequence[Series]) -> MetricDay | None:
-    begin = (day - EPOCH).days * DAY_US
-    ranked = sorted(series, key=lambda one: (priority(one.device_kind), one.device_id))
-    covered = Cover()
-    count, total = 0, 0.0
-    for one in ranked:
-        for rows in layers(one.rows):
-            shift = rows["offset"].astype("i8") * MINUTE_US
-            # Clipped to the local day, then back to UTC: devices may disagree about the offset, never about the time.
-            start = np.clip(rows["start"] + shift, begin, begin + DAY_US) - shift
-            end = np.clip(rows["end"] + shift, begin, begin + DAY_US) - shift
-            inside = end > start
-            start, end, rows = start[inside], end[inside], rows[inside]
-            taken = covered.free(start, end) / (rows["end"] - rows["start"])
-            total += float((rows["value"] * taken).sum())
-            count += int((taken > 0).sum())
-            covered = covered.with_intervals(start, end)
-    if not count:
-        return None
-    return MetricDay(METRICS[series[0].metric].unit, count, sum=round(total, 3))
-
-
-class Cover:
-    """The times already accounted for: disjoint, sorted intervals in UTC microseconds."""
-
-    def __init__(self, start: Array | None = None, end: Array | None = None) -> None:
-        self._start = np.empty(0, "i8") if start is None else start
-        self._end = np.empty(0, "i8") if end is None else end
-        self._length = np.concatenate((np.zeros(1, "i8"), np.cumsum(self._end - self._start)))
-
-    def free(self, start: Array, end: Array) -> Array:
-        """Microseconds of each [start, end) that are not covered."""
-        return (end - start) - (self._covered_until(end) - self._covered_until(start))
-
-    def with_intervals(self, start: Array, end: Array) -> "Cover":
-        """This and the intervals given."""
-        starts = np.concatenate((self._start, start))
-        ends = np.concatenate((self._end, end))
-        order = np.argsort(starts, kind="stable")
-        starts, reach = starts[order], np.maximum.accumulate(ends[order])
-        if not len(starts):
-            return self
-        opens = np.append(True, starts[1:] > reach[:-1])
-        return Cover(starts[opens], reach[np.append(opens[1:], True)])
-
-    def _covered_until(self, moment: Array) -> Array:
-        place = np.searchsorted(self._start, moment, side="right")
-        length = self._length[place]
-        # Inside the last interval that began before, what lies beyond `moment` does not count yet.
-        beyond = np.where(place > 0, np.append(self._end, 0)[place - 1] - moment, 0)
-        return length - np.maximum(beyond, 0)
-
-
-def layers(rows: Array) -> Iterator[Array]:
-    """`rows` of one device as groups without overlap inside, shorter records first; nearly always one group."""
-    if _disjoint(rows):
-        yield rows
-        return
-    length = rows["end"] - rows["start"]
-    order = np.lexsort((rows["start"], length))
-    edges = np.flatnonzero(np.diff(length[order])) + 1
-    for of_length in np.split(rows[order], edges):
-        layer = _first_fit(of_length["start"].tolist(), int(of_length["end"][0] - of_length["start"][0]))
-        by_layer = np.argsort(layer, kind="stable")
-        yield from np.split(of_length[by_layer], np.flatnonzero(np.diff(layer[by_layer])) + 1)
-
-
-def _first_fit(starts: Sequence[int], duration: int) -> Array:
-    """For records of one length, sorted by start, the first layer in which each overlaps none before it."""
-    layer = np.empty(len(starts), "i8")
-    free: list[int] = []
-    busy: deque[tuple[int, int]] = deque()
-    for place, start in enumerate(starts):
-        while busy and busy[0][0] <= start:
-            heappush(free, busy.popleft()[1])
-        chosen = heappop(free) if free else len(busy)
-        layer[place] = chosen
-        busy.append((start + duration, chosen))
-    return layer
-
-
-def _disjoint(rows: Array) -> bool:
-    start, end = rows["start"], rows["end"]
-    order = np.argsort(start, kind="stable")
-    start, end = start[order], end[order]
-    return bool((start[1:] >= end[:-1]).all())
+def _workouts(day: date, held: DayInput) -> dict[str, MetricDay]:
+    made = workout_day(number_of(day), held.ranking.ranked("workout", held.workouts))
+    if not made.workouts:
+        return {}
+    return {"workout": MetricDay("s", len(made.workouts), sum=sum(made.parts.values()), parts=made.parts)}

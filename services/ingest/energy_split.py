@@ -8,8 +8,6 @@ import msgspec
 
 ACTIVE, BASAL, TOTAL = "energy_active", "energy_basal", "energy_total"
 ENERGY: tuple[str, ...] = (ACTIVE, BASAL, TOTAL)
-# Three numbers that a device has rounded may miss one another by this many thousandths without contradiction.
-ROUNDED = 1_000
 
 
 class Reconciled(msgspec.Struct, frozen=True):
@@ -27,8 +25,8 @@ def reconcile(reported: dict[str, int]) -> Reconciled:
     """Make what devices reported (thousandths of a kilocalorie, by metric) consistent; a lone number stays alone."""
     active, basal, total = (reported.get(name) for name in ENERGY)
     if active is not None and basal is not None:
-        if total is not None and abs(total - active - basal) <= ROUNDED:
-            return Reconciled({**reported, TOTAL: active + basal})
+        if total == active + basal:
+            return Reconciled(reported)
         return Reconciled({**reported, TOTAL: active + basal}, (TOTAL,), total)
     if total is None or (active is None and basal is None):
         return Reconciled(reported)

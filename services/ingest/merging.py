@@ -63,7 +63,8 @@ def quanta(values: Any, decimals: int) -> Array:
 
     Rounded in two steps: sums in another order differ by some 1e-9, which must not decide about a half.
     """
-    return np.rint(np.round(np.asarray(values, "f8") * 10**decimals, 5)).astype("i8")
+    scaled: Array = np.asarray(values, "f8") * 10**decimals
+    return np.rint(np.round(scaled, 5)).astype("i8")
 
 
 def shown(steps: Any, decimals: int) -> float:
@@ -102,10 +103,12 @@ def explained(ranked: Sequence[Series], begin: int, decimals: int) -> Explained:
     first = np.flatnonzero(opens)
     taken = np.add.reduceat(value, first)
     start, end, place = start[first], end[np.append(first[1:] - 1, len(end) - 1)], place[first]
+    places: list[int] = place.tolist()
+    devices = [ranked[one].device_id for one in places]
     parts = shares(taken, decimals)
     dropped = _dropped(ranked, begin, (start, end, place, taken), decimals)
     segments = tuple(
-        Segment(ranked[place[one]].device_id, int(start[one]), int(end[one]), shown(parts[one], decimals), dropped[one])
+        Segment(devices[one], int(start[one]), int(end[one]), shown(parts[one], decimals), dropped[one])
         for one in range(len(first))
     )
     return Explained(shown(parts.sum(), decimals), count, segments)
@@ -143,7 +146,7 @@ def _dropped(
         rest = sent.until(end) - sent.until(start) - np.where(place == number, taken, 0)
         parts = shares(np.maximum(rest, 0), decimals)
         for run in np.flatnonzero(parts).tolist():
-            taker = ranked[place[run]].device_id
+            taker = ranked[int(place[run])].device_id
             why = FINER_RECORD if place[run] == number else f"covered-by {taker}"
             found[run].append(Dropped(one.device_id, shown(parts[run], decimals), why))
     return [tuple(one) for one in found]

@@ -1,23 +1,28 @@
 """Computes dirty days: a day is told again only when its numbers changed."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 from msgspec.structs import replace
 
-from services.ingest.days import MetricDay, Series, compute, has_ended
-from services.ingest.records import Day, DirtyDay
-from services.ingest.store import TRIES, Store, day_id
+from services.ingest.day_events import day_event
+from services.ingest.days import MetricDay, compute, has_ended, zone_on
+from services.ingest.days_store import DaysStore, HeldDay
+from services.ingest.energy_split import ENERGY
+from services.ingest.marks import day_id
+from services.ingest.metrics import METRICS
+from services.ingest.preferences import Preferences, UserSettings
+from services.ingest.records import Day, DirtyDay, Recomputation
 from shared import topics
 from shared.clock import Clock
 from shared.documents import Conflict
 from shared.errors import Unavailable
-from shared.events import DayMetric, DayRecomputed, DayUpdated, derived_id
 from shared.outbox import outbox_event, with_events
 from shared.telemetry import current_traceparent
 
+TRIES = 10
 # A day of more rows is computed in a thread: records that overlap in many layers take up to 0.1 ms each.
 INLINE_ROWS = 2_000
 
@@ -26,35 +31,71 @@ INLINE_ROWS = 2_000
 class DayWorker:
     """`told` is called with the id of a day that has an event to publish."""
 
-    store: Store
+    store: DaysStore
+    preferences: Preferences
     told: Callable[[str], None]
     clock: Clock
 
     async def compute(self, dirty: DirtyDay) -> DirtyDay:
-        """Compute the day from its buckets, and store a revision if it changed. Returns the mark, clean."""
+        """Compute what changed of the day, and store a revision if its numbers did. Returns the mark, clean."""
         started = self.clock()
-        series, held = await asyncio.gather(self.store.series(dirty), self.store.day(dirty.user_id, dirty.day))
-        metrics = await _computed(dirty.day, series)
+        settings = await self.preferences.of(dirty.user_id)
+        names = to_compute(dirty)
+        held = await self.store.held(dirty, names, settings.history, settings.ranking)
+        await self._tell(dirty, names, settings, await _computed(dirty, held), held.floating)
+        if await self.preferences.of(dirty.user_id) != settings:
+            # Set while this day was computed, perhaps before it was there to be marked.
+            return replace(dirty, due_at=started, attempts=0)
+        return replace(dirty, due_at=None, attempts=0, last_error=None, changed=(), reason="", computed_at=started)
+
+    async def mark(self, job: Recomputation) -> None:
+        """Mark the days that a setting changed."""
+        await self.preferences.mark(job)
+
+    async def _tell(
+        self,
+        dirty: DirtyDay,
+        names: frozenset[str],
+        settings: UserSettings,
+        computed: Mapping[str, MetricDay],
+        floating: Mapping[str, int],
+    ) -> None:
+        """Store the day as it is now, with its event where its numbers changed."""
         for _ in range(TRIES):
-            if (held.metrics if held is not None else {}) == metrics:
-                break
-            zone = dirty.zone or (held.zone if held is not None else await self.store.home_zone(dirty.user_id))
+            held = await self.store.day(dirty.user_id, dirty.day)
+            metrics, rest = dict(computed), set(floating)
+            if held is not None:
+                metrics = {name: one for name, one in held.metrics.items() if name not in names} | metrics
+                rest |= {name for name in held.floating if name not in names}
+            if (held.metrics if held is not None else {}) != metrics:
+                zone = zone_on(dirty.day, settings.history, dirty.zone)
+                day = revised(held, dirty, zone, dict(sorted(metrics.items())), self.clock())
+            elif held is not None:
+                day = held
+            else:
+                return
+            day = replace(day, floating=tuple(sorted(rest)))
+            if day == held:
+                return
             try:
-                day = await self.store.put_day(revised(held, dirty, zone, metrics, self.clock()))
+                await self.store.put_day(day)
             except Conflict:
-                held = await self.store.day(dirty.user_id, dirty.day)
                 continue
             self.told(day.id)
-            break
-        else:
-            raise Unavailable("database")
-        return replace(dirty, due_at=None, attempts=0, last_error=None, reason="", computed_at=started)
+            return
+        raise Unavailable("database")
 
 
-async def _computed(day: date, series: Sequence[Series]) -> dict[str, MetricDay]:
-    if sum(len(one.rows) for one in series) <= INLINE_ROWS:
-        return compute(day, series)
-    return await asyncio.to_thread(compute, day, series)
+def to_compute(dirty: DirtyDay) -> frozenset[str]:
+    """The metrics to read again: what changed, all energies when one did, everything where the mark does not say."""
+    names = frozenset(dirty.changed or dirty.metrics or METRICS) & METRICS.keys()
+    return names.union(ENERGY) if names.intersection(ENERGY) else names
+
+
+async def _computed(dirty: DirtyDay, held: HeldDay) -> dict[str, MetricDay]:
+    if held.rows <= INLINE_ROWS:
+        return compute(dirty.day, held.input)
+    return await asyncio.to_thread(compute, dirty.day, held.input)
 
 
 def revised(held: Day | None, dirty: DirtyDay, zone: str, metrics: dict[str, MetricDay], now: datetime) -> Day:
@@ -64,6 +105,7 @@ def revised(held: Day | None, dirty: DirtyDay, zone: str, metrics: dict[str, Met
     ones are `day.recomputed` once the local day ended 6 h ago.
     """
     revision = held.revision + 1 if held is not None else 1
+    again = held is not None and has_ended(dirty.day, zone, now)
     day = Day(
         id=day_id(dirty.user_id, dirty.day),
         version=held.version if held is not None else 0,
@@ -73,37 +115,9 @@ def revised(held: Day | None, dirty: DirtyDay, zone: str, metrics: dict[str, Met
         revision=revision,
         metrics=metrics,
         updated_at=now,
+        reason=(dirty.reason or "late-data") if again else "",
+        previous=held.metrics if held is not None and again else {},
         outbox=held.outbox if held is not None else (),
         outbox_at=held.outbox_at if held is not None else None,
     )
-    event: DayUpdated | DayRecomputed
-    if held is not None and has_ended(dirty.day, zone, now):
-        event = DayRecomputed(
-            event_id=derived_id(day.id, revision, "day.recomputed"),
-            occurred_at=now,
-            user_id=day.user_id,
-            date=day.day,
-            zone=zone,
-            revision=revision,
-            metrics=_told(metrics),
-            previous=_told(held.metrics),
-            reason=dirty.reason or "late-data",
-        )
-    else:
-        event = DayUpdated(
-            event_id=derived_id(day.id, revision, "day.updated"),
-            occurred_at=now,
-            user_id=day.user_id,
-            date=day.day,
-            zone=zone,
-            revision=revision,
-            metrics=_told(metrics),
-        )
-    return with_events(day, outbox_event(topics.DAYS, event, current_traceparent() or dirty.traceparent))
-
-
-def _told(metrics: Mapping[str, MetricDay]) -> dict[str, DayMetric]:
-    return {
-        name: DayMetric(unit=one.unit, count=one.count, sum=one.sum, min=one.min, max=one.max, mean=one.mean)
-        for name, one in metrics.items()
-    }
+    return with_events(day, outbox_event(topics.DAYS, day_event(day), current_traceparent() or dirty.traceparent))

@@ -33,8 +33,13 @@ class ZoneHistory(msgspec.Struct, frozen=True):
         place = bisect_right(self.changes, moment_us, key=lambda one: one.from_us)
         return self.changes[place - 1].zone if place else self.home
 
+    def offset_at(self, moment_us: int) -> int:
+        """Minutes local minus UTC at that time."""
+        zone = zone_of(self.at(moment_us)) or ZoneInfo("UTC")
+        return int(offsets_in(zone, np.array([moment_us], "i8"))[0])
+
     def with_offsets(self, rows: Array) -> Array:
-        """`rows` (dtype ROW), each without an offset given that of the zone at its start; a copy if any was."""
+        """`rows` (with `start` and `offset`), those without an offset given their zone's; a copy if there were any."""
         unknown = rows["offset"] == UNKNOWN_OFFSET
         if not unknown.any():
             return rows
