@@ -1,7 +1,7 @@
-"""A server that speaks MongoDB's protocol, for tests on machines without MongoDB: mongo-java-server on the bundled JRE.
+"""A server that speaks MongoDB's protocol, for tests without MongoDB: mongo-java-server on the bundled JRE.
 
-It has one node and no sessions, transactions, failovers or write concerns. What it can show is what our adapter asks and
-how it reads the answers.
+It has one node and no sessions, transactions, failovers or write concerns. What it can show is what our adapter asks,
+and how it reads the answers.
 """
 
 import fcntl

@@ -1,10 +1,16 @@
-"""A process of its own on the database under test: `python -m tests.contract.documents_process ROLE URL`."""
+"""A process of its own on the database under test: `python -m tests.contract.documents_process ROLE URL [MORE]`."""
 
 import asyncio
 import itertools
+import os
 import resource
+import signal
+import sqlite3
 import sys
 from datetime import timedelta
+from typing import Any
+
+from pymongo import monitoring
 
 from shared.clock import utc_now
 from shared.documents import Documents, Put, open_documents
@@ -58,13 +64,64 @@ async def fill_disk(documents: Documents) -> None:
     say("after")
 
 
+class Death(monitoring.CommandListener):
+    """Ends this process with SIGKILL right before its next write but `after`, on either engine."""
+
+    def __init__(self) -> None:
+        self.after: int | None = None
+        self.connections: list[sqlite3.Connection] = []
+        monitoring.register(self)
+        sys.addaudithook(self._heard)
+
+    def arm(self, after: int) -> None:
+        self.after = after
+        for connection in self.connections:
+            connection.set_trace_callback(lambda statement: self._write(statement.split()[0] in ("INSERT", "UPDATE")))
+
+    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "sqlite3.connect/handle":
+            self.connections.append(arguments[0])
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self._write(event.command_name == "update")
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+    def _write(self, is_one: bool) -> None:
+        if is_one and self.after is not None:
+            if self.after == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.after -= 1
+
+
+def six_writes() -> list[Put]:
+    """A put_many in which no two neighbours can travel together; half of it is over version 1."""
+    return [
+        Put(ENTRIES, Entry(id="e0", version=1, position=1)),
+        Put(TASKS, Task(id="t0", queue="after")),
+        Put(ENTRIES, Entry(id="e1", position=1)),
+        Put(TASKS, Task(id="t1", version=1, queue="after")),
+        Put(ENTRIES, Entry(id="e2", version=1, position=1)),
+        Put(TASKS, Task(id="t2", queue="after")),
+    ]
+
+
+async def die(documents: Documents, death: Death, after: str) -> None:
+    """Begin a put_many of six writes and die after so many of them."""
+    death.arm(int(after))
+    await documents.put_many(six_writes())
+
+
 ROLES = {"claim": claim, "write": write, "fill_disk": fill_disk}
 
 
-async def main(role: str, url: str) -> None:
+async def main(role: str, url: str, *more: str) -> None:
+    death = Death() if role == "die" else None
     documents = open_documents(url, "contract")
     await documents.open(ALL)
-    await ROLES[role](documents)
+    await (die(documents, death, *more) if death else ROLES[role](documents))
     await documents.close()
 
 
