@@ -18,9 +18,7 @@ class Deletion(msgspec.Struct, frozen=True, gc=False):
 
 
 def packed_deletion(deletion: Deletion, index: int) -> DeletionSubmitted | None:
-    """The deletion at place `index` of the batch; None when it names no record or a time is none."""
-    if deletion.id is None and (deletion.metric is None or deletion.start is None):
-        return None
+    """The deletion at place `index` of the batch; None when a time is none."""
     times = [None if text is None else parse_time(text) for text in (deletion.start, deletion.end)]
     if any(text is not None and time is None for text, time in zip((deletion.start, deletion.end), times, strict=True)):
         return None

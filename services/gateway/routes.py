@@ -52,6 +52,8 @@ PROXIED = (
     Route("GET", "/v1/days/{date}/explain", "ingest", "user", "days:read", "read"),
     Route("GET", "/v1/timeseries", "ingest", "user", "samples:read", "read"),
     Route("GET", "/v1/timeseries/history", "ingest", "user", "samples:read", "read"),
+    Route("GET", "/v1/sessions", "ingest", "user", "samples:read", "read"),
+    Route("GET", "/v1/sessions/{session_id}", "ingest", "user", "samples:read", "read"),
     Route("GET", "/v1/completeness", "ingest", "user", "samples:read", "read"),
     Route("GET", "/v1/devices", "ingest", "user", "samples:read", "read"),
     Route("GET", "/v1/device-priorities", "ingest", "user", "profile:read", "read"),

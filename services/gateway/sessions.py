@@ -17,11 +17,14 @@ MAX_OFFSET_S = 10**9
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
+# A platform's constant, such as HealthKit's HKCategoryValueSleepAnalysis.
+Number = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
+
 
 class Stage(msgspec.Struct, frozen=True, gc=False):
-    """A part of a sleep."""
+    """A part of a sleep, by its name or by its platform's number."""
 
-    stage: Name
+    stage: Name | Number
     start: str
     end: str
 
@@ -36,14 +39,17 @@ class Stream(msgspec.Struct, frozen=True, gc=False):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A sleep or a workout; `totals` by our names with their unit in them, such as `distance_m`."""
+    """A sleep or a workout.
+
+    `sport` is a name or its platform's number; `totals` have our names with the unit in them, such as `distance_m`.
+    """
 
     type: Name
     start: str
     end: str
     id: SourceId | None = None
     version: Version = 0
-    sport: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    sport: Annotated[str, msgspec.Meta(max_length=64)] | Number | None = None
     totals: Annotated[dict[Name, float], msgspec.Meta(max_length=MAX_TOTALS)] | None = None
     stages: list[Stage] | None = None
     streams: Annotated[list[Stream], msgspec.Meta(max_length=MAX_STREAMS)] | None = None
@@ -74,7 +80,7 @@ def packed_session(session: Session, index: int) -> SessionSubmitted | None:
         offset_minutes=start[1],
         identity=identity_of(session.id),
         version=session.version,
-        sport=session.sport or "",
+        sport="" if session.sport is None else str(session.sport),
         totals=session.totals or {},
         stages=stages,
         streams=tuple(known),
@@ -92,7 +98,7 @@ def _stages(stages: list[Stage]) -> StageColumns | None:
     return StageColumns(
         start_us=starts.astype("<i8", copy=False).tobytes(),
         end_us=ends.astype("<i8", copy=False).tobytes(),
-        stage=tuple(one.stage for one in stages),
+        stage=tuple(str(one.stage) for one in stages),
     )
 
 

@@ -62,7 +62,7 @@ async def test_a_large_batch_is_not_announced_before_it_is_stored(door: Gateway)
 
 
 async def test_the_kinds_of_records_count_through(door: Gateway) -> None:
-    body = BATCH | {"sessions": [{"type": "sleep"}], "deletions": [{"id": "a"}, {}]}
+    body = BATCH | {"sessions": [{"type": "sleep"}], "deletions": [{"id": "a"}, {"id": 1}]}
     got = await door.ask("POST", "/v1/batches", json=body, key="b1")
     assert (got.json()["received"], got.json()["invalid_records"]) == (4, 2)
     (sent,) = batches(door)

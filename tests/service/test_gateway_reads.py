@@ -20,7 +20,7 @@ from tests.service.test_gateway import problem
 
 MIB = 1024 * 1024
 INGEST = [route for route in PROXIED if route.service == "ingest"]
-VALUES = {"date": "2026-03-01", "metric": "steps"}
+VALUES = {"date": "2026-03-01", "metric": "steps", "session_id": "s1"}
 
 
 @pytest.fixture

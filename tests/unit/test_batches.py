@@ -260,10 +260,8 @@ def test_deletions_name_a_record_by_id_or_by_place() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {},
-        {"metric": "steps"},
-        {"start": "2026-03-01T23:00:00Z"},
         {"id": ""},
+        {"version": -1},
         {"id": "a", "start": "x"},
         {"metric": "steps", "start": "2026-03-01T23:00:00Z", "end": "x"},
         [],
@@ -288,6 +286,19 @@ def test_what_json_does_not_know_is_told_so(value: str) -> None:
     problem = refusal(json.dumps(batch(sample(value="HERE"))).replace('"HERE"', value).encode())
     assert (problem.status, problem.code) == (400, "not-json")
     assert "NaN" in problem.detail
+
+
+def test_stages_and_sports_may_be_numbers_of_their_platform() -> None:
+    night, run = decoded(
+        batch(sessions=[session(stages=[STAGE | {"stage": 3}]), session(type="workout", sport=37)])
+    ).sessions
+    assert night.stages is not None
+    assert (night.stages.stage, night.sport, run.sport) == (("3",), "", "37")
+
+
+def test_a_deletion_that_names_nothing_is_for_ingest_to_judge() -> None:
+    made = decoded(batch(sample(), deletions=[{}, {"metric": "steps"}]))
+    assert [(one.index, one.metric, one.start_us) for one in made.deletions] == [(1, "", None), (2, "steps", None)]
 
 
 def test_points_are_bounded_over_all_sessions() -> None:
