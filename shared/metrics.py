@@ -34,6 +34,10 @@ class Metrics:
         self.turned_away = Counter("turned_away_total", "Requests not taken", ["topic", "reason"], registry=registry)
         # Where accepted things lie.
         self.disk_free_bytes = Gauge("disk_free_bytes", "Free bytes of the gateway's disk", registry=registry)
+        # Dead letters that no operator replayed or dropped; every process of a service shows the same, so take the max.
+        self.dead_letters = Gauge(
+            "dead_letters_unresolved", "Dead letters nobody dealt with", ["topic", "service"], registry=registry
+        )
         # Events waiting inside documents for the relay, as of its last scan.
         self.outbox_pending = Gauge("outbox_pending", "Documents with unpublished events", registry=registry)
         # Jobs worked: done, later (back-off), rejected, stale (another worker had it).

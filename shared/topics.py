@@ -44,7 +44,12 @@ class Topic:
 
     def dead_letters(self, service: str) -> str:
         """The topic that takes what `service` could not handle."""
-        return f"{self.name}.{service}.dlq"
+        return dead_letters(self.name, service)
+
+
+def dead_letters(topic: str, service: str) -> str:
+    """The name of the topic that takes what `service` could not handle of `topic`."""
+    return f"{topic}.{service}.dlq"
 
 
 # Values are MessagePack of events.BatchSubmitted, hence no pydantic models here.

@@ -22,6 +22,7 @@ from typing import cast
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from shared.dead_letter_count import Counter
 from shared.kafka import Broker
 from shared.metrics import METRICS
 from shared.places import Places
@@ -66,20 +67,23 @@ class Watchdog:
         self._seen: dict[str, _Seen] = {}
         self._beat = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[None] | None = None
         self._closed = threading.Event()
 
     async def __aenter__(self) -> "Watchdog":
         self._beat = time.monotonic()
         self._task = asyncio.create_task(self._run(), name="watchdog")
+        self._counting = asyncio.create_task(Counter(self._broker).run(), name="count dead letters")
         threading.Thread(target=self._watch_loop, name="watchdog", daemon=True).start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._closed.set()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        for task in (self._task, self._counting):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     def live(self) -> bool:
         """Whether the poll loops turn: the watchdog's own task does, and no subscriber is stalled."""

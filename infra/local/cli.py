@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.local import control, dlq, processes, setup
+from infra.local import control, dlq, processes, republish, setup
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
@@ -24,6 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 console = Console()
 errors = Console(stderr=True)
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(republish.app, name="republish")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

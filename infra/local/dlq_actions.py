@@ -1,7 +1,6 @@
 """What `./mymacro dlq` does and prints."""
 
 import asyncio
-import getpass
 import os
 from collections.abc import AsyncGenerator, Coroutine
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from infra.local.dead_letter_topics import Action, DeadLetterTopics, Held, NoAnswer, Resolver, opened
 from infra.local.dead_letters import Filter, Letter, parsed_time, payload_shown, printable
-from infra.local.instance import from_environment
+from infra.local.instance import from_environment, operator
 from shared import spans
 from shared.clock import utc_now
 
@@ -198,7 +197,7 @@ def _show(letter: Letter) -> None:
 async def resolve(wanted: Filter, action: Action, note: str, rate: float | None, dry_run: bool) -> None:
     """Replay or drop what is meant."""
     done, failed = 0, 0
-    async with opened(servers()) as topics, topics.resolver(_operator(), note, rate) as resolver:
+    async with opened(servers()) as topics, topics.resolver(operator(), note, rate) as resolver:
         portion: list[Letter] = []
         async for letter in _read(topics, wanted):
             portion.append(letter)
@@ -232,14 +231,6 @@ async def _resolve_portion(resolver: Resolver, letters: list[Letter], action: Ac
     for letter, error in failed:
         errors.print(Text(f"{letter.place} was not sent to {letter.source}: {error}", "red"), soft_wrap=True)
     return len(failed)
-
-
-def _operator() -> str:
-    """Whose account on this machine it is."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 def _time(letter: Letter) -> str:

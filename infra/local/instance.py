@@ -1,5 +1,6 @@
 """One local instance: its folders, and the environment its services get."""
 
+import getpass
 import os
 import random
 import socket
@@ -65,6 +66,14 @@ class Instance:
         """`MYMACRO_*` variables that describe this instance to another process."""
         values = self.settings.model_dump()
         return {f"MYMACRO_{name.upper()}": str(value) for name, value in values.items()}
+
+
+def operator() -> str:
+    """Whose account on this machine a command runs under."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def from_environment() -> Instance:

@@ -13,8 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from infra.local.settings import ROOT
 from shared import events
+from shared.dead_letter_count import Counter
 from shared.errors import Rejected
 from shared.kafka import make_broker, publish, publish_bytes
+from shared.metrics import METRICS
 from shared.settings import ServiceSettings
 from shared.topics import RESOLUTIONS, Topic
 from tests.polling import eventually
@@ -169,6 +171,33 @@ async def test_drop_needs_a_note_and_status_warns_until_all_is_dealt_with(
     assert [(line.action, line.note, line.by) for line in of_topic] == [
         ("dropped", "made for a test", getpass.getuser())
     ] * 4
+
+
+async def test_the_metric_goes_up_with_dead_letters_and_down_with_what_operators_do(
+    kafka: Stack, settings: ServiceSettings, topic: Topic
+) -> None:
+    async def handle(_: events.UserUpdated) -> None:
+        raise Rejected("no-such-user")
+
+    def shown() -> float | None:
+        return METRICS.registry.get_sample_value("dead_letters_unresolved", {"topic": topic.name, "service": SERVICE})
+
+    async with subscribed(settings, topic, handle) as broker:
+        counter = Counter(broker)
+        await eventually(lambda: broker.places[0].consumer is not None)
+        await counter.count()
+        assert shown() == 0
+        for revision in range(3):
+            await publish(broker, topic, user("u", revision))
+        await eventually(lambda: lag_is_zero(settings, topic))
+        await counter.count()
+        assert shown() == 3
+        await mymacro(kafka, "dlq", "drop", "--id", f"{topic.dead_letters(SERVICE)}/0/1", "--note", "one of three")
+        await counter.count()
+        assert shown() == 2
+        await mymacro(kafka, "dlq", "drop", "--topic", topic.name, "--note", "the others")
+        await counter.count()
+        assert shown() == 0
 
 
 async def test_a_letter_whose_topic_is_gone_stays_and_is_named(kafka: Stack, settings: ServiceSettings) -> None:
