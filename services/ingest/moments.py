@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated
 
 import numpy as np
@@ -43,6 +43,12 @@ def micros(moment: datetime) -> int:
 def moment(microseconds: int) -> datetime:
     """The time in UTC."""
     return EPOCH + microseconds * MICROSECOND
+
+
+def local_moment(microseconds: int, offset: int) -> datetime:
+    """The time at an offset in minutes, in UTC where that is unknown."""
+    zone = UTC if offset == UNKNOWN_OFFSET else timezone(timedelta(minutes=offset))
+    return moment(microseconds).astimezone(zone)
 
 
 def texts(times: Array, offsets: Array) -> Sequence[str]:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from services.ingest.buckets import MINUTE_US, Array
+from services.ingest.metrics import Stage
 from services.ingest.moments import texts
 from services.ingest.timeseries import Table, Wanted
 from shared.events import UNKNOWN_OFFSET
@@ -85,20 +86,30 @@ def lines(table: Table, wanted: Wanted) -> list[str]:
     if not len(table.rows):
         return []
     devices = [msgspec.json.encode(name).decode() for name in table.devices]
-    return _windows(table.rows, devices, wanted) if wanted.windowed else _samples(table.rows, devices)
+    return (
+        _windows(table.rows, devices, wanted)
+        if wanted.windowed
+        else _samples(table.rows, devices, _values(table.rows, wanted))
+    )
 
 
-def _samples(rows: Array, devices: Sequence[str]) -> list[str]:
-    start, value = texts(rows["start"], rows["offset"]), rows["value"].tolist()
+def _values(rows: Array, wanted: Wanted) -> list[str]:
+    if wanted.metric == "sleep":
+        return [f'"stage":"{Stage(int(one)).label}"' for one in rows["value"].tolist()]
+    return [f'"value":{one!r}' for one in rows["value"].tolist()]
+
+
+def _samples(rows: Array, devices: Sequence[str], value: Sequence[str]) -> list[str]:
+    start = texts(rows["start"], rows["offset"])
     device = [devices[one] for one in rows["device"].tolist()]
     if bool((rows["end"] == rows["start"]).all()):
         return [
-            f'{{"start":"{one}","value":{number!r},"device":{name}}}'
+            f'{{"start":"{one}",{number},"device":{name}}}'
             for one, number, name in zip(start, value, device, strict=True)
         ]
     end = texts(rows["end"], rows["offset"])
     return [
-        f'{{"start":"{one}","end":"{other}","value":{number!r},"device":{name}}}'
+        f'{{"start":"{one}","end":"{other}",{number},"device":{name}}}'
         for one, other, number, name in zip(start, end, value, device, strict=True)
     ]
 

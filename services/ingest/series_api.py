@@ -2,18 +2,17 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from services.ingest.metrics import METRICS, Metric
-from services.ingest.moments import Moment, micros, moment
+from services.ingest.moments import moment
 from services.ingest.points import Mark, Question, behind, lines, mark_of
+from services.ingest.ranges import Chosen, Range
 from services.ingest.series_store import Reads
 from services.ingest.timeseries import STEPS, Resolution, Table, Wanted
 from shared.errors import Problem
@@ -22,6 +21,8 @@ from shared.problems import RESPONSES
 
 NDJSON = "application/x-ndjson"
 MAX_POINTS = 10_000
+# Some 40 stages a night; they are put in order at once.
+MOST_SLEEP_US = 366 * STEPS["1d"]
 EXAMPLES: list[Any] = [
     {
         "metric": "heart_rate",
@@ -54,6 +55,7 @@ class Point(BaseModel):
     end: datetime | None = Field(default=None, description="Not there for a reading at one moment")
     date: str | None = Field(default=None, description="The local day, with resolution=1d")
     value: float | None = None
+    stage: str | None = Field(default=None, description="Instead of a value: what this stretch of a sleep was")
     device: str | None = Field(default=None, description="Of samples, and of windows with merged=false")
     count: int | None = Field(default=None, description="Samples that took part")
     sum: float | None = None
@@ -72,40 +74,6 @@ class Timeseries(BaseModel):
     to: datetime
     points: list[Point]
     cursor: str | None
-
-
-@dataclass(frozen=True)
-class Range:
-    """The query parameters that choose a metric and a stretch of time."""
-
-    metric: Metric
-    from_us: int
-    to_us: int
-
-
-async def chosen_range(
-    metric: Annotated[str, Query(max_length=64, examples=["heart_rate"])],
-    since: Annotated[Moment, Query(alias="from", description="RFC 3339, included; write + as %2B")],
-    to: Annotated[Moment, Query(description="RFC 3339, not included")],
-) -> Range:
-    """The range asked for, exactly.
-
-    Raises:
-        Problem: 422, no such metric or no such range.
-    """
-    known = METRICS.get(metric)
-    if known is None:
-        raise Problem(422, "unknown-metric", "This metric is not known; docs/metrics.md lists all names.")
-    if known.kind == "session":
-        raise Problem(422, "not-a-series", f"Read GET /v1/sessions?type={known.name}: it consists of sessions.")
-    if micros(since) >= micros(to):
-        raise Problem(422, "empty-range", "`from` must lie before `to`; it is included and `to` is not.")
-    if micros(since) < 0:
-        raise Problem(422, "before-1970", "Nothing is kept of the time before 1970; choose a later `from`.")
-    return Range(known, micros(since), micros(to))
-
-
-Chosen = Annotated[Range, Depends(chosen_range)]
 
 
 def create_router(reads: Reads) -> APIRouter:
@@ -143,11 +111,13 @@ def create_router(reads: Reads) -> APIRouter:
     ) -> Response:
         """A metric over [from, to), never more. `Accept: application/x-ndjson` streams all of it, a point a line."""
         user_id = caller.user_id or ""
-        if merged is None:
-            merged = resolution != "raw"
+        merged = resolution != "raw" if merged is None else merged
+        sleep = chosen.metric.name == "sleep"
+        if chosen.metric.kind == "session":
+            _check_session(chosen, resolution, merged)
         wanted = Wanted(
             metric=chosen.metric.name,
-            interval=chosen.metric.kind == "interval",
+            interval=chosen.metric.kind == "interval" or sleep,
             from_us=chosen.from_us,
             to_us=chosen.to_us,
             step_us=STEPS.get(resolution),
@@ -158,13 +128,25 @@ def create_router(reads: Reads) -> APIRouter:
             (wanted.metric, str(chosen.from_us), str(chosen.to_us), resolution, device or "", str(merged))
         )
         mark = _mark(question, cursor)
-        tables = reads.points(user_id, wanted, device, mark.key if mark is not None else None)
+        if sleep:
+            tables = reads.stages(user_id, wanted, device)
+        else:
+            tables = reads.points(user_id, wanted, device, mark.key if mark is not None else None)
         if NDJSON in accept.lower():
             return StreamingResponse(_stream(tables, wanted, mark), media_type=NDJSON)
         page, following = await _page(tables, wanted, mark, question, limit)
         return Response(_document(chosen, resolution, page, following), media_type="application/json")
 
     return router
+
+
+def _check_session(chosen: Range, resolution: Resolution, merged: bool) -> None:
+    if chosen.metric.name == "workout":
+        raise Problem(422, "not-a-series", "Workouts are sessions: read GET /v1/sessions?type=workout.")
+    if resolution != "raw" or merged:
+        raise Problem(422, "not-a-number", "Sleep has stages, no values: ask for resolution=raw, or read GET /v1/days.")
+    if chosen.to_us - chosen.from_us > MOST_SLEEP_US:
+        raise Problem(422, "range-too-long", "Ask for the stages of at most 366 days at a time.")
 
 
 def _mark(question: Question, cursor: str | None) -> Mark | None:

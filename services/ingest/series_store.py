@@ -5,19 +5,42 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.ingest.buckets import HOUR_US
+import numpy as np
+
+from services.ingest.buckets import HOUR_US, ROW, Array
+from services.ingest.completeness import Tally
 from services.ingest.held import read_held
 from services.ingest.merging import Series
+from services.ingest.metrics import METRICS, STAGES, Stage
 from services.ingest.priorities import Ranking
-from services.ingest.records import PRIORITIES, RECEIPTS, USERS, ZONES, Receipt
+from services.ingest.records import (
+    DEVICES,
+    PRIORITIES,
+    RECEIPTS,
+    SESSIONS,
+    USERS,
+    ZONES,
+    Device,
+    Receipt,
+    Session,
+)
 from services.ingest.timeseries import END_OF_TIME_US, Flow, Table, Wanted
 from services.ingest.zones import ZoneHistory
 from shared.documents import Documents, Page
+from shared.events import UNKNOWN_OFFSET
 
 # So many rows become points at a time: some 2 ms of work.
 AT_ONCE = 8_192
 # Records that overlap in many layers take up to 0.1 ms each; more of them are resolved in a thread.
 INLINE_ROWS = 2_000
+PAGE = 100
+# A session with all its streams takes up to 1.6 MB.
+SESSIONS_AT_ONCE = 8
+LONGEST_SESSION_HOURS = 48
+# What is usual for a device shows within four weeks.
+USUAL_WITHIN_DAYS = 28
+# Local days reach so far beyond their UTC day.
+HOURS_AHEAD = 14
 
 
 @dataclass(frozen=True)
@@ -37,6 +60,56 @@ class Reads:
             RECEIPTS, "user_completed", (user_id,), at_least=since, limit=limit, cursor=cursor
         )
 
+    async def devices(self, user_id: str) -> list[Device]:
+        """The user's devices."""
+        found: list[Device] = []
+        cursor: str | None = None
+        while True:
+            page = await self.documents.find(DEVICES, "user", (user_id,), limit=PAGE, cursor=cursor)
+            found += page.documents
+            if (cursor := page.cursor) is None:
+                return found
+
+    async def tallies(
+        self, user_id: str, first_day: int, last_day: int
+    ) -> tuple[dict[tuple[str, str, str], Tally], int]:
+        """By device, its kind and metric what came on those local days and in the four weeks that say what is usual.
+
+        Beside them the offset in minutes of the user's zone at the end. Each bucket is read once.
+        """
+        zones = await self.zones(user_id)
+        begin = min(first_day, last_day + 1 - USUAL_WITHIN_DAYS) * 24 - HOURS_AHEAD
+        found: dict[tuple[str, str, str], Tally] = {}
+        kinds: dict[str, str] = {}
+        for metric in METRICS.values():
+            if not metric.dense:
+                continue
+            end = (last_day + 1) * 24 + HOURS_AHEAD
+            async for held in read_held(self.documents, user_id, metric.name, max(0, begin), end):
+                kind = kinds.setdefault(held.device_id, held.device_kind)
+                key = (held.device_id, kind, metric.name)
+                found.setdefault(key, Tally(metric.kind != "interval")).add(zones.with_offsets(held.rows))
+        return found, int(zones.with_offsets(_moment_row((last_day + 1) * 24 * HOUR_US))["offset"][0])
+
+    async def sessions(self, user_id: str, from_us: int, to_us: int, limit: int, cursor: str | None) -> Page[Session]:
+        """Sessions that may overlap [from_us, to_us), in order of the hour they end in; a few, for some are large.
+
+        Raises ValueError for a foreign cursor.
+        """
+        return await self.documents.find(
+            SESSIONS,
+            "user_hour",
+            (user_id,),
+            at_least=from_us // HOUR_US,
+            below=to_us // HOUR_US + LONGEST_SESSION_HOURS + 1,
+            limit=min(limit, SESSIONS_AT_ONCE),
+            cursor=cursor,
+        )
+
+    async def session(self, id: str) -> Session | None:
+        """The session of that document id."""
+        return await self.documents.get(SESSIONS, id)
+
     async def zones(self, user_id: str) -> ZoneHistory:
         """Where the user's clock stood."""
         user, held = await asyncio.gather(self.documents.get(USERS, user_id), self.documents.get(ZONES, user_id))
@@ -46,6 +119,23 @@ class Reads:
         """The user's order of devices."""
         held = await self.documents.get(PRIORITIES, user_id)
         return Ranking(held.order) if held is not None else Ranking()
+
+    async def stages(self, user_id: str, wanted: Wanted, device_id: str | None) -> AsyncGenerator[Table]:
+        """All stages of sleep in the range, from sessions and from single samples, as their devices told them."""
+        begin, end = wanted.reads_from_us() // HOUR_US, -(-wanted.to_us // HOUR_US)
+        reading = read_held(self.documents, user_id, "sleep", begin, end, device_id=device_id)
+        found = [Series(one.metric, one.device_id, one.device_kind, one.rows) async for one in reading]
+        cursor: str | None = None
+        while True:
+            page = await self.sessions(user_id, wanted.from_us, wanted.to_us, SESSIONS_AT_ONCE, cursor)
+            found += [
+                Series(one.type, one.device_id, one.device_kind, _stage_rows(one))
+                for one in page.documents
+                if one.type == "sleep" and not one.deleted and device_id in (None, one.device_id)
+            ]
+            if (cursor := page.cursor) is None:
+                break
+        yield Flow(wanted).feed(found, END_OF_TIME_US)
 
     async def points(
         self, user_id: str, wanted: Wanted, device_id: str | None, key: int | None = None
@@ -72,3 +162,22 @@ async def _fed(flow: Flow, series: list[Series], complete_us: int) -> Table:
     if resolves and sum(len(one.rows) for one in series) > INLINE_ROWS:
         return await asyncio.to_thread(flow.feed, series, complete_us)
     return flow.feed(series, complete_us)
+
+
+def _moment_row(moment_us: int) -> Array:
+    rows = np.zeros(1, ROW)
+    rows["start"], rows["offset"] = moment_us, UNKNOWN_OFFSET
+    return rows
+
+
+def _stage_rows(session: Session) -> Array:
+    """A sleep's stages as samples of the metric `sleep`; one of no known stage where it tells none."""
+    stages = session.stages
+    rows = np.zeros(len(stages.stage) if stages is not None and stages.stage else 1, ROW)
+    rows["start"], rows["end"], rows["value"] = session.start_us, session.end_us, Stage.ASLEEP
+    rows["offset"] = session.offset_minutes
+    if stages is not None and stages.stage:
+        rows["start"], rows["end"] = (np.frombuffer(one, "<i8") for one in (stages.start_us, stages.end_us))
+        rows["value"] = [STAGES.get(name, Stage.UNKNOWN) for name in stages.stage]
+    rows["id_hi"], rows["id_lo"] = rows["start"], rows["end"]
+    return rows

@@ -1,89 +1,31 @@
-"""What users read back from ingest: samples, windows, history, sessions, completeness, devices and receipts."""
+"""What users read back from ingest: samples, windows and receipts."""
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import AsyncGenerator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from services.ingest.app import create_app
-from services.ingest.buckets import HOUR_US, ROW, pack
-from services.ingest.metrics import METRICS
-from services.ingest.records import BUCKETS, RECEIPTS, TAILS, Bucket, Receipt, Tail
-from services.ingest.settings import Settings
+from services.ingest.buckets import pack
+from services.ingest.records import (
+    BUCKETS,
+    RECEIPTS,
+    TAILS,
+    Receipt,
+    Tail,
+)
 from shared import topics
-from shared.documents import Documents, Put, open_documents
-from shared.events import UNKNOWN_OFFSET
-from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
-from tests.service.running import Running, common_settings, running
-
-CET = timezone(timedelta(hours=1))
-MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-MINUTE = timedelta(minutes=1)
-NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
-Values = Sequence[tuple[datetime, datetime, float]]
-
-
-@dataclass
-class Reading:
-    running: Running
-    documents: Documents
-
-    async def ask(self, path: str, user_id: str = "user-1", **query: Any) -> Any:
-        return await self.running.http.get(path, params=query, headers=self.running.headers(user_id=user_id))
-
-    async def get(self, path: str, user_id: str = "user-1", **query: Any) -> Any:
-        """`since` is the query's `from`."""
-        return await self.ask(path, user_id, **{"from" if key == "since" else key: one for key, one in query.items()})
-
-    async def points(self, metric: str, since: datetime, to: datetime, **query: Any) -> list[dict[str, Any]]:
-        answer = await self.get("/v1/timeseries", metric=metric, since=since.isoformat(), to=to.isoformat(), **query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["points"]
-
-    async def hold(
-        self, metric: str, values: Values, device: str = "watch-1", kind: str = "watch", **more: Any
-    ) -> None:
-        """Samples as the joint write would have stored them."""
-        rows = rows_of(values, **more)
-        hours = METRICS[metric].bucket_hours
-        first = rows["start"] // HOUR_US // hours * hours
-        puts: list[Put] = []
-        for hour in np.unique(first).tolist():
-            id = f"user-1/{metric}/{hour}/{device}"
-            known = {"user_id": "user-1", "metric": metric, "device_id": device, "device_kind": kind, "hour": hour}
-            puts.append(Put(BUCKETS, Bucket(id=id, columns=pack(rows[first == hour]), **known)))
-        await self.documents.put_many(puts)
-
-
-def rows_of(values: Values, unknown_offset: bool = False) -> Any:
-    rows = np.zeros(len(values), ROW)
-    for place, (start, end, value) in enumerate(values):
-        offset = UNKNOWN_OFFSET if unknown_offset else (start.utcoffset() or timedelta()) // MINUTE
-        times = [round(one.timestamp() * 1_000_000) for one in (start, end)]
-        rows[place] = (*times, value, offset, *times, 0, 0, 0)
-    return rows[np.argsort(rows["start"], kind="stable")]
-
-
-def every(step: timedelta, count: int, start: datetime, value: float, *, length: timedelta = timedelta()) -> Any:
-    return [(start + place * step, start + place * step + length, value) for place in range(count)]
+from tests.service.reading import CET, DAY_HOUR, HOUR, MIDNIGHT, MINUTE, Reading, every, reading_from, rows_of
 
 
 @pytest.fixture
 async def reading(tmp_path: Path) -> AsyncGenerator[Reading]:
-    settings = Settings(**common_settings(tmp_path))
-    broker = make_broker(settings, "ingest")
-    documents = open_documents(settings.database_url, "ingest")
-    app = create_app(settings, broker=broker, documents=documents, clock=lambda: NOW)
-    async with running(app, broker, "ingest", tmp_path, listen=(topics.RECEIPTS.name,)) as one:
-        yield Reading(one, documents)
+    async with reading_from(tmp_path) as one:
+        yield one
 
 
 async def test_raw_samples_come_as_they_were_sent_with_their_own_offset(reading: Reading) -> None:
@@ -193,10 +135,15 @@ async def test_a_sparse_day_is_found_from_its_middle(reading: Reading) -> None:
 
 async def test_tails_are_read_and_tombstones_are_not(reading: Reading) -> None:
     await reading.hold("heart_rate", every(MINUTE, 40, MIDNIGHT, 60))
-    hour = int(MIDNIGHT.timestamp()) // 3600
     tail = rows_of([(MIDNIGHT + 50 * MINUTE, MIDNIGHT + 50 * MINUTE, 99)])
     (stored,) = (await reading.documents.find(BUCKETS, "user_metric_hour", ("user-1", "heart_rate"))).documents
-    known = {"user_id": "user-1", "metric": "heart_rate", "device_id": "watch-1", "device_kind": "watch", "hour": hour}
+    known = {
+        "user_id": "user-1",
+        "metric": "heart_rate",
+        "device_id": "watch-1",
+        "device_kind": "watch",
+        "hour": DAY_HOUR,
+    }
     await reading.documents.insert(TAILS, Tail(id=stored.id, columns=pack(tail), **known))
     found = await reading.points("heart_rate", MIDNIGHT, MIDNIGHT + HOUR)
     assert [len(found), found[-1]["value"]] == [41, 99]
@@ -206,7 +153,10 @@ async def test_tails_are_read_and_tombstones_are_not(reading: Reading) -> None:
     ("query", "code"),
     [
         ({"metric": "mood"}, "unknown-metric"),
-        ({"metric": "sleep"}, "not-a-series"),
+        ({"metric": "workout"}, "not-a-series"),
+        ({"metric": "HKQuantityTypeIdentifierNothing"}, "unknown-metric"),
+        ({"metric": "sleep", "resolution": "1d"}, "not-a-number"),
+        ({"metric": "sleep", "to": "2027-03-04T00:00:00Z"}, "range-too-long"),
         ({"since": "2026-03-02T00:00:00Z"}, "empty-range"),
         ({"since": "1969-03-02T00:00:00Z"}, "before-1970"),
         ({"since": "1772323200"}, "invalid-request"),

@@ -1,0 +1,165 @@
+"""The devices a user sends from, and how complete what they sent is."""
+
+from datetime import date, datetime, timedelta
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from services.ingest.completeness import DAY_US, Gap, Tally, day_number
+from services.ingest.moments import micros, texts
+from services.ingest.series_store import Reads
+from shared.clock import Clock, FullDate
+from shared.errors import Problem
+from shared.identity import Caller, require
+from shared.problems import RESPONSES
+
+MAX_DAYS = 31
+
+
+class DeviceAnswer(BaseModel):
+    """A device, and when it was first and last heard of."""
+
+    device_id: str = Field(examples=["watch-1"])
+    kind: str = Field(examples=["watch"])
+    app: str = Field(description="What sent for it last", examples=["demo/1.0"])
+    first_seen_at: datetime
+    seen_at: datetime = Field(description="To a few minutes")
+
+
+class DeviceList(BaseModel):
+    """The caller's devices, by id."""
+
+    devices: list[DeviceAnswer]
+
+
+class GapAnswer(BaseModel):
+    """A stretch without readings between 06:00 and 22:00."""
+
+    start: datetime
+    end: datetime
+    minutes: int
+
+
+class MetricCompleteness(BaseModel):
+    """One metric of one device on one local day."""
+
+    expected: int | None = Field(
+        description="The device's median number of samples a day over its last 14 days with data, today left out; "
+        "null with fewer than 3 such days"
+    )
+    received: int
+    late: int = Field(description="Arrived more than 6 h after they ended")
+    gaps: list[GapAnswer] | None = Field(
+        description="Between 06:00 and 22:00 local, longer than 15 minutes and than five times the device's usual "
+        "distance between readings; null for interval metrics, where nothing counted looks like nothing sent"
+    )
+
+
+class DayCompleteness(BaseModel):
+    """A device's metrics on one local day."""
+
+    date: date
+    metrics: dict[str, MetricCompleteness]
+
+
+class DeviceCompleteness(BaseModel):
+    """A device over the days asked for."""
+
+    device_id: str
+    kind: str
+    last_error: str | None = Field(description="Of its provider's connection; null for what a phone sends itself")
+    days: list[DayCompleteness]
+
+
+class CompletenessAnswer(BaseModel):
+    """How complete each device's data are. Devices without data in these and the 28 days before are left out."""
+
+    since: date = Field(alias="from")
+    to: date
+    devices: list[DeviceCompleteness]
+
+
+def create_router(reads: Reads, clock: Clock) -> APIRouter:
+    """The routes, bound to what they need."""
+    router = APIRouter(tags=["samples"], responses=RESPONSES)
+
+    @router.get("/v1/devices")
+    async def list_devices(caller: Annotated[Caller, require("samples:read")]) -> DeviceList:
+        """What the caller's samples come from."""
+        found = await reads.devices(caller.user_id or "")
+        return DeviceList(
+            devices=[
+                DeviceAnswer(
+                    device_id=one.device_id,
+                    kind=one.kind,
+                    app=one.app,
+                    first_seen_at=one.first_seen_at,
+                    seen_at=one.seen_at,
+                )
+                for one in sorted(found, key=lambda one: one.device_id)
+            ]
+        )
+
+    @router.get("/v1/completeness")
+    async def get_completeness(
+        caller: Annotated[Caller, require("samples:read")],
+        since: Annotated[FullDate, Query(alias="from", description="The first local day")],
+        to: Annotated[FullDate, Query(description="The last local day, included; at most 31 days in all")],
+    ) -> CompletenessAnswer:
+        """Per device and local day: what usually comes, what came, what came late, and where nothing came."""
+        if not since <= to < since + timedelta(days=MAX_DAYS):
+            raise Problem(422, "bad-range", f"Ask for 1 to {MAX_DAYS} days: `from` and `to` are both included.")
+        first, last = day_number(since), day_number(to)
+        now = clock()
+        tallies, offset = await reads.tallies(caller.user_id or "", first, last)
+        wanted = range(first, last + 1)
+        answers: dict[tuple[str, str], list[dict[str, MetricCompleteness]]] = {}
+        for (device_id, kind, metric), tally in sorted(tallies.items()):
+            days = answers.setdefault((device_id, kind), [{} for _ in wanted])
+            for place, metrics in enumerate(_metrics(tally, first, last, now, offset)):
+                days[place][metric] = metrics
+        return CompletenessAnswer(
+            **{"from": since},
+            to=to,
+            devices=[
+                DeviceCompleteness(
+                    device_id=device_id,
+                    kind=kind,
+                    last_error=None,
+                    days=[
+                        DayCompleteness(date=since + timedelta(days=place), metrics=metrics)
+                        for place, metrics in enumerate(days)
+                    ],
+                )
+                for (device_id, kind), days in answers.items()
+            ],
+        )
+
+    return router
+
+
+def _metrics(tally: Tally, first: int, last: int, now: datetime, offset: int) -> list[MetricCompleteness]:
+    today = micros(now) // DAY_US
+    expected = tally.expected(min(last + 1, today))
+    return [
+        MetricCompleteness(
+            expected=expected,
+            received=one.received,
+            late=one.late,
+            gaps=None if one.gaps is None else [_gap(gap) for gap in one.gaps],
+        )
+        for one in tally.days(range(first, last + 1), micros(now), offset)
+    ]
+
+
+def _gap(gap: Gap) -> GapAnswer:
+    local = np.array([gap.start, gap.end], "i8")
+    offsets = np.array([gap.first, gap.last], "<i2")
+    start, end = texts(local - offsets.astype("i8") * 60_000_000, offsets)
+    return GapAnswer(
+        start=datetime.fromisoformat(start),
+        end=datetime.fromisoformat(end),
+        minutes=(gap.end - gap.start) // 60_000_000,
+    )
