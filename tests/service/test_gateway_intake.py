@@ -1,22 +1,29 @@
 """What becomes of an accepted batch: large ones by reference, waited-for ones answered, and none while overloaded."""
 
+import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 
 from services.gateway.api import MAX_MESSAGE_BYTES
+from services.gateway.app import create_app
 from services.gateway.pressure import Backlog
+from services.gateway.settings import Settings
 from shared import topics
 from shared.events import BatchSubmitted
 from shared.topics import Topic
 from tests.polling import eventually
 from tests.service.gateway_edges import USER, Gateway, answer, gateway
+from tests.service.running import common_settings
 from tests.service.test_gateway import BATCH, PLAIN, SAMPLE, picture, problem, put_photo
+from tests.service.test_without_kafka import closed_port
 
 BATCHES = topics.BATCHES.name
 LARGE = BATCH | {
@@ -183,3 +190,23 @@ async def test_nothing_is_taken_from_the_start_while_the_disk_is_full(tmp_path: 
         assert problem(got) == (503, "overloaded")
         assert json.loads(got.text)["reason"] == "disk"
         assert batches(door) == []
+
+
+async def test_it_starts_and_looks_while_kafka_is_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    settings = Settings(
+        **common_settings(tmp_path),
+        kafka_bootstrap_servers=f"127.0.0.1:{closed_port()}",
+        objects_url=f"file:///{tmp_path}/objects",
+        gateway_internal_key_path=tmp_path / "internal.jwk",
+        gateway_receipt_key_path=tmp_path / "receipts.key",
+    )
+    app = create_app(settings)
+    async with (
+        asyncio.timeout(20),
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service") as http,
+    ):
+        await eventually(lambda: "ingest.gateway.batches.v1 is not known" in caplog.text)
+        assert (await http.get("/livez")).status_code == 200
+        app.state.pressure.admit(topics.BATCHES)

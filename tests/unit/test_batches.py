@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,13 @@ STAGE = {"stage": "deep", "start": "2026-03-01T23:10:00+01:00", "end": "2026-03-
 STREAM = {"name": "heart_rate", "start": "2026-03-01T23:00:00Z", "offsets_s": [0, 0.5], "values": [60, 61]}
 TEN = int(datetime(2026, 3, 1, 22, tzinfo=UTC).timestamp() * 1_000_000)
 MINUTE = 60_000_000
+
+
+def test_the_example_for_client_apps_is_a_good_batch() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "apps.md").read_text()
+    made = decoded(guide.split("```json\n")[1].split("```")[0].encode())
+    assert (made.received, made.refused) == (7, ())
+    assert sorted(places(made)) == list(range(7))
 
 
 def test_samples_are_grouped_by_metric_and_unit() -> None:
