@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from shared.events import BatchSubmitted, RefusedRecord, SeriesColumns
+from shared.events import UNKNOWN_OFFSET, BatchSubmitted, RefusedRecord, SeriesColumns
 
 # (start, end, value), then the source's own id and version where it has one
 Sample = (
@@ -19,10 +19,13 @@ Sample = (
 
 
 def series(metric: str, samples: Sequence[Sample], first_index: int = 0) -> SeriesColumns:
-    """Columns of one metric."""
+    """Columns of one metric; times in Python's own UTC are sent as "Z", which tells no offset."""
     full = [(*one, *("", 0)[len(one) - 3 :]) for one in samples]
     micros = [[round(one[side].timestamp() * 1_000_000) for one in full] for side in (0, 1)]
-    offsets = [(one[0].utcoffset() or timedelta()) // timedelta(minutes=1) for one in full]
+    offsets = [
+        UNKNOWN_OFFSET if one[0].tzinfo is UTC else (one[0].utcoffset() or timedelta()) // timedelta(minutes=1)
+        for one in full
+    ]
     return SeriesColumns(
         metric=metric,
         start_us=np.array(micros[0], "<i8").tobytes(),

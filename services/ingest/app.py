@@ -7,15 +7,20 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from services.ingest import receipts_api, series_api
+from services.ingest import devices_api, history_api, operator_api, receipts_api, series_api, sessions_api
 from services.ingest.api import router
 from services.ingest.days_store import DaysStore
 from services.ingest.handlers import SERVICE, Handlers, subscribe
+from services.ingest.history_store import History
 from services.ingest.preferences import Preferences
-from services.ingest.records import COLLECTIONS, DAYS, DIRTY_DAYS, RECOMPUTATIONS
+from services.ingest.records import COLLECTIONS, DAYS, DELETION_JOBS, DIRTY_DAYS, RECOMPUTATIONS, REPUBLICATIONS
+from services.ingest.referred import Referred
+from services.ingest.republish import Republisher
+from services.ingest.searching import DeletionSearch
 from services.ingest.series_store import Reads
 from services.ingest.settings import Settings
 from services.ingest.store import Store
+from services.ingest.storing import Storing
 from services.ingest.waiting import Waiting
 from services.ingest.workers import DayWorker
 from shared import kafka, problems, topics
@@ -25,6 +30,7 @@ from shared.events import ReceiptsCompleted
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
+from shared.objects import Objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import starting
@@ -43,12 +49,14 @@ def create_app(
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
     documents = documents or open_documents(settings.database_url, SERVICE)
-    store = Store(documents, clock)
+    store = Store(documents)
     relay = Relay(documents, [DAYS], partial(kafka.publish_bytes, broker))
     days, preferences = DaysStore(documents), Preferences(documents, clock)
     day_worker = DayWorker(days, preferences, partial(relay.nudge, DAYS), clock)
     workers = Workers(documents, DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers, clock=clock)
     recomputations = Workers(documents, RECOMPUTATIONS, day_worker.mark, concurrency=2, clock=clock)
+    republisher = Republisher(documents, partial(kafka.publish, broker, topics.DAYS), clock)
+    republications = Workers(documents, REPUBLICATIONS, republisher.work, concurrency=1, clock=clock)
     watchdog = Watchdog(broker)
     reads, waiting = Reads(documents), Waiting()
 
@@ -56,7 +64,10 @@ def create_app(
         waiting.told(one.receipt_id for one in event.receipts)
         await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
 
-    handlers = Handlers(store, publish, workers.nudge, clock)
+    storing, referred = Storing(documents, clock), Referred(Objects(settings.objects_url))
+    handlers = Handlers(store, storing, referred, publish, workers.nudge, lambda: searches.nudge(), clock)
+    search = DeletionSearch(documents, storing, handlers.tell, workers.nudge, clock)
+    searches = Workers(documents, DELETION_JOBS, search.work, concurrency=2, clock=clock)
     subscribe(broker, handlers)
 
     @asynccontextmanager
@@ -65,7 +76,9 @@ def create_app(
         # Days that are due are computed even while Kafka is away; their events wait inside them.
         tasks = [
             asyncio.create_task(workers.run()),
+            asyncio.create_task(searches.run()),
             asyncio.create_task(recomputations.run()),
+            asyncio.create_task(republications.run()),
             asyncio.create_task(relay.run()),
         ]
         try:
@@ -88,6 +101,10 @@ def create_app(
     app.include_router(router)
     app.include_router(receipts_api.create_router(reads, waiting, clock))
     app.include_router(series_api.create_router(reads))
+    app.include_router(history_api.create_router(History(documents)))
+    app.include_router(sessions_api.create_router(reads))
+    app.include_router(devices_api.create_router(reads, clock))
+    app.include_router(operator_api.create_router(republisher, clock))
     return app
 
 

@@ -1,20 +1,22 @@
 """What ingest does with what it hears: batches become buckets, dirty days and receipts; users lend their zone."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
-from services.ingest.buckets import unpack
 from services.ingest.records import Receipt
+from services.ingest.referred import Referred
 from services.ingest.samples import CheckedBatch, check, decode, decode_head
-from services.ingest.store import TRIES, Store, bucket_of
-from services.ingest.turn import Tally, gather, merge_turn, weight
+from services.ingest.store import Store
+from services.ingest.storing import Caused, Storing
+from services.ingest.turn import Tally, weight
 from shared import topics
 from shared.clock import Clock
 from shared.dead_letters import DeadLetterCause
-from shared.documents import Conflict
-from shared.errors import Unavailable
-from shared.events import ReceiptsCompleted, ReceiptSummary, UserUpdated, derived_id
+from shared.errors import Rejected
+from shared.events import BatchSubmitted, ReceiptsCompleted, ReceiptSummary, UserUpdated, derived_id
 from shared.kafka import Broker, subscribe_batches
 from shared.kafka import subscribe as subscribe_to
 from shared.telemetry import METRICS
@@ -25,12 +27,19 @@ SERVICE = "ingest"
 MAX_BUCKETS = 10_000
 # About 30 bytes each, and a message holds 1,000,000.
 MAX_REFUSED_TOLD = 20_000
-Caused = tuple[CheckedBatch, str | None]
+# A batch by reference is read before it is stored.
+Submitted = tuple[CheckedBatch | BatchSubmitted, str | None]
+B = TypeVar("B", CheckedBatch, CheckedBatch | BatchSubmitted)
 
 
-def decide(value: bytes) -> CheckedBatch:
-    """A batch's records, each judged. Raises `Rejected` where none can be."""
-    return check(decode(value))
+def decide(value: bytes) -> CheckedBatch | BatchSubmitted:
+    """A batch's records, each judged, or the message as it is where they lie elsewhere.
+
+    Raises:
+        Rejected: no record can be judged.
+    """
+    batch = decode(value)
+    return check(batch) if batch.object is None else batch
 
 
 def subscribe(broker: Broker, handlers: "Handlers") -> None:
@@ -45,26 +54,34 @@ def subscribe(broker: Broker, handlers: "Handlers") -> None:
 class Handlers:
     """`publish` sends to `ingest.receipts.v1` and takes the cause's traceparent.
 
-    `days_marked` wakes the workers at the time given.
+    `days_marked` wakes the days' workers at the time given, `searches_begun` those of deletions.
     """
 
     store: Store
+    storing: Storing
+    referred: Referred
     publish: PublishReceipts
     days_marked: Callable[[datetime | None], None]
+    searches_begun: Callable[[], None]
     clock: Clock
 
-    async def on_batches(self, batches: Sequence[Caused]) -> None:
+    async def on_batches(self, batches: Sequence[Submitted]) -> None:
         """Store the batches in one joint write, then tell of all their receipts, old ones unchanged.
 
         Years of sparse history touch thousands of buckets a batch; then there are several writes, each with its
         receipts, so that a turn that lasts too long goes on where it was.
         """
-        first_of_each: dict[str, Caused] = {}
+        first_of_each: dict[str, Submitted] = {}
         for batch, cause in batches:
             first_of_each.setdefault(batch.receipt_id, (batch, cause))
         for portion in portions(list(first_of_each.values())):
-            receipts = await self._stored(portion)
-            await self._tell(receipts, {batch.receipt_id: cause for batch, cause in portion})
+            for part in portions(await self._whole(portion)):
+                await self._store(part)
+        referred = {
+            batch.object.key: batch for batch, _ in batches if isinstance(batch, BatchSubmitted) and batch.object
+        }
+        for batch in referred.values():
+            await self.referred.drop(batch)
 
     async def on_dead_letter(self, raw: bytes, cause: DeadLetterCause) -> None:
         """Close the receipt of a batch that can't be stored."""
@@ -92,56 +109,41 @@ class Handlers:
         """Keep the user's home zone."""
         await self.store.put_user(event.user_id, event.revision, event.profile.home_zone)
 
-    async def _stored(self, batches: Sequence[Caused]) -> list[Receipt]:
-        for _ in range(TRIES):
-            known = await self.store.receipts([batch.receipt_id for batch, _ in batches])
-            fresh = [one for one in batches if one[0].receipt_id not in known]
-            try:
-                stored = await self._merged(fresh) if fresh else []
-            except Conflict:
-                continue
-            told = await self.store.receipts_of_groups(sorted({one.group for one in known.values()}))
-            return [*told, *stored]
-        raise Unavailable("database")
+    async def _whole(self, portion: Sequence[Submitted]) -> list[Caused]:
+        """The batches with those that came by reference read.
 
-    async def _merged(self, fresh: Sequence[Caused]) -> list[Receipt]:
-        turn = gather([batch for batch, _ in fresh])
-        held = await self.store.buckets(turn.keys)
-        result = merge_turn(turn, [None if one is None else unpack(one.columns) for one in held])
-        receipts = self._receipts(turn.batches, result.tallies)
-        due_at = await self.store.put_turn(
-            [bucket_of(turn.keys[place], rows, held[place]) for place, rows in result.buckets],
-            result.dirty,
-            {place: (cause, batch.zone) for place, (batch, cause) in enumerate(fresh)},
-            receipts,
+        The gateway publishes a reference after the object is safe, and nobody but us deletes it, after the batch is
+        stored. So one that is gone and not stored will never come back: its sender must hear so, not wait.
+
+        Raises:
+            Rejected: an object is gone or damaged.
+        """
+        read = await asyncio.gather(
+            *(self.referred.read(batch) for batch, _ in portion if isinstance(batch, BatchSubmitted))
         )
-        self.days_marked(due_at)
-        for outcome, count in totals(result.tallies).items():
-            METRICS.samples.labels(outcome).inc(count)
-        return receipts
+        found = iter(read)
+        whole: list[Caused] = []
+        for batch, cause in portion:
+            checked = next(found) if isinstance(batch, BatchSubmitted) else batch
+            if checked is not None:
+                whole.append((checked, cause))
+            elif not await self.storing.is_settled(batch.receipt_id):
+                raise Rejected("object-missing", "the batch is no longer in the object store; send it again")
+        return whole
 
-    def _receipts(self, batches: Sequence[CheckedBatch], tallies: Sequence[Tally]) -> list[Receipt]:
-        ids: dict[str, list[str]] = {}
-        for batch in batches:
-            ids.setdefault(batch.user_id, []).append(batch.receipt_id)
-        groups = {user_id: derived_id("receipts.completed", *sorted(of_user)) for user_id, of_user in ids.items()}
-        now = self.clock()
-        return [
-            Receipt(
-                id=batch.receipt_id,
-                user_id=batch.user_id,
-                group=groups[batch.user_id],
-                state="stored",
-                received=batch.received,
-                stored=tally.stored,
-                duplicates=tally.duplicates,
-                corrections=tally.corrections,
-                refused=tally.refused,
-                completed_at=now,
-                device_id=batch.device_id,
-            )
-            for batch, tally in zip(batches, tallies, strict=True)
-        ]
+    async def _store(self, part: Sequence[Caused]) -> None:
+        stored = await self.storing.store(part)
+        self.days_marked(stored.due_at)
+        if stored.searching:
+            self.searches_begun()
+        for outcome, count in totals(stored.tallies).items():
+            METRICS.samples.labels(outcome).inc(count)
+        told = await self.store.receipts_of_groups(sorted({one.group for one in stored.known}))
+        await self._tell([*told, *stored.written], {batch.receipt_id: cause for batch, cause in part})
+
+    async def tell(self, receipt: Receipt, cause: str | None) -> None:
+        """Tell of a receipt that is a group of its own."""
+        await self._tell([receipt], {receipt.id: cause})
 
     async def _tell(self, receipts: Sequence[Receipt], causes: dict[str, str | None]) -> None:
         """Publish one event per group; repeated, it has the same id and content. The newest cause goes on."""
@@ -154,12 +156,15 @@ class Handlers:
             await self.publish(_event(group, of_group), cause)
 
 
-def portions(batches: Sequence[Caused], most: int = MAX_BUCKETS) -> Iterator[Sequence[Caused]]:
-    """The batches in order, cut so that each part touches `most` buckets at most; one batch is never cut."""
-    part: list[Caused] = []
+def portions(batches: Sequence[tuple[B, str | None]], most: int = MAX_BUCKETS) -> Iterator[list[tuple[B, str | None]]]:
+    """The batches in order, cut so that each part touches `most` buckets at most; one batch is never cut.
+
+    One by reference counts as a fourth of that, so that no more than four are in memory.
+    """
+    part: list[tuple[B, str | None]] = []
     buckets = 0
     for one in batches:
-        heavy = weight(one[0])
+        heavy = weight(one[0]) if isinstance(one[0], CheckedBatch) else MAX_BUCKETS // 4
         if part and buckets + heavy > most:
             yield part
             part, buckets = [], 0
@@ -175,6 +180,7 @@ def totals(tallies: Sequence[Tally]) -> dict[str, int]:
         "stored": sum(one.stored for one in tallies),
         "duplicate": sum(one.duplicates for one in tallies),
         "corrected": sum(one.corrections for one in tallies),
+        "deleted": sum(one.deleted for one in tallies),
         "refused": sum(len(one.refused) for one in tallies),
     }
 

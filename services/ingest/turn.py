@@ -4,17 +4,22 @@ Batches of one turn often meet in the same bucket, so rows of all of them are gr
 does not grow with the number of batches.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from services.ingest.buckets import HOUR_US, NO_ROWS, Array, Merged, Outcome, merge
-from services.ingest.days import date_of, day_numbers
-from services.ingest.samples import CheckedBatch
+from services.ingest.buckets import HOUR_US, NO_ROWS, Array, Outcome, merge
+from services.ingest.metrics import METRICS
+from services.ingest.moving import Move, settled, with_moves
+from services.ingest.samples import CheckedBatch, CheckedSeries
 
 _HOUR_BITS = 32
+# The `index` of a row that answers no record of its own: one deletion may strike several samples.
+NO_RECORD = 2**32 - 1
+# A row takes 20 to 60 bytes, so a bucket stays under 1.2 MB; a sample every 180 ms of an hour.
+MAX_BUCKET_ROWS = 20_000
+REFUSALS = {Outcome.SUPERSEDED: "superseded", Outcome.REFUSED_DELETED: "deleted"}
 
 
 @dataclass(frozen=True)
@@ -32,30 +37,31 @@ class BucketKey:
         """The bucket's document id; the device's name, which may hold anything, comes last."""
         return f"{self.user_id}/{self.metric}/{self.hour}/{self.device_id}"
 
+    def of(self, start_us: int) -> "BucketKey":
+        """The bucket of the same metric and device that holds what starts then."""
+        hour = start_us // HOUR_US
+        return replace(self, hour=hour - hour % METRICS[self.metric].bucket_hours)
+
 
 @dataclass(frozen=True)
 class Tally:
     """What became of one batch's records; with `refused` they add up to what was received."""
 
-    stored: int
-    duplicates: int
-    corrections: int
-    refused: tuple[tuple[int, str], ...]
+    stored: int = 0
+    duplicates: int = 0
+    corrections: int = 0
+    deleted: int = 0
+    refused: tuple[tuple[int, str], ...] = ()
 
-
-@dataclass(frozen=True)
-class DirtyMark:
-    """A local day to compute again: the UTC hours [from_hour, to_hour) whose buckets touch it.
-
-    `batch` is the place of the newest batch behind it, `has_new` says whether more than corrections came.
-    """
-
-    user_id: str
-    day: date
-    from_hour: int
-    to_hour: int
-    batch: int
-    has_new: bool
+    def plus(self, other: "Tally") -> "Tally":
+        """Both together."""
+        return Tally(
+            self.stored + other.stored,
+            self.duplicates + other.duplicates,
+            self.corrections + other.corrections,
+            self.deleted + other.deleted,
+            tuple(sorted((*self.refused, *other.refused))),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,21 +75,38 @@ class Turn:
     group: Array
     ends: Array
 
+    def batch_of(self, rows: Array) -> Array:
+        """The places of the batches that these rows, given by their places, came with."""
+        return np.searchsorted(self.ends, rows, side="right")
+
 
 @dataclass(frozen=True)
 class TurnResult:
-    """`buckets`: (place in the turn's keys, rows) of every bucket to write. `tallies`: one per batch."""
+    """What a turn's samples came to.
+
+    `buckets`: (place in the turn's keys, rows) of every bucket to write. `outcome`: an `Outcome` per row of the turn.
+    `replaced`: samples put out of force, `replaced_by` the rows that did. `tallies`: one per batch. `homes`: by move,
+    the place of the bucket that holds its sample now.
+    """
 
     buckets: tuple[tuple[int, Array], ...]
+    outcome: Array
+    replaced: Array
+    replaced_by: Array
     tallies: tuple[Tally, ...]
-    dirty: tuple[DirtyMark, ...]
+    homes: tuple[int, ...] = ()
 
 
 def weight(batch: CheckedBatch) -> int:
-    """At most so many buckets the batch touches."""
-    return sum(
-        min(len(rows), int(rows["start"].max() - rows["start"].min()) // HOUR_US + 2)
-        for rows in (series.rows for series in batch.series)
+    """At most so many buckets, places and sessions the batch touches."""
+    return (
+        sum(
+            min(len(rows), int(rows["start"].max() - rows["start"].min()) // HOUR_US + 2)
+            for rows in (series.rows for series in batch.series)
+        )
+        + sum(len(series.rows) for series in batch.series if not METRICS[series.metric].dense)
+        + len(batch.sessions)
+        + len(batch.deletions)
     )
 
 
@@ -99,7 +122,9 @@ def gather(batches: Sequence[CheckedBatch]) -> Turn:
             kinds[name] = batch.device_kind
             rows.append(series.rows)
             index.append(series.index)
-            place.append((number << _HOUR_BITS) + series.rows["start"] // HOUR_US)
+            hours = series.rows["start"] // HOUR_US
+            width = METRICS[series.metric].bucket_hours
+            place.append((number << _HOUR_BITS) + (hours if width == 1 else hours - hours % width))
             ends[which] += len(series.rows)
     places, group = np.unique(np.concatenate(place), return_inverse=True)
     found: list[int] = places.tolist()
@@ -111,73 +136,83 @@ def gather(batches: Sequence[CheckedBatch]) -> Turn:
     return Turn(tuple(batches), tuple(keys), np.concatenate(rows), np.concatenate(index), group, np.cumsum(ends))
 
 
-def merge_turn(turn: Turn, stored: Sequence[Array | None]) -> TurnResult:
+def merge_turn(turn: Turn, stored: Sequence[Array | None], moves: Sequence[Move] = ()) -> TurnResult:
     """Merge the turn into what each of its buckets holds (None where there is none)."""
     held = [NO_ROWS if rows is None else rows for rows in stored]
-    merged = merge(
-        np.concatenate((NO_ROWS, *held)),
-        np.repeat(np.arange(len(held)), [len(rows) for rows in held]),
-        turn.rows,
-        turn.group,
-        len(held),
-    )
-    edges = np.searchsorted(merged.group, np.arange(len(held) + 1)).tolist()
+    rows = np.concatenate((NO_ROWS, *held))
+    group = np.repeat(np.arange(len(held)), [len(one) for one in held])
+    groups = len(held)
+    homes: tuple[int, ...] = ()
+    if moves:
+        taken, arriving = with_moves(moves, groups, rows, group, turn.group)
+        merged = merge(rows, taken, turn.rows, arriving, groups + len(moves))
+        places = {key.id: place for place, key in enumerate(turn.keys)}
+        stayed = merged.rows["start"][np.searchsorted(merged.group, groups + np.arange(len(moves)))].tolist()
+        homes = tuple(
+            places[turn.keys[move.buckets[0]].of(start).id] for move, start in zip(moves, stayed, strict=True)
+        )
+        merged = settled(merged, homes, groups, group, taken)
+    else:
+        merged = merge(rows, group, turn.rows, turn.group, groups)
+    edges = np.searchsorted(merged.group, np.arange(groups + 1)).tolist()
     buckets = tuple(
         (place, merged.rows[edges[place] : edges[place + 1]]) for place in np.flatnonzero(merged.changed).tolist()
     )
-    return TurnResult(buckets, _tallies(turn, merged.outcome), _dirty(turn, merged))
+    return TurnResult(
+        buckets, merged.outcome, merged.replaced, merged.replaced_by, _tallies(turn, merged.outcome), homes
+    )
 
 
 def _tallies(turn: Turn, outcome: Array) -> tuple[Tally, ...]:
     tallies: list[Tally] = []
     begin = 0
     for batch, end in zip(turn.batches, turn.ends.tolist(), strict=True):
-        counts = np.bincount(outcome[begin:end], minlength=len(Outcome)).tolist()
+        became, index = outcome[begin:end], turn.index[begin:end]
+        if batch.deletions:
+            became, index = became[index != NO_RECORD], index[index != NO_RECORD]
+        counts = np.bincount(became, minlength=len(Outcome)).tolist()
         refused = batch.refused
-        if counts[Outcome.SUPERSEDED]:
-            late = turn.index[begin:end][outcome[begin:end] == Outcome.SUPERSEDED]
-            refused = tuple(sorted((*refused, *((place, "superseded") for place in late.tolist()))))
-        tallies.append(Tally(counts[Outcome.STORED], counts[Outcome.DUPLICATE], counts[Outcome.CORRECTION], refused))
+        for refusal, code in REFUSALS.items():
+            if counts[refusal]:
+                refused = tuple(sorted((*refused, *((place, code) for place in index[became == refusal].tolist()))))
+        tallies.append(
+            Tally(
+                counts[Outcome.STORED],
+                counts[Outcome.DUPLICATE],
+                counts[Outcome.CORRECTION],
+                counts[Outcome.DELETED],
+                refused,
+            )
+        )
         begin = end
     return tuple(tallies)
 
 
-def _dirty(turn: Turn, merged: Merged) -> tuple[DirtyMark, ...]:
-    """The days that the turn's rows touch, and those that replaced rows touched.
+def too_dense(turn: Turn, result: TurnResult, sizes: Mapping[int, int]) -> Array:
+    """Per row, whether it has no room: the last ones of a bucket that would hold more than `MAX_BUCKET_ROWS`.
 
-    Duplicates count: after a crash between buckets and marks, the repeated batch holds nothing else.
+    `sizes`: by the place of a bucket, how many rows would be in it.
     """
-    if not len(turn.rows):
-        return ()
-    rows = np.concatenate((turn.rows, merged.replaced))
-    cause = np.concatenate((np.arange(len(turn.rows)), merged.replaced_by))
-    batch = np.searchsorted(turn.ends, cause, side="right")
-    numbers: dict[str, int] = {}
-    user_of_batch = np.array([numbers.setdefault(one.user_id, len(numbers)) for one in turn.batches])
-    users = list(numbers)
-    first, last = day_numbers(rows)
-    # A day before 1970 in local time is possible, hence the one added.
-    days = np.concatenate((first, last)) + 1
-    doubled = np.concatenate((cause, cause))
-    batches = np.concatenate((batch, batch))
-    hours = np.concatenate((rows["start"], rows["start"])) // HOUR_US
-    places, inverse = np.unique((user_of_batch[batches] << _HOUR_BITS) + days, return_inverse=True)
-    found: list[int] = places.tolist()
-    count = len(found)
-    from_hour, to_hour, newest = np.full(count, 1 << _HOUR_BITS), np.zeros(count, "i8"), np.zeros(count, "i8")
-    has_new = np.zeros(count, bool)
-    np.minimum.at(from_hour, inverse, hours)
-    np.maximum.at(to_hour, inverse, hours + 1)
-    np.maximum.at(newest, inverse, batches)
-    np.logical_or.at(has_new, inverse, merged.outcome[doubled] == Outcome.STORED)
-    return tuple(
-        DirtyMark(
-            users[place >> _HOUR_BITS],
-            date_of((place & ((1 << _HOUR_BITS) - 1)) - 1),
-            int(from_hour[one]),
-            int(to_hour[one]),
-            int(newest[one]),
-            bool(has_new[one]),
-        )
-        for one, place in enumerate(found)
-    )
+    without_room = np.zeros(len(turn.rows), bool)
+    for place, size in sizes.items():
+        if size > MAX_BUCKET_ROWS:
+            new = (turn.group == place) & np.isin(result.outcome, (Outcome.STORED, Outcome.DELETED))
+            without_room[np.flatnonzero(new)[MAX_BUCKET_ROWS - size :]] = True
+    return without_room
+
+
+def without(turn: Turn, rows: Array, code: str) -> list[CheckedBatch]:
+    """The turn's batches without those rows (a mask), which are refused with that code."""
+    left: list[CheckedBatch] = []
+    begin = 0
+    for batch in turn.batches:
+        series: list[CheckedSeries] = []
+        refused = list(batch.refused)
+        for one in batch.series:
+            gone = rows[begin : begin + len(one.rows)]
+            begin += len(one.rows)
+            refused.extend((place, code) for place in one.index[gone].tolist() if place != NO_RECORD)
+            series.append(CheckedSeries(one.metric, one.rows[~gone], one.index[~gone]) if gone.any() else one)
+        kept = tuple(one for one in series if len(one.rows))
+        left.append(replace(batch, series=kept, refused=tuple(sorted(refused))))
+    return left
