@@ -63,6 +63,12 @@ class Scene:
         """Signal a part of the stack, or say that it is not there just now; returns its pid."""
         return self.stack.kill(name, number)
 
+    async def kill(self, name: str) -> None:
+        """kill -9, and wait for the next process to be ready."""
+        pid = self.signal(name, signal.SIGKILL)
+        await eventually(lambda: self.stack.state.processes[name]["pid"] != pid, seconds=30, every=0.05)
+        await self.ready(name)
+
     async def ready(self, *names: str) -> None:
         """Wait until these parts run and are ready."""
         await eventually(lambda: self.stack.ready(*names), seconds=90, every=0.1)
@@ -72,14 +78,14 @@ Inject = Callable[[Scene], Awaitable[None]]
 
 
 def killed(name: str) -> Inject:
-    """kill -9."""
+    """kill -9; over when the supervisor's next process is ready."""
 
     async def inject(scene: Scene) -> None:
         scene.mark.ends_processes = True
         await scene.ready(name)
         await scene.under_load()
         scene.hit()
-        scene.signal(name, signal.SIGKILL)
+        await scene.kill(name)
 
     return inject
 
@@ -131,7 +137,9 @@ async def killed_while_locked(scene: Scene) -> None:
         scene.hit()
         before = scene.load.waiting
         await eventually(lambda: scene.load.waiting >= before + 8, seconds=4, every=0.005)
-        scene.signal("ingest", signal.SIGKILL)
+        pid = scene.signal("ingest", signal.SIGKILL)
+        await eventually(lambda: not processes.alive(pid), seconds=10)
+    await scene.ready("ingest")
 
 
 async def database_full(scene: Scene) -> None:
@@ -215,10 +223,12 @@ async def leader_lost(scene: Scene) -> None:
         while time.monotonic() < until:
             scene.load.press()
             await asyncio.sleep(0.02)
-        scene.signal(victim, signal.SIGKILL)
+        gone = scene.signal(victim, signal.SIGKILL)
+        await eventually(lambda: not processes.alive(gone), seconds=10)
     finally:
         for pid in paused:
             os.kill(pid, signal.SIGCONT)
+    await scene.ready(*names)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
-from typing import Any
 
 from tests.faults.door import Door
 from tests.faults.ledger import Batch, Ledger
@@ -53,6 +52,7 @@ class Load:
     users: Sequence[str]
     every_hundredth: Callable[[], None]
     stored_at: list[float] = field(default_factory=list[float])
+    started_at: float = 0.0
     _marks: list[Mark] = field(default_factory=list[Mark])
     _pressed: asyncio.Event = field(default_factory=asyncio.Event)
     _to_follow: "asyncio.Queue[Batch]" = field(default_factory=lambda: asyncio.Queue())
@@ -66,6 +66,7 @@ class Load:
 
     def start(self) -> None:
         """Begin to send and to follow."""
+        self.started_at = time.monotonic()
         self._tasks = [asyncio.create_task(self._send_on(), name="sender") for _ in range(SENDERS)]
         self._tasks += [asyncio.create_task(self._follow_on(), name="follower") for _ in range(FOLLOWERS)]
 
@@ -137,17 +138,16 @@ class Load:
     async def _follow_on(self) -> None:
         while True:
             batch = await self._to_follow.get()
-            batch.receipt = await self._ended(batch)
-            self._followed += 1
-            self._seen(batch)
-
-    async def _ended(self, batch: Batch) -> dict[str, Any]:
-        path = f"/v1/receipts/{batch.receipt_id}"
-        while True:
+            path = f"/v1/receipts/{batch.receipt_id}"
             receipt = await self.door.get(path, batch.user_id, patience_s=PATIENCE_S)
-            if receipt["state"] != "queued":
-                return receipt
-            await asyncio.sleep(POLL_S)
+            if receipt["state"] == "queued":
+                # One that never comes must not hide the others.
+                self._to_follow.put_nowait(batch)
+                await asyncio.sleep(POLL_S)
+            else:
+                batch.receipt = receipt
+                self._followed += 1
+                self._seen(batch)
 
     def _seen(self, batch: Batch) -> None:
         now = time.monotonic()

@@ -168,7 +168,7 @@ async def _compared(scene: Scene, poison: Poison, marks: Sequence[Mark], not_run
     rows = verdict.compare(ledger, stored, marks)
     ends = [*(mark.hit_at for mark in marks), time.monotonic()]
     for row, end in zip(rows, ends, strict=True):
-        row.longest_pause = scene.load.longest_pause(row.mark.hit_at or ledger.batches[0].sent_at, end)
+        row.longest_pause = scene.load.longest_pause(row.mark.hit_at or scene.load.started_at, end)
     found = Verdict(rows, not_run, poison=len(poison.acknowledged))
     found.sent_again = sum(batch.copy_of is not None for batch in ledger.acknowledged)
     found.wrong += [f"{mark.name} hit nothing: no request was in flight" for mark in marks if not mark.in_flight]
