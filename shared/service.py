@@ -22,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 
 from shared import telemetry
+from shared.errors import Unavailable
 from shared.http import BoundedHttp
 from shared.settings import ServiceSettings, listen_address
 
@@ -44,6 +45,14 @@ def stop_event(app: FastAPI) -> asyncio.Event:
     return cast(asyncio.Event, event)
 
 
+class WithoutTrace(logging.Filter):
+    """Drops the trace of a start that failed because the database does not answer: who noticed has said so."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        return not record.getMessage().rstrip().rpartition("\n")[2].startswith(f"{Unavailable.__module__}.Unavailable")
+
+
 def serve(create_app: Callable[[], FastAPI], name: str) -> None:
     """Run a service until SIGTERM or SIGINT, then let it finish; the process exits with 0.
 
@@ -51,6 +60,7 @@ def serve(create_app: Callable[[], FastAPI], name: str) -> None:
     """
     try:
         telemetry.configure(name, ServiceSettings())
+        logging.getLogger("uvicorn.error").addFilter(WithoutTrace())
         host, port = listen_address(name)
         app = create_app()
     except ValidationError as error:

@@ -36,8 +36,9 @@ class ServiceSettings(BaseSettings):
     kafka_heartbeat_ms: int = Field(default=1000, gt=0, description="How often a consumer says that it lives")
     database_url: str = Field(
         default="sqlite:///.mymacro/data/db",
-        pattern="^sqlite:///.+",
-        description="sqlite:///<folder>; each service has its own file in it",
+        pattern="^(sqlite:///.|mongodb://.)",
+        description="sqlite:///<folder>, a file for each service, or mongodb://[user:password@]host/<name>[?options], "
+        "a database <name>_<service> for each",
     )
     objects_url: str = Field(
         default="file:///.mymacro/data/objects", description="Pictures and files: file:///<folder> or s3://<bucket>"

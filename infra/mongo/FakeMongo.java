@@ -2,6 +2,7 @@ import de.bwaldvogel.mongo.MongoServer;
 import de.bwaldvogel.mongo.MongoVersion;
 import de.bwaldvogel.mongo.backend.h2.H2Backend;
 import de.bwaldvogel.mongo.bson.Document;
+import de.bwaldvogel.mongo.exception.MongoServerError;
 import io.netty.channel.Channel;
 import java.util.ArrayList;
 import java.util.List;
@@ -22,10 +23,13 @@ public class FakeMongo extends H2Backend {
         });
     }
 
-    /** An ordered update ends at its first error, as in MongoDB; the library goes on with the rest. */
+    /** Nobody has a password here. An ordered update ends at its first error, as in MongoDB; the library goes on with the rest. */
     @Override
     @SuppressWarnings("unchecked")
     public Document handleCommand(Channel channel, String database, String command, Document query) {
+        if (command.equals("saslStart")) {
+            throw new MongoServerError(18, "AuthenticationFailed", "Authentication failed.");
+        }
         if (!command.equals("update") || Boolean.FALSE.equals(query.get("ordered"))) {
             return super.handleCommand(channel, database, command, query);
         }

@@ -28,6 +28,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 NATIVE = (bytes, datetime)
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, tzinfo=UTC)
+# MongoDB takes documents up to 16 MiB, with id, version and index values.
+MAX_BYTES = 15_000_000
 INT64 = range(-(2**63), 2**63)
 
 
@@ -44,7 +46,7 @@ def encode(document: Document, version: int) -> Encoded:
     """`document` as it will be stored under `version`.
 
     Raises:
-        ValueError: a time without a zone, or a value that BSON cannot hold.
+        ValueError: a time without a zone, a value that BSON cannot hold, or more than 15 MB.
     """
     raw: dict[str, Any] = msgspec.to_builtins(document, builtin_types=NATIVE, str_keys=True)
     del raw["id"], raw["version"]
@@ -56,6 +58,8 @@ def encode(document: Document, version: int) -> Encoded:
         body = bson.encode(raw)
     except (BSONError, OverflowError) as error:
         raise ValueError(f"{type(document).__name__} {document.id} cannot be stored: {error}") from error
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"{type(document).__name__} {document.id} has {len(body)} bytes; a document may have 15 MB")
     if rounded:
         stored = _convert({**raw, "id": document.id, "version": version}, type(document))
     else:

@@ -1,6 +1,7 @@
 """The embedded engine: one SQLite file per service."""
 
 import asyncio
+import logging
 import queue
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from shared.errors import Unavailable
 D = TypeVar("D", bound=Document)
 C = TypeVar("C", bound=Claimable)
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 READERS = 4
 # Reads of so few documents run on the event loop: some 20 µs from the page cache, where a thread costs 100 to 500 µs
@@ -51,6 +53,7 @@ class SqliteDocuments:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            logger.error("the folder of the database cannot be made: %s", error.strerror)
             raise failure(error) from error
         if not self._tables:
             self._writer.start()

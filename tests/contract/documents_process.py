@@ -64,6 +64,26 @@ async def fill_disk(documents: Documents) -> None:
     say("after")
 
 
+async def outlive(documents: Documents) -> None:
+    """Store "e", wait until the server is gone, and say what each verb says then."""
+    await documents.put(ENTRIES, Entry(id="e"))
+    say("ready")
+    await asyncio.to_thread(sys.stdin.readline)
+    for verb in (
+        documents.get(ENTRIES, "e"),
+        documents.get_many(ENTRIES, ["e"]),
+        documents.put(ENTRIES, Entry(id="f")),
+        documents.find(ENTRIES, "by_time"),
+        documents.count(ENTRIES, "by_time"),
+        documents.delete(ENTRIES, "e"),
+        documents.delete_where(ENTRIES, "by_time", ["u1"]),
+    ):
+        try:
+            await verb
+        except Unavailable as unavailable:
+            say(unavailable.system)
+
+
 class Death(monitoring.CommandListener):
     """Ends this process with SIGKILL right before its next write but `after`, on either engine."""
 
@@ -114,7 +134,7 @@ async def die(documents: Documents, death: Death, after: str) -> None:
     await documents.put_many(six_writes())
 
 
-ROLES = {"claim": claim, "write": write, "fill_disk": fill_disk}
+ROLES = {"claim": claim, "write": write, "fill_disk": fill_disk, "outlive": outlive}
 
 
 async def main(role: str, url: str, *more: str) -> None:

@@ -132,9 +132,10 @@ class _Upstreams:
 
 
 @asynccontextmanager
-async def whole(folder: Path) -> AsyncGenerator[Whole]:
+async def whole(folder: Path, **settings: Any) -> AsyncGenerator[Whole]:
     """Run everything in `folder`; the demo partner's key is there, its endpoint is not."""
     common = common_settings(folder) | {"objects_url": f"file:///{folder}/objects", "trace_budget_per_s": 1000}
+    common |= settings
     exporter, log = _observed(common)
     ocr, records = RecordedOcr(), list[Record]()
     async with AsyncExitStack() as stack:

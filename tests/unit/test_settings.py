@@ -22,7 +22,7 @@ def test_each_service_has_its_file_in_the_database_folder() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("DATABASE_URL", "mongodb://db"),
+        ("DATABASE_URL", "postgres://db"),
         ("DATABASE_URL", "sqlite:///"),
         ("KAFKA_HEARTBEAT_MS", "0"),
         ("KAFKA_HEARTBEAT_MS", "soon"),
