@@ -11,6 +11,7 @@ import aiohttp
 
 # A phone gives up on one attempt after so long, and repeats it.
 ATTEMPT_S = 10.0
+STREAM = aiohttp.ClientTimeout(total=60)
 REPEAT_AFTER_S = 0.2
 # Passwords are hashed two at a time.
 SIGN_UPS = 8
@@ -58,6 +59,21 @@ class Door:
     async def get(self, path: str, user_id: str, *, patience_s: float = 60) -> dict[str, Any]:
         """What a user reads there. Raises `Refused`, TimeoutError."""
         return await self._as_user("GET", path, user_id, patience_s)
+
+    async def lines(self, path: str, user_id: str, *, patience_s: float = 60) -> list[dict[str, Any]]:
+        """All points of a stream, read to its end; one that broke off is read again. Raises TimeoutError."""
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            headers = {"Authorization": f"Bearer {self._tokens[user_id]}", "Accept": "application/x-ndjson"}
+            try:
+                async with self.session.get(self.url + path, headers=headers, timeout=STREAM) as response:
+                    text = await response.read()
+                if response.status == 200:
+                    return [json.loads(line) for line in text.splitlines()]
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                pass
+            await self._sign_in(user_id, patience_s)
+        raise TimeoutError(f"{path} was not read within {patience_s:.0f} s")
 
     async def _as_user(
         self, method: str, path: str, user_id: str, patience_s: float, *, key: str = "", body: bytes | None = None

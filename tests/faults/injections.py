@@ -27,6 +27,9 @@ LOCKED_S = 25.0
 FULL_S = 10.0
 REBALANCE_S = 10.0
 FIRST_BATCHES_OF = 60
+# 54 bytes a sample: more than the 512 KiB that a message may hold.
+LARGE = 10_000
+LARGE_BATCHES = 4
 # With all its followers paused, a leader gets so long to acknowledge on its own.
 ALONE_S = 1.5
 
@@ -154,17 +157,28 @@ async def database_full(scene: Scene) -> None:
         file.unlink()
 
 
-def disk_full(name: str) -> Inject:
-    """The small file system of the broker or of the objects is filled to the last byte for 10 s."""
+async def broker_disk_full(scene: Scene) -> None:
+    """The broker's small file system is full to the last byte for 10 s, which ends it again and again."""
+    scene.mark.ends_processes = True
+    await scene.under_load()
+    scene.hit()
+    with small_disks.filled(small_disks.place(scene.stack.instance, "kafka")):
+        await asyncio.sleep(FULL_S)
+    await scene.ready("kafka")
 
-    async def inject(scene: Scene) -> None:
-        scene.mark.ends_processes = name == "kafka"
-        await scene.under_load()
+
+async def objects_disk_full(scene: Scene) -> None:
+    """The same of the objects, while batches are sent that are too large to travel without them."""
+    users = scene.rng.sample(list(scene.load.users), LARGE_BATCHES)
+    batches = [scene.ledger.fresh(user_id, scene.rng, LARGE) for user_id in users]
+    with small_disks.filled(small_disks.place(scene.stack.instance, "objects")):
+        sending = [asyncio.create_task(scene.load.send(batch)) for batch in batches]
+        await eventually(lambda: scene.load.door.under_way >= LARGE_BATCHES, seconds=20, every=0)
         scene.hit()
-        with small_disks.filled(small_disks.place(scene.stack.instance, name)):
-            await asyncio.sleep(FULL_S)
-
-    return inject
+        await asyncio.sleep(FULL_S)
+        scene.mark.note = f"{sum(task.done() for task in sending)} large batches taken meanwhile"
+    await asyncio.gather(*sending)
+    await eventually(lambda: all(batch.receipt is not None for batch in batches), seconds=120, every=0.05)
 
 
 async def rebalanced(scene: Scene) -> None:
@@ -256,8 +270,8 @@ FAULTS: dict[str, Fault] = {
     "database-locked": Fault(database_locked),
     "ingest-killed-while-locked": Fault(killed_while_locked),
     "database-full": Fault(database_full),
-    "broker-disk-full": Fault(disk_full("kafka"), disk="kafka"),
-    "objects-disk-full": Fault(disk_full("objects"), disk="objects"),
+    "broker-disk-full": Fault(broker_disk_full, disk="kafka"),
+    "objects-disk-full": Fault(objects_disk_full, disk="objects"),
     "rebalance": Fault(rebalanced),
     "first-batches": Fault(first_batches),
     "leader-lost": Fault(leader_lost, brokers=3),

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 # All of a user's samples lie behind one another from here on, so a sample is known by its metric and its times.
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+METRICS = ("heart_rate", "steps")
 STEP_US = 10_000_000
 DEVICE = "watch"
 SECOND_US = 1_000_000
@@ -35,16 +37,22 @@ class Sample:
     def as_json(self) -> dict[str, Any]:
         """As a phone sends it."""
         metric, start, end = self.place
-        made: dict[str, Any] = {"metric": metric, "start": _text(start), "value": self.value}
+        made: dict[str, Any] = {"metric": metric, "start": time_text(start), "value": self.value}
         if end != start:
-            made["end"] = _text(end)
+            made["end"] = time_text(end)
         if self.id:
             made["id"] = self.id
         return made
 
 
-def _text(micros: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)).isoformat()
+def time_text(micros: int) -> str:
+    """Microseconds since 1970 as RFC 3339."""
+    return (EPOCH + timedelta(microseconds=micros)).isoformat()
+
+
+def micros_of(text: str) -> int:
+    """RFC 3339 as microseconds since 1970."""
+    return (datetime.fromisoformat(text) - EPOCH) // timedelta(microseconds=1)
 
 
 @dataclass

@@ -164,7 +164,7 @@ async def _recovered(load: Load, mark: Mark) -> None:
 
 async def _compared(scene: Scene, poison: Poison, marks: Sequence[Mark], not_run: dict[str, str]) -> Verdict:
     ledger, door = scene.ledger, scene.load.door
-    stored = {user_id: verdict.stored_rows(scene.stack.instance, user_id) for user_id in ledger.users()}
+    stored = {user_id: await verdict.stored_rows(door, ledger, user_id) for user_id in ledger.users()}
     rows = verdict.compare(ledger, stored, marks)
     ends = [*(mark.hit_at for mark in marks), time.monotonic()]
     for row, end in zip(rows, ends, strict=True):

@@ -1,18 +1,13 @@
 """The comparison: every acknowledged sample is found exactly once, receipts add up, days tell the ledger's sums."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.local.instance import Instance
-from services.ingest.buckets import unpack
-from services.ingest.records import BUCKETS, TAILS
-from shared.documents.codec import decode
 from tests.faults.door import Door, Refused
-from tests.faults.ledger import SECOND_US, Ledger, Place
+from tests.faults.ledger import METRICS, SECOND_US, Ledger, Place, micros_of, time_text
 from tests.faults.load import Mark
 from tests.faults.poison import Letter, Poison, letters, repeated
 from tests.polling import eventually
@@ -59,28 +54,17 @@ class Verdict:
         return bool(self.wrong) or self.total("lost") > 0 or self.total("duplicates") > 0
 
 
-def stored_rows(instance: Instance, user_id: str) -> Rows:
-    """How often each sample of a user is stored, with its value."""
+async def stored_rows(door: Door, ledger: Ledger, user_id: str) -> Rows:
+    """How often each sample of a user is found through the public API, with its value."""
     found: Rows = Counter()
-    connection = sqlite3.connect(f"file:{instance.data}/db/ingest.sqlite?mode=ro", uri=True)
-    try:
-        known: dict[str, set[tuple[int, int]]] = {}
-        for collection in (BUCKETS, TAILS):
-            sql = f'SELECT id, version, v, body FROM "{collection.name}" WHERE f_user_id = ?'  # noqa: S608
-            for id, version, v, body in connection.execute(sql, (user_id,)):
-                bucket = decode(collection, id, version, v, body)
-                rows = unpack(bucket.columns)
-                identities = list(zip(rows["id_hi"].tolist(), rows["id_lo"].tolist(), strict=True))
-                if collection is TAILS:
-                    keep = [place not in known.get(id, ()) for place in identities]
-                    rows = rows[keep]
-                else:
-                    known[id] = set(identities)
-                rows = rows[rows["deleted"] == 0]
-                for start, end, value in zip(*(rows[name].tolist() for name in ("start", "end", "value")), strict=True):
-                    found[Place(bucket.metric, start, end), value] += 1
-    finally:
-        connection.close()
+    last = max(sample.place.end_us for one in ledger.batches if one.user_id == user_id for sample in one.samples)
+    for metric in METRICS:
+        end = time_text(last + SECOND_US).replace("+", "%2B")
+        path = f"/v1/timeseries?metric={metric}&resolution=raw&from=1970-01-02T00:00:00Z&to={end}"
+        for point in await door.lines(path, user_id):
+            start = micros_of(point["start"])
+            place = Place(metric, start, micros_of(point["end"]) if "end" in point else start)
+            found[place, point["value"]] += 1
     return found
 
 
