@@ -21,6 +21,7 @@ QUIET = {
     "faststream": logging.WARNING,
     "opentelemetry": logging.CRITICAL,
     "asyncio": logging.WARNING,
+    "pymongo": logging.WARNING,  # below it quotes whole commands
     "httpx2": logging.WARNING,
     "aiohttp.access": logging.CRITICAL,
 }
