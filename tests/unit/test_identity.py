@@ -20,6 +20,7 @@ from starlette.requests import Request
 from shared.errors import Problem
 from shared.identity import (
     ANONYMOUS,
+    OPERATOR_SCOPE,
     SCOPES,
     Caller,
     InternalTokenSigner,
@@ -219,6 +220,16 @@ def test_a_token_is_reused_for_30_s_and_valid_for_60(
     clock.now += 7
     with pytest.raises(Problem):
         verifier.caller(first)
+
+
+def test_no_caller_is_signed_as_an_operator(signer: InternalTokenSigner, verifier: InternalTokenVerifier) -> None:
+    scopes = frozenset({"days:read", OPERATOR_SCOPE})
+    for caller in (Caller("user-1", None, scopes), Caller(None, "partner-1", scopes), Caller(None, None, scopes)):
+        assert verifier.caller(signer.token(caller, "ingest")).scopes == {"days:read"}
+    assert verifier.caller(signer.operator_token("ingest")) == Caller(None, None, frozenset({OPERATOR_SCOPE}))
+    assert OPERATOR_SCOPE not in SCOPES
+    with pytest.raises(Problem):
+        verifier.caller(signer.operator_token("insights"))
 
 
 def test_a_token_for_another_service_is_refused(signer: InternalTokenSigner, verifier: InternalTokenVerifier) -> None:
