@@ -57,7 +57,7 @@ class Accepted(msgspec.Struct, omit_defaults=True):
 class Waiting:
     """How many callers wait for a receipt; each holds a connection to ingest, and the other calls need some too."""
 
-    most: int = 128
+    most: int = 256
     now: int = 0
 
     @contextmanager
@@ -117,6 +117,9 @@ class Api:
         packed = msgspec.msgpack.encode(batch)
         if len(packed) <= MAX_MESSAGE_BYTES:
             return packed
+        # Equal at every attempt under one key, so that attempts while the broker is away leave one object, not many.
+        lasting = msgspec.structs.replace(batch, event_id=batch.receipt_id, occurred_at=EPOCH)
+        packed = msgspec.msgpack.encode(lasting)
         digest = hashlib.sha256(packed).hexdigest()
         stored = BatchObject(key=f"ingest/{batch.user_id}/{digest}", sha256=digest)
         await self.put_object(stored.key, packed)

@@ -21,6 +21,7 @@ from aiokafka.structs import OffsetAndTimestamp
 
 from shared.errors import Problem
 from shared.metrics import METRICS
+from shared.redaction import whereabouts
 from shared.topics import LOG_RETENTION_MS, Topic
 
 Places = dict[TopicPartition, int]
@@ -153,7 +154,11 @@ class Pressure:
 
 async def _ever(look: Callable[[], Awaitable[None]]) -> None:
     while True:
-        await look()
+        try:
+            await look()
+        except Exception as error:
+            # A defect must not end the looking; what was seen last runs out by itself.
+            logger.error("a look failed: %s", whereabouts(error))
         await asyncio.sleep(LOOK_EVERY_S)
 
 

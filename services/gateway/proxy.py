@@ -27,7 +27,7 @@ CONNECT_S = 1.0
 # Until an answer begins, and between its parts: a little more than the longest wait for a receipt.
 ANSWER_S = 12.0
 RETRY_AFTER_S = "2"
-CONNECTIONS = 256
+CONNECTIONS = 512
 SMALL_BYTES = 256 * 1024
 # Of an answer that the gateway reads itself: receipts, keys, documents.
 MOST_READ_BYTES = 16 * 1024 * 1024

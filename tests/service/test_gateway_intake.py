@@ -57,8 +57,24 @@ async def test_a_large_batch_travels_by_reference(door: Gateway) -> None:
     assert len(stored) > MAX_MESSAGE_BYTES
     assert hashlib.sha256(stored).hexdigest() == sent.object.sha256
     whole = msgspec.msgpack.decode(stored, type=BatchSubmitted)
-    assert (whole.receipt_id, whole.event_id, whole.refused) == (sent.receipt_id, sent.event_id, sent.refused)
+    assert (whole.receipt_id, whole.refused) == (sent.receipt_id, sent.refused)
     assert (len(whole.series[0].index) // 4, len(whole.sessions), whole.object) == (9_998, 1, None)
+
+
+async def test_attempts_at_a_large_batch_leave_one_object(door: Gateway) -> None:
+    door.broker.away = True
+    for _ in range(3):
+        assert problem(await door.ask("POST", "/v1/batches", json=LARGE, key="b1")) == (503, "broker-unavailable")
+    door.broker.away = False
+    assert (await door.ask("POST", "/v1/batches", json=LARGE, key="b1")).status_code == 202
+    assert (await door.ask("POST", "/v1/batches", json=LARGE, key="b2")).status_code == 202
+    first, second = (batch.object for batch in batches(door))
+    stored = {path.name for path in (door.folder / "objects" / "ingest" / USER).iterdir()}
+    assert first is not None
+    assert second is not None
+    # Ingest deletes a receipt's object once it is stored, so another receipt must not share it.
+    assert stored == {first.sha256, second.sha256}
+    assert len(stored) == 2
 
 
 async def test_a_large_batch_is_not_announced_before_it_is_stored(door: Gateway) -> None:

@@ -1,5 +1,6 @@
 """When the gateway takes more and when it does not, by what Kafka and the disk say."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from shared import topics
 from shared.errors import Problem
 from shared.metrics import METRICS
 from shared.topics import BATCHES, PHOTOS, Topic
+from tests.polling import eventually
 
 READERS = {BATCHES: ("ingest.gateway.batches.v1", 100), PHOTOS: ("inference.gateway.photos.v1", 10)}
 
@@ -153,6 +155,20 @@ async def test_a_disk_that_cannot_be_seen_counts_as_full(tmp_path: Path) -> None
     place.mkdir()
     await pressure.look_at_disk()
     pressure.admit(BATCHES)
+
+
+async def test_a_defect_does_not_end_the_looking(
+    pressure: Pressure, kafka: Said, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("services.gateway.pressure.LOOK_EVERY_S", 0)
+    kafka.backlogs[BATCHES.name] = KeyError("defect")
+    watching = asyncio.create_task(pressure.watch())
+    await eventually(lambda: "a look failed: KeyError" in caplog.text)
+    kafka.backlogs[BATCHES.name] = Backlog(101, False)
+    await eventually(lambda: pressure._behind.get(BATCHES.name, (False,))[0])
+    watching.cancel()
+    await asyncio.wait({watching})
+    assert kafka.closed == 1
 
 
 async def test_without_a_folder_the_disk_is_not_looked_at() -> None:
