@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from services.ingest.metrics import METRICS, SHORTEST_INTERVAL_US
+from services.ingest.names import source_of
+from services.ingest.refusals import Code
+from shared.events import DeletionSubmitted
+
 # A deletion that names no version is final. Ranks double a version, so a quarter of int64 is the most one may be;
 # microseconds since 1970 reach it in the year 75000, nanoseconds in 2043.
 FINAL_VERSION = (2**63 - 1) // 4
@@ -32,3 +37,46 @@ class CheckedDeletion:
         if self.start_us is None or self.end_us is None:
             raise AssertionError("a deletion without an id has its times")
         return self.start_us.to_bytes(8, "little") + self.end_us.to_bytes(8, "little")
+
+
+def check_deletion(sent: DeletionSubmitted, device_id: str) -> CheckedDeletion | Code:
+    """What the deletion names, or why it names nothing."""
+    metric = ""
+    if sent.metric:
+        source = source_of(sent.metric)
+        if isinstance(source, str):
+            return source
+        metric = source.metric
+    if not 0 <= sent.version < FINAL_VERSION:
+        return "bad-version"
+    start, end = sent.start_us, sent.end_us
+    named = any(sent.identity)
+    if not named:
+        end = stored_end(metric, start, end)
+        if end is None or start is None:
+            return "bad-deletion"
+        if start < 0:
+            return "before-1970"
+        if end < start:
+            return "end-before-start"
+    return CheckedDeletion(
+        index=sent.index,
+        identity=sent.identity if named else None,
+        metric=metric,
+        start_us=start,
+        end_us=end,
+        version=sent.version or FINAL_VERSION,
+        device_id=device_id,
+    )
+
+
+def stored_end(metric: str, start_us: int | None, end_us: int | None) -> int | None:
+    """The end under which a record of that metric and time is stored; None when that is not enough to say it."""
+    if not metric or start_us is None:
+        return None
+    kind = METRICS[metric].kind
+    if kind == "interval" and end_us in (None, start_us):
+        return start_us + SHORTEST_INTERVAL_US
+    if kind == "session":
+        return end_us
+    return start_us if end_us is None else end_us

@@ -149,6 +149,9 @@ METRICS: dict[str, Metric] = {
     )
 }
 
+# An interval sent without an end; it needs a length to be resolved against other devices.
+SHORTEST_INTERVAL_US = 60_000_000
+
 # Two numbers of one measurement: they are sent with the same start and device.
 BLOOD_PRESSURE = ("blood_pressure_systolic", "blood_pressure_diastolic")
 

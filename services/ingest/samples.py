@@ -8,21 +8,23 @@ import msgspec
 import numpy as np
 
 from services.ingest.buckets import MINUTE_US, NO_ROWS, ROW, Array
-from services.ingest.deletions import CheckedDeletion
-from services.ingest.metrics import METRICS
-from services.ingest.sessions import CheckedSession
-from services.ingest.zones import offsets_in, zone_of
+from services.ingest.deletions import FINAL_VERSION, CheckedDeletion, check_deletion
+from services.ingest.metrics import METRICS, SHORTEST_INTERVAL_US, Metric, Source
+from services.ingest.names import source_of
+from services.ingest.refusals import Code
+from services.ingest.sessions import CheckedSession, Taken, check_session
+from services.ingest.units import conversion_to
+from services.ingest.zones import LARGEST_OFFSET_MINUTES, offsets_in, zone_of
 from shared.errors import Rejected
-from shared.events import BatchSubmitted, SeriesColumns
+from shared.events import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
 
 HOUR_US = 60 * MINUTE_US
 # A phone's clock may be wrong by a zone, and daily totals are sent before the day is over.
 LONGEST_AHEAD = timedelta(hours=24)
-LONGEST_US = 24 * HOUR_US
-# Local time is between 14 hours ahead of UTC and 12 hours behind it.
-LARGEST_OFFSET_MINUTES = 14 * 60
-# An interval sent without an end; it needs a length to be resolved against other devices.
-DEFAULT_INTERVAL_US = MINUTE_US
+# A day has 25 hours where clocks go back, 26 at one station in Antarctica.
+LONGEST_US = {"instant": 24 * HOUR_US, "interval": 24 * HOUR_US, "session": 24 * HOUR_US, "daily": 26 * HOUR_US}
+# A bound that a value beyond it by a conversion's rounding still meets: 1.0000000000000002 of 1 is 100 %.
+ROUNDING = 1e-9
 
 _COLUMNS = (("start_us", "<i8"), ("end_us", "<i8"), ("value", "<f8"), ("offset_minutes", "<i2"), ("version", "<i8"))
 _batches = msgspec.msgpack.Decoder(BatchSubmitted)
@@ -92,34 +94,69 @@ def check(batch: BatchSubmitted) -> CheckedBatch:
     Raises:
         Rejected: the columns of a series differ in length, so no record can be trusted.
     """
-    refused = [(record.index, record.code) for record in batch.refused]
-    series: list[CheckedSeries] = []
+    taken = _taken(batch)
+    refused: list[tuple[int, str]] = [(record.index, record.code) for record in batch.refused]
+    series: dict[str, list[CheckedSeries]] = {}
     for columns in batch.series:
-        rows, index = _rows(columns)
-        metric = METRICS.get(columns.metric)
-        if metric is None:
-            refused.extend((place, "unknown-metric") for place in index.tolist())
-            continue
-        if metric.kind == "interval":
-            rows["end"] += np.where(rows["end"] == rows["start"], DEFAULT_INTERVAL_US, 0)
-        wrong = _refusals(rows, columns.metric, batch.occurred_at)
-        if wrong.any():
-            refused.extend((int(index[place]), CODES[int(wrong[place])]) for place in np.flatnonzero(wrong))
-            rows, index = rows[wrong == 0], index[wrong == 0]
-        if len(rows):
-            series.append(CheckedSeries(columns.metric, _with_zone(_with_identity(rows), batch.zone), index))
+        one = _checked(columns, taken, refused)
+        if one is not None:
+            series.setdefault(one.metric, []).append(one)
+    sessions: list[CheckedSession] = []
+    for session in batch.sessions:
+        checked = check_session(session, taken)
+        if isinstance(checked, str):
+            refused.append((session.index, checked))
+        else:
+            sessions.append(checked)
+    deletions: list[CheckedDeletion] = []
+    for deletion in batch.deletions:
+        named = check_deletion(deletion, batch.device_id)
+        if isinstance(named, str):
+            refused.append((deletion.index, named))
+        else:
+            deletions.append(named)
     return CheckedBatch(
         user_id=batch.user_id,
         receipt_id=batch.receipt_id,
         device_id=batch.device_id,
         device_kind=batch.device_kind,
-        zone=batch.zone if zone_of(batch.zone) else "",
+        zone=batch.zone if taken.zone else "",
         received=batch.received,
-        series=tuple(series),
+        series=tuple(_joined(metric, parts) for metric, parts in series.items()),
         refused=tuple(sorted(refused)),
         app=batch.app,
         occurred_at=batch.occurred_at,
+        sessions=tuple(sessions),
+        deletions=tuple(deletions),
     )
+
+
+def _taken(batch: BatchSubmitted) -> Taken:
+    seconds = batch.occurred_at.timestamp()
+    return Taken(
+        latest_us=int((seconds + LONGEST_AHEAD.total_seconds()) * 1_000_000),
+        arrived=int(seconds // 60),
+        zone=zone_of(batch.zone),
+    )
+
+
+def _checked(columns: SeriesColumns, taken: Taken, refused: list[tuple[int, str]]) -> CheckedSeries | None:
+    """The rows of one series that pass; the others are added to `refused`."""
+    rows, index = _rows(columns)
+    metric = _converted(rows, columns)
+    if isinstance(metric, str):
+        refused.extend((place, metric) for place in index.tolist())
+        return None
+    if metric.kind == "interval":
+        rows["end"] += np.where(rows["end"] == rows["start"], SHORTEST_INTERVAL_US, 0)
+    wrong = _refusals(rows, metric, taken)
+    if wrong is not None:
+        refused.extend((int(index[place]), _CODES[int(wrong[place])]) for place in np.flatnonzero(wrong))
+        rows, index = rows[wrong == 0], index[wrong == 0]
+    if not len(rows):
+        return None
+    rows["arrived"] = taken.arrived
+    return CheckedSeries(metric.name, _with_zone(_with_identity(rows), taken), index)
 
 
 def _rows(columns: SeriesColumns) -> tuple[Array, Array]:
@@ -138,43 +175,93 @@ def _rows(columns: SeriesColumns) -> tuple[Array, Array]:
     return rows, np.frombuffer(columns.index, "<u4")
 
 
-Test = Callable[[Array, str, int], Array]
+def _converted(rows: Array, columns: SeriesColumns) -> Metric | Code:
+    """Bring the values into the metric's own unit, a sleep's into our stages; the metric, or why that can't be."""
+    source = source_of(columns.metric)
+    if isinstance(source, str):
+        return source
+    if not source.sampled:
+        return "not-a-sample"
+    metric = METRICS[source.metric]
+    if source.stages:
+        rows["value"] = _stages(rows["value"], source)
+        return "unknown-unit" if columns.unit else metric
+    conversion = conversion_to(metric, source.units.get(columns.unit, columns.unit) or source.unit)
+    if conversion is None:
+        return "unknown-unit"
+    if not conversion.is_identity:
+        rows["value"] = conversion(rows["value"])
+    return metric
 
-_TESTS: dict[str, Test] = {
-    "before-1970": lambda rows, _metric, _latest: rows["start"] < 0,
-    "end-before-start": lambda rows, _metric, _latest: rows["end"] < rows["start"],
-    "in-future": lambda rows, _metric, latest: rows["start"] > latest,
-    "too-long": lambda rows, _metric, _latest: rows["end"] - rows["start"] > LONGEST_US,
-    "bad-offset": lambda rows, _metric, _latest: np.abs(rows["offset"].astype("i8")) > LARGEST_OFFSET_MINUTES,
+
+def _stages(values: Array, source: Source) -> Array:
+    """The platform's numbers as our `Stage` numbers, NaN where there is none."""
+    stages = np.full(len(values), np.nan)
+    for number, stage in source.stages.items():
+        stages[values == number] = stage
+    return stages
+
+
+def _in_range(values: Array, metric: Metric) -> Array:
     # Written so that a value that is no number is out of range too.
-    "out-of-range": lambda rows, metric, _latest: (
-        ~((rows["value"] >= METRICS[metric].lowest) & (rows["value"] <= METRICS[metric].highest))
+    return (values >= metric.lowest - ROUNDING * abs(metric.lowest)) & (
+        values <= metric.highest + ROUNDING * abs(metric.highest)
+    )
+
+
+Test = Callable[[Array, Metric, Taken], Array]
+
+# In this order; the first that applies is the reason told.
+_TESTS: dict[Code, Test] = {
+    "before-1970": lambda rows, _metric, _taken: rows["start"] < 0,
+    "end-before-start": lambda rows, metric, _taken: (
+        rows["end"] <= rows["start"] if metric.kind == "session" else rows["end"] < rows["start"]
     ),
+    "in-future": lambda rows, _metric, taken: rows["start"] > taken.latest_us,
+    "too-long": lambda rows, metric, _taken: rows["end"] - rows["start"] > LONGEST_US[metric.kind],
+    "bad-offset": lambda rows, _metric, _taken: (
+        (np.abs(rows["offset"].astype("i8")) > LARGEST_OFFSET_MINUTES) & (rows["offset"] != UNKNOWN_OFFSET)
+    ),
+    "bad-version": lambda rows, _metric, _taken: (rows["version"] < 0) | (rows["version"] >= FINAL_VERSION),
+    "unknown-stage": lambda rows, metric, _taken: (metric.kind == "session") & np.isnan(rows["value"]),
+    "out-of-range": lambda rows, metric, _taken: ~_in_range(rows["value"], metric),
 }
-CODES: tuple[str, ...] = ("", *_TESTS)
+_CODES: tuple[str, ...] = ("", *_TESTS)
 
 
-def _refusals(rows: Array, metric: str, received_at: datetime) -> Array:
-    """Per row the place of its refusal in `CODES`, 0 for none; the first reason that applies."""
-    latest = int((received_at + LONGEST_AHEAD).timestamp() * 1_000_000)
-    wrong = np.zeros(len(rows), "u1")
+def _refusals(rows: Array, metric: Metric, taken: Taken) -> Array | None:
+    """Per row the place of its refusal in `_CODES`, 0 for none; None where no row is refused."""
+    wrong: Array | None = None
     for number, test in enumerate(_TESTS.values(), start=1):
-        wrong[(wrong == 0) & test(rows, metric, latest)] = number
+        found = test(rows, metric, taken)
+        if found.any():
+            wrong = np.zeros(len(rows), "u1") if wrong is None else wrong
+            wrong[(wrong == 0) & found] = number
     return wrong
 
 
 def _with_identity(rows: Array) -> Array:
     """Rows whose source gave no id get (start, end) as identity."""
     nameless = (rows["id_hi"] == 0) & (rows["id_lo"] == 0)
-    rows["id_hi"] = np.where(nameless, rows["start"].view("<u8"), rows["id_hi"])
-    rows["id_lo"] = np.where(nameless, rows["end"].view("<u8"), rows["id_lo"])
+    if nameless.any():
+        rows["id_hi"] = np.where(nameless, rows["start"].view("<u8"), rows["id_hi"])
+        rows["id_lo"] = np.where(nameless, rows["end"].view("<u8"), rows["id_lo"])
     return rows
 
 
-def _with_zone(rows: Array, zone_name: str) -> Array:
-    """Times sent in UTC get the offset of the batch's zone, which is what their day is meant in."""
-    zone = zone_of(zone_name)
-    in_utc = rows["offset"] == 0
-    if zone is not None and bool(in_utc.any()):
-        rows["offset"][in_utc] = offsets_in(zone, rows["start"][in_utc])
+def _with_zone(rows: Array, taken: Taken) -> Array:
+    """Times whose offset was not told get that of the batch's zone; without one it stays unknown."""
+    if taken.zone is not None:
+        unknown = rows["offset"] == UNKNOWN_OFFSET
+        if unknown.any():
+            rows["offset"][unknown] = offsets_in(taken.zone, rows["start"][unknown])
     return rows
+
+
+def _joined(metric: str, parts: list[CheckedSeries]) -> CheckedSeries:
+    """What came under several names or units as one series, in the order it was sent in."""
+    if len(parts) == 1:
+        return parts[0]
+    index = np.concatenate([one.index for one in parts])
+    order = np.argsort(index, kind="stable")
+    return CheckedSeries(metric, np.concatenate([one.rows for one in parts])[order], index[order])

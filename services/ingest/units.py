@@ -43,10 +43,13 @@ class Conversion:
     plus: float
     over: float
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether values stay what they are."""
+        return self.times == self.over and not self.plus
+
     def __call__(self, values: Array) -> Array:
         """The values in the metric's unit; beyond float64 they become infinite."""
-        if self.times == self.over and not self.plus:
-            return values
         with np.errstate(over="ignore", invalid="ignore"):
             return (values * self.times + self.plus) / self.over
 
@@ -162,7 +165,7 @@ def _conversion(dimension: Dimension, given: str, wanted: str) -> Conversion | N
     return Conversion(float(factor), float(offset), 1.0)
 
 
-def conversion(metric: Metric, unit: str) -> Conversion | None:
+def conversion_to(metric: Metric, unit: str) -> Conversion | None:
     """What turns values in `unit` into the metric's own; "" is its own. None for a unit that is none of its."""
     if unit in ("", metric.unit):
         return SAME

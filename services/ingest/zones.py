@@ -14,6 +14,9 @@ import numpy as np
 from services.ingest.buckets import MINUTE_US, Array
 from shared.events import UNKNOWN_OFFSET
 
+# Local time is between 14 hours ahead of UTC and 12 hours behind it.
+LARGEST_OFFSET_MINUTES = 14 * 60
+
 
 class ZoneChange(msgspec.Struct, frozen=True):
     """From `from_us` (microseconds since 1970 UTC) on the user was in `zone`."""
