@@ -138,7 +138,9 @@ def _days(one: Session, reason: str, cause: Cause, histories: Mapping[str, ZoneH
         there = (_EPOCH + timedelta(microseconds=one.end_us)).astimezone(zone).utcoffset() or timedelta()
         offset = round(there.total_seconds() / 60)
     shift = offset * MINUTE_US
-    for day in range((one.start_us + shift) // DAY_US, (one.end_us + shift) // DAY_US + 1):
+    # A sleep may tie those of the days beside it into one.
+    beside = 1 if one.type == "sleep" else 0
+    for day in range((one.start_us + shift) // DAY_US - beside, (one.end_us + shift) // DAY_US + 1 + beside):
         yield Touch(
             user_id=one.user_id,
             day=date_of(day),

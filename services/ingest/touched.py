@@ -52,8 +52,9 @@ def touched_days(turn: Turn, result: TurnResult, zones: Mapping[str, ZoneHistory
     names: dict[str, int] = {}
     metric = np.array([names.setdefault(key.metric, len(names)) for key in turn.keys])[turn.group[cause]]
     if "sleep" in names:
-        # A night's parts before midnight belong to the day it ends in.
-        last = np.where(metric == names["sleep"], last + 1, last)
+        # A sleep lies in the day it ends in, and a stage may tie parts of both days beside it into one sleep.
+        asleep = metric == names["sleep"]
+        first, last = first - asleep, last + asleep
     spread = np.concatenate((first, last)) if not (last - first > 1).any() else None
     doubled = np.tile(np.arange(len(rows)), 2)
     if spread is None:

@@ -12,11 +12,12 @@ from msgspec.structs import replace
 
 from services.ingest.app import create_app
 from services.ingest.marks import Touch, marked
+from services.ingest.metrics import Stage
 from services.ingest.records import DAYS, DEVICES, DIRTY_DAYS, RECOMPUTATIONS, SESSIONS, Device, Session
 from services.ingest.settings import Settings
 from shared import topics
 from shared.documents import Documents, open_documents
-from shared.events import UNKNOWN_OFFSET, DayRecomputed, DayUpdated, SeriesColumns, StageColumns
+from shared.events import UNKNOWN_OFFSET, DayRecomputed, DayUpdated, SeriesColumns, SessionSubmitted, StageColumns
 from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
 from tests.polling import eventually
@@ -401,6 +402,38 @@ async def test_sleeps_and_workouts_are_told_with_their_parts(days: Days) -> None
     assert explained["workout"]["segments"][0]["dropped"] == [
         {"device": "phone", "value": 2880, "why": "same-as watch"}
     ]
+
+
+def slept(start: datetime, end: datetime) -> SessionSubmitted:
+    return SessionSubmitted(
+        index=0,
+        type="sleep",
+        start_us=round(start.timestamp() * 1e6),
+        end_us=round(end.timestamp() * 1e6),
+        offset_minutes=60,
+        identity=bytes(16),
+    )
+
+
+async def test_a_later_part_ties_the_evening_to_the_night(days: Days) -> None:
+    evening = slept(MIDNIGHT - 2 * HOUR, MIDNIGHT - HOUR / 6)
+    await days.send("r1", sessions=(evening,), received=1)
+    assert (await days.revision(1, "2026-02-28")).metrics["sleep"].sum == 110 * 60
+    await days.send("r2", sessions=(slept(MIDNIGHT + HOUR / 2, MIDNIGHT + 6 * HOUR),), received=1)
+    assert (await days.revision(2, "2026-02-28")).metrics == {}
+    night = (await days.revision(1)).metrics["sleep"]
+    assert (night.count, night.sum) == (1, 110 * 60 + 5.5 * 3600)
+
+
+async def test_stages_sent_as_samples_are_a_night(days: Days) -> None:
+    def stage(from_hour: float, to_hour: float, code: int) -> SeriesColumns:
+        return series("sleep", [(MIDNIGHT + from_hour * HOUR, MIDNIGHT + to_hour * HOUR, code)])
+
+    await days.send("r1", stage(-2, -0.2, Stage.LIGHT))
+    assert (await days.revision(1, "2026-02-28")).metrics["sleep"].parts == {"light": 1.8 * 3600}
+    await days.send("r2", stage(0.3, 4, Stage.DEEP))
+    assert (await days.revision(2, "2026-02-28")).metrics == {}
+    assert (await days.revision(1)).metrics["sleep"].parts == {"deep": 3.7 * 3600, "light": 1.8 * 3600}
 
 
 async def test_a_deleted_session_leaves_its_day(days: Days) -> None:
