@@ -74,9 +74,9 @@ def _packed(column: Array) -> bytes:
     return column.tobytes()
 
 
-def _unpacked(data: bytes, dtype: str, count: int) -> Array:
-    column = np.frombuffer(data, dtype)
-    return column if column.size == count else np.broadcast_to(column, count)
+def _unpacked(data: bytes, dtype: str) -> Array:
+    """The column, or its one value, which numpy spreads over the rows it is assigned to."""
+    return np.frombuffer(data, dtype)
 
 
 def pack(rows: Array) -> Columns:
@@ -103,12 +103,12 @@ def unpack(columns: Columns) -> Array:
     count = columns.count
     rows = np.empty(count, ROW)
     rows["start"] = np.frombuffer(columns.start, "<i8")
-    rows["end"] = rows["start"] + _unpacked(columns.duration, "<i8", count)
-    rows["value"] = _unpacked(columns.value, "<f8", count)
-    rows["offset"] = _unpacked(columns.offset, "<i2", count)
-    rows["version"] = _unpacked(columns.version, "<i8", count)
-    rows["arrived"] = _unpacked(columns.arrived, "<u4", count) if columns.arrived else 0
-    rows["deleted"] = _unpacked(columns.deleted, "u1", count) if columns.deleted else 0
+    rows["end"] = rows["start"] + _unpacked(columns.duration, "<i8")
+    rows["value"] = _unpacked(columns.value, "<f8")
+    rows["offset"] = _unpacked(columns.offset, "<i2")
+    rows["version"] = _unpacked(columns.version, "<i8")
+    rows["arrived"] = _unpacked(columns.arrived, "<u4") if columns.arrived else 0
+    rows["deleted"] = _unpacked(columns.deleted, "u1") if columns.deleted else 0
     if columns.identity:
         identity = np.frombuffer(columns.identity, "<u8").reshape(count, 2)
         rows["id_hi"], rows["id_lo"] = identity[:, 0], identity[:, 1]
