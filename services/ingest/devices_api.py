@@ -3,12 +3,12 @@
 from datetime import date, datetime, timedelta
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from services.ingest.buckets import MINUTE_US
 from services.ingest.completeness import DAY_US, Gap, Tally, day_number
-from services.ingest.moments import micros, texts
+from services.ingest.moments import local_moment, micros
 from services.ingest.series_store import Reads
 from shared.clock import Clock, FullDate
 from shared.errors import Problem
@@ -155,11 +155,8 @@ def _metrics(tally: Tally, first: int, last: int, now: datetime, offset: int) ->
 
 
 def _gap(gap: Gap) -> GapAnswer:
-    local = np.array([gap.start, gap.end], "i8")
-    offsets = np.array([gap.first, gap.last], "<i2")
-    start, end = texts(local - offsets.astype("i8") * 60_000_000, offsets)
     return GapAnswer(
-        start=datetime.fromisoformat(start),
-        end=datetime.fromisoformat(end),
-        minutes=(gap.end - gap.start) // 60_000_000,
+        start=local_moment(gap.start - gap.first * MINUTE_US, gap.first),
+        end=local_moment(gap.end - gap.last * MINUTE_US, gap.last),
+        minutes=(gap.end - gap.start) // MINUTE_US,
     )

@@ -5,13 +5,14 @@ import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from services.ingest.buckets import MINUTE_US, Array
 from services.ingest.metrics import Stage
-from services.ingest.moments import texts
+from services.ingest.moments import stamps
 from services.ingest.timeseries import Table, Wanted
 from shared.events import UNKNOWN_OFFSET
 
@@ -59,9 +60,9 @@ class Question:
 def mark_of(table: Table, place: int, wanted: Wanted, fingerprint: bytes) -> Mark:
     """The cursor's content for one point of the table."""
     row = table.rows[place]
+    device_id = table.device_of(place)
     if wanted.windowed:
-        return Mark(fingerprint, int(row["key"]), "" if wanted.merged else table.devices[int(row["device"])])
-    device_id = table.devices[int(row["device"])]
+        return Mark(fingerprint, int(row["key"]), "" if wanted.merged else device_id)
     if wanted.resolved:
         return Mark(fingerprint, int(row["start"]), device_id)
     return Mark(fingerprint, int(row["start"]), device_id, int(row["id_hi"]), int(row["id_lo"]))
@@ -74,73 +75,78 @@ def behind(table: Table, mark: Mark, wanted: Wanted) -> Table:
     kept = key > mark.key
     for place in np.flatnonzero(key == mark.key).tolist():
         row = rows[place]
-        device_id = "" if wanted.windowed and wanted.merged else table.devices[int(row["device"])]
+        device_id = "" if wanted.windowed and wanted.merged else table.device_of(place)
         own = not (wanted.windowed or wanted.resolved)
         identity = (int(row["id_hi"]), int(row["id_lo"])) if own else (0, 0)
         kept[place] = (device_id, *identity) > (mark.device_id, mark.id_hi, mark.id_lo)
-    return Table(rows[kept], table.devices)
+    return table.only(kept)
 
 
-def lines(table: Table, wanted: Wanted) -> list[str]:
-    """Each point as a JSON object."""
+def encoded(table: Table, wanted: Wanted, end: bytes) -> bytes:
+    """Each point as a JSON object with `end` behind it."""
     if not len(table.rows):
-        return []
-    devices = [msgspec.json.encode(name).decode() for name in table.devices]
-    return (
-        _windows(table.rows, devices, wanted)
-        if wanted.windowed
-        else _samples(table.rows, devices, _values(table.rows, wanted))
-    )
+        return b""
+    names = np.array([msgspec.json.encode(name) for name in table.devices], "S")
+    device = names[table.device] if len(names) > 1 else names[0]
+    parts = _window(table.rows, device, wanted) if wanted.windowed else _sample(table.rows, device, wanted)
+    return _glued([*parts, b"}" + end], len(table.rows))
 
 
-def _values(rows: Array, wanted: Wanted) -> list[str]:
+Part = Any  # bytes, or an array of them (dtype S) with one for each point
+
+
+def _glued(parts: Sequence[Part], count: int) -> bytes:
+    """All parts of the first point, then those of the second …: one matrix of bytes, without what pads them."""
+    columns = [
+        np.frombuffer(one, "u1") if isinstance(one, bytes) else one.view("u1").reshape(count, -1) for one in parts
+    ]
+    lines = np.empty((count, sum(column.shape[-1] for column in columns)), "u1")
+    at = 0
+    for column in columns:
+        lines[:, at : at + column.shape[-1]] = column
+        at += column.shape[-1]
+    lines = lines.reshape(-1)
+    return lines[lines != 0].tobytes()
+
+
+def _numbers(values: Array) -> Array:
+    """Numbers as JSON writes them. Most columns hold few different ones."""
+    found, which = np.unique(values, return_inverse=True)
+    if 2 * len(found) > len(values):
+        return np.array([repr(one).encode() for one in values.tolist()], "S")
+    return np.array([repr(one).encode() for one in found.tolist()], "S")[which]
+
+
+def _sample(rows: Array, device: Part, wanted: Wanted) -> list[Part]:
+    parts: list[Part] = [b'{"start":"', stamps(rows["start"], rows["offset"])]
+    if (rows["end"] != rows["start"]).any():
+        parts += [b'","end":"', stamps(rows["end"], rows["offset"])]
     if wanted.metric == "sleep":
-        return [f'"stage":"{Stage(int(one)).label}"' for one in rows["value"].tolist()]
-    return [f'"value":{one!r}' for one in rows["value"].tolist()]
+        parts += [b'","stage":"', _STAGES[rows["value"].astype("u1")], b'","device":']
+    else:
+        parts += [b'","value":', _numbers(rows["value"]), b',"device":']
+    return [*parts, bytes(device) if device.ndim == 0 else device]
 
 
-def _samples(rows: Array, devices: Sequence[str], value: Sequence[str]) -> list[str]:
-    start = texts(rows["start"], rows["offset"])
-    device = [devices[one] for one in rows["device"].tolist()]
-    if bool((rows["end"] == rows["start"]).all()):
-        return [
-            f'{{"start":"{one}",{number},"device":{name}}}'
-            for one, number, name in zip(start, value, device, strict=True)
-        ]
-    end = texts(rows["end"], rows["offset"])
-    return [
-        f'{{"start":"{one}","end":"{other}",{number},"device":{name}}}'
-        for one, other, number, name in zip(start, end, value, device, strict=True)
-    ]
-
-
-def _windows(rows: Array, devices: Sequence[str], wanted: Wanted) -> list[str]:
+def _window(rows: Array, device: Part, wanted: Wanted) -> list[Part]:
     step = wanted.step_us or 1
-    first, last = (rows[name] if wanted.daily else np.full(len(rows), UNKNOWN_OFFSET, "<i2") for name in _ENDS)
-    start, end = (
-        texts((rows["key"] + later) * step - _shift(offset), offset) for later, offset in ((0, first), (1, last))
-    )
-    count = rows["count"].tolist()
-    heads = [
-        f'{{"start":"{one}","end":"{other}","count":{number}'
-        for one, other, number in zip(start, end, count, strict=True)
-    ]
+    unknown = np.full(len(rows), UNKNOWN_OFFSET, "<i2")
+    first, last = (rows["first"], rows["last"]) if wanted.daily else (unknown, unknown)
+    start, end = (stamps((rows["key"] + later) * step - _shift(one), one) for later, one in ((0, first), (1, last)))
+    parts: list[Part] = [b'{"start":"', start]
     if wanted.daily:
-        heads = [f'{{"date":"{one[:10]}",{head[1:]}' for one, head in zip(start, heads, strict=True)]
+        days = start.view("u1").reshape(len(rows), -1)[:, :10]
+        parts = [b'{"date":"', np.ascontiguousarray(days).view("S10").reshape(-1), b'","start":"', start]
+    parts += [b'","end":"', end, b'","count":', _numbers(rows["count"])]
     if not wanted.merged:
-        heads = [f'{head},"device":{devices[one]}' for head, one in zip(heads, rows["device"].tolist(), strict=True)]
-    total = rows["sum"].tolist()
+        parts += [b',"device":', bytes(device) if device.ndim == 0 else device]
     if wanted.interval:
-        return [f'{head},"sum":{one!r}}}' for head, one in zip(heads, total, strict=True)]
-    low, high = rows["min"].tolist(), rows["max"].tolist()
-    mean = (rows["sum"] / rows["count"]).tolist()
-    return [
-        f'{head},"min":{one!r},"max":{other!r},"mean":{middle!r}}}'
-        for head, one, other, middle in zip(heads, low, high, mean, strict=True)
-    ]
+        return [*parts, b',"sum":', _numbers(rows["sum"])]
+    mean = _numbers(rows["sum"] / rows["count"])
+    return [*parts, b',"min":', _numbers(rows["min"]), b',"max":', _numbers(rows["max"]), b',"mean":', mean]
 
 
-_ENDS = ("first", "last")
+_STAGES = np.array([stage.label.encode() for stage in Stage])
 
 
 def _shift(offset: Array) -> Array:

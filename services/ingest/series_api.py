@@ -11,7 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from services.ingest.moments import moment
-from services.ingest.points import Mark, Question, behind, lines, mark_of
+from services.ingest.points import Mark, Question, behind, encoded, mark_of
 from services.ingest.ranges import Chosen, Range
 from services.ingest.series_store import Reads
 from services.ingest.timeseries import STEPS, Resolution, Table, Wanted
@@ -158,37 +158,39 @@ def _mark(question: Question, cursor: str | None) -> Mark | None:
         ) from error
 
 
-async def _stream(tables: AsyncGenerator[Table], wanted: Wanted, mark: Mark | None) -> AsyncIterator[str]:
+async def _stream(tables: AsyncGenerator[Table], wanted: Wanted, mark: Mark | None) -> AsyncIterator[bytes]:
     async with aclosing(tables):
         async for table in tables:
-            found = lines(table if mark is None else behind(table, mark, wanted), wanted)
+            found = encoded(table if mark is None else behind(table, mark, wanted), wanted, b"\n")
             if found:
-                yield "\n".join(found) + "\n"
+                yield found
 
 
 async def _page(
     tables: AsyncGenerator[Table], wanted: Wanted, mark: Mark | None, question: Question, limit: int
-) -> tuple[list[str], str | None]:
-    """The first `limit` points, and the cursor behind them if there are more."""
-    given: list[str] = []
+) -> tuple[bytes, str | None]:
+    """The first `limit` points with commas between them, and the cursor behind them if there are more."""
+    given: list[bytes] = []
     last: Mark | None = None
+    room = limit
     async with aclosing(tables):
         async for table in tables:
             if mark is not None:
                 table = behind(table, mark, wanted)
-            if not len(table.rows):
+            count = len(table.rows)
+            if not count:
                 continue
-            room = limit - len(given)
             if not room:
-                return given, question.cursor(last) if last is not None else None
-            given += lines(Table(table.rows[:room], table.devices), wanted)
-            last = mark_of(table, min(room, len(table.rows)) - 1, wanted, question.fingerprint)
-            if len(table.rows) > room:
-                return given, question.cursor(last)
-    return given, None
+                return b"".join(given)[:-1], question.cursor(last) if last is not None else None
+            given.append(encoded(table.only(slice(room)), wanted, b","))
+            last = mark_of(table, min(room, count) - 1, wanted, question.fingerprint)
+            if count > room:
+                return b"".join(given)[:-1], question.cursor(last)
+            room -= count
+    return b"".join(given)[:-1], None
 
 
-def _document(chosen: Range, resolution: Resolution, page: list[str], cursor: str | None) -> bytes:
+def _document(chosen: Range, resolution: Resolution, page: bytes, cursor: str | None) -> bytes:
     head = {
         "metric": chosen.metric.name,
         "unit": chosen.metric.unit,
@@ -200,7 +202,7 @@ def _document(chosen: Range, resolution: Resolution, page: list[str], cursor: st
         (
             msgspec.json.encode(head)[:-1],
             b',"points":[',
-            ",".join(page).encode(),
+            page,
             b'],"cursor":',
             msgspec.json.encode(cursor),
             b"}",

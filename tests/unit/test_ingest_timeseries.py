@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from services.ingest.buckets import HOUR_US, MINUTE_US, ROW, Array
 from services.ingest.merging import Series
-from services.ingest.moments import local_moment, micros, texts
-from services.ingest.points import lines
+from services.ingest.moments import local_moment, micros, stamps
+from services.ingest.points import encoded
 from services.ingest.priorities import Ranking
 from services.ingest.timeseries import END_OF_TIME_US, STEPS, Flow, Wanted
 from shared.events import UNKNOWN_OFFSET
@@ -57,7 +57,7 @@ def points(ask: Wanted, series: Sequence[Series], *edges: int) -> list[str]:
             )
             for one in series
         ]
-        found += lines(flow.feed(parts, end), ask)
+        found += encoded(flow.feed(parts, end), ask, b"\n").decode().splitlines()
     return found
 
 
@@ -160,7 +160,8 @@ def test_a_day_of_25_hours_has_two_offsets() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2**52), st.one_of(st.just(UNKNOWN_OFFSET), st.integers(-840, 840)))))
 def test_times_are_written_as_they_are(sent: list[tuple[int, int]]) -> None:
     times, offsets = (np.array([one[place] for one in sent], kind) for place, kind in ((0, "i8"), (1, "<i2")))
-    for text, (time, offset) in zip(texts(times, offsets), sent, strict=True):
+    for stamp, (time, offset) in zip(stamps(times, offsets).tolist(), sent, strict=True):
+        text = stamp.decode()
         read = datetime.fromisoformat(text)
         assert micros(read) == time
         assert text.endswith("Z") == (offset == UNKNOWN_OFFSET)
