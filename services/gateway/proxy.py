@@ -112,6 +112,8 @@ class AiohttpRest:
         try:
             async for part in self._response.content.iter_any():
                 yield part
+                # Where parts are always there already, a cancellation would find no moment to come in.
+                await asyncio.sleep(0)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unanswered(self.service) from error
 
