@@ -30,6 +30,11 @@ SERVER = ("-Dio.netty.eventLoopThreads=1", "FakeMongo")
 ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
 
 
+def complete(tools: Path = TOOLS) -> bool:
+    """Whether everything is fetched, checked and compiled."""
+    return jars.complete(tools, LOCK, PLACE) and _classes(tools).exists()
+
+
 def install(tools: Path = TOOLS, progress: jars.Progress = jars.silent) -> list[str]:
     """The class path, fetched and compiled when that is not done yet (9 MB, a second).
 
@@ -41,11 +46,15 @@ def install(tools: Path = TOOLS, progress: jars.Progress = jars.silent) -> list[
         fcntl.flock(lock, fcntl.LOCK_EX)
         jars.install(tools, progress, lock=LOCK, place=PLACE)
         found = sorted(str(jar) for jar in jars.folder(tools, PLACE).glob("*.jar"))
-        built = hashlib.sha256(SOURCE.read_bytes() + LOCK.read_bytes()).hexdigest()[:16]
-        classes = jars.folder(tools, PLACE) / f"classes-{built}"
+        classes = _classes(tools)
         if not classes.exists():
             _compile(found, classes)
     return [*found, str(classes)]
+
+
+def _classes(tools: Path) -> Path:
+    built = hashlib.sha256(SOURCE.read_bytes() + LOCK.read_bytes()).hexdigest()[:16]
+    return jars.folder(tools, PLACE) / f"classes-{built}"
 
 
 def _compile(class_path: list[str], classes: Path) -> None:

@@ -114,7 +114,7 @@ def service_environment(instance: Instance) -> dict[str, str]:
     settings, keys = instance.settings, instance.keys
     values = {
         "KAFKA_BOOTSTRAP_SERVERS": instance.bootstrap_servers,
-        "DATABASE_URL": f"sqlite:///{instance.data / 'db'}",
+        "DATABASE_URL": settings.database_url or f"sqlite:///{instance.data / 'db'}",
         "OBJECTS_URL": f"file:///{instance.data / 'objects'}",
         "INTERNAL_JWKS_PATH": str(keys / "internal-jwks.json"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",

@@ -36,6 +36,10 @@ class StackSettings(BaseSettings):
     triton_metrics_port: Port = Field(default=8122, description="Triton, metrics")
     otlp_port: Port = Field(default=8130, description="The supervisor's receiver of OpenTelemetry spans")
     demo_receiver_port: Port = Field(default=8140, description="Where the demo's partner receives webhooks")
+    database_url: str = Field(
+        default="",
+        description="Where services keep documents (DATABASE_URL below); empty: SQLite files in the data folder",
+    )
     kafka_heap_mb: int = Field(default=256, description="Kafka's Java heap, MiB")
     only: str = Field(default="", description="Comma list of the processes to run; empty runs all of them")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from infra.local import jars, triton
+from infra.local import fake_mongo, jars, triton
 from infra.local.environment import ROOT, SetupError, tool_environment, uv_command
 
 LOCKED = (
@@ -35,6 +35,18 @@ def tools(folder: Path, console: Console) -> None:
             _triton(folder, console)
 
 
+def test_tools(folder: Path, console: Console) -> None:
+    """Fetch what the tests need besides the stack: the server that stands in for MongoDB; quick when it is there.
+
+    Raises:
+        SetupError: a download, a hash or the disk failed.
+    """
+    tools(folder, console)
+    if not fake_mongo.complete(folder):
+        with _downloads(console, "The tests' document server") as progress:
+            fake_mongo.install(folder, progress)
+
+
 def _triton(folder: Path, console: Console) -> None:
     with console.status("Triton") as shown:
         try:
@@ -44,10 +56,15 @@ def _triton(folder: Path, console: Console) -> None:
 
 
 def _jars(folder: Path, console: Console) -> None:
+    with _downloads(console, "Kafka's jars") as progress:
+        jars.install(folder, progress)
+
+
+@contextmanager
+def _downloads(console: Console, what: str) -> Iterator[jars.Progress]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("Kafka's jars", total=0)
-        jars.install(folder, _counted(progress, task))
+        yield _counted(progress, progress.add_task(what, total=0))
 
 
 def _counted(progress: Progress, task: TaskID) -> jars.Progress:
