@@ -166,7 +166,7 @@ def test(context: typer.Context) -> None:
     everything = "--all" in arguments
     arguments = [argument for argument in arguments if argument != "--all"]
     try:
-        setup.tools(from_environment().tools, errors)
+        setup.test_tools(from_environment().tools, errors)
     except SetupError as error:
         fail(str(error))
     os.environ["MYMACRO_TEST_ALL"] = "1" if everything else ""
@@ -196,6 +196,25 @@ def check() -> None:
         errors.print(f"drift: {', '.join(old)} no longer match the code; run ./mymacro docs")
     if failed:
         fail(f"Failed: {', '.join(failed)}.")
+
+
+@app.command()
+def rewind(
+    service: Annotated[str, typer.Argument(help="A service that is stopped, such as insights.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much it would read.")] = False,
+) -> None:
+    """Let a stopped service read its topics from the beginning again, after its database was lost."""
+    import asyncio
+
+    from infra.local import dlq_actions
+    from infra.local.rewind import rewind as put_back
+
+    try:
+        found = asyncio.run(put_back(dlq_actions.servers(), service, dry_run=dry_run))
+    except dlq_actions.NoAnswer as error:
+        fail(str(error))
+    for topic, count in found.items():
+        console.print(f"{topic}: {count:,} records {'would be' if dry_run else 'to be'} read again", highlight=False)
 
 
 @app.command()
