@@ -35,7 +35,7 @@ CODES: dict[Code, str] = {
     "before-1970": "The phone's clock was never set; correct it and send again.",
     "in-future": "It begins more than 24 h from now: the phone's clock is ahead; correct it and send again.",
     "end-before-start": "Send `start` first; a session or a stretch of sleep also lasts longer than nothing.",
-    "too-long": "A sample covers at most 24 h, a day's value 26 h, a session 48 h; split it.",
+    "too-long": "A sample covers at most 26 h (a day with a change of clocks), a session 48 h; split it.",
     "bad-offset": "No place has this offset from UTC; send the one of the user's clock.",
     "bad-version": "A version is a number from 0 to 2,305,843,009,213,693,950; microseconds since 1970 fit.",
     "unknown-stage": "The stage has no such name or number; see the sleep stages below.",

@@ -21,8 +21,8 @@ from shared.events import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
 HOUR_US = 60 * MINUTE_US
 # A phone's clock may be wrong by a zone, and daily totals are sent before the day is over.
 LONGEST_AHEAD = timedelta(hours=24)
-# A day has 25 hours where clocks go back, 26 at one station in Antarctica.
-LONGEST_US = {"instant": 24 * HOUR_US, "interval": 24 * HOUR_US, "session": 24 * HOUR_US, "daily": 26 * HOUR_US}
+# A day's total covers 25 hours where clocks go back, 26 at one station in Antarctica.
+LONGEST_US = 26 * HOUR_US
 # A bound that a value beyond it by a conversion's rounding still meets: 1.0000000000000002 of 1 is 100 %.
 ROUNDING = 1e-9
 
@@ -218,7 +218,7 @@ _TESTS: dict[Code, Test] = {
         rows["end"] <= rows["start"] if metric.kind == "session" else rows["end"] < rows["start"]
     ),
     "in-future": lambda rows, _metric, taken: rows["start"] > taken.latest_us,
-    "too-long": lambda rows, metric, _taken: rows["end"] - rows["start"] > LONGEST_US[metric.kind],
+    "too-long": lambda rows, _metric, _taken: rows["end"] - rows["start"] > LONGEST_US,
     "bad-offset": lambda rows, _metric, _taken: (
         (np.abs(rows["offset"].astype("i8")) > LARGEST_OFFSET_MINUTES) & (rows["offset"] != UNKNOWN_OFFSET)
     ),
