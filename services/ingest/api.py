@@ -1,6 +1,7 @@
 """What users read of their days, and what they set about them: their zone and their order of devices."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, cast
 
@@ -15,7 +16,7 @@ from services.ingest.metrics import DEVICE_PRIORITY, METRICS
 from services.ingest.moments import Moment
 from services.ingest.preferences import Preferences
 from services.ingest.priorities import EVERY_METRIC, MAX_ITEMS, wrong_item
-from services.ingest.records import Day, DirtyDay
+from services.ingest.records import Day
 from services.ingest.zones import zone_of
 from shared.clock import FullDate
 from shared.errors import Problem
@@ -45,14 +46,16 @@ class DaysAnswer(BaseModel):
     days: list[DayAnswer]
 
 
-class DeviceName(BaseModel):
+@dataclass(frozen=True)
+class DeviceName:
     """A device that the day's numbers come from."""
 
     kind: str
     app: str
 
 
-class ExplainAnswer(BaseModel):
+@dataclass(frozen=True)
+class ExplainAnswer:
     """Where a day's numbers come from, computed from what is held now.
 
     `revision` is the one last told; while `pending`, a newer one is on its way, and may differ from it.
@@ -158,8 +161,8 @@ async def get_day(date: FullDate, days: Days, caller: DaysReader) -> Response:
     return _json(_told(day))
 
 
-@router.get("/v1/days/{date}/explain")
-async def explain_day(date: FullDate, days: Days, settings: Settings, caller: DaysReader) -> ExplainAnswer:
+@router.get("/v1/days/{date}/explain", response_model=ExplainAnswer)
+async def explain_day(date: FullDate, days: Days, settings: Settings, caller: DaysReader) -> Response:
     """Where the numbers of one local day come from: every stretch of time, its device, and what was dropped."""
     user_id = caller.user_id or ""
     mark = await days.mark(user_id, date)
@@ -172,13 +175,15 @@ async def explain_day(date: FullDate, days: Days, settings: Settings, caller: Da
     metrics = explain(date, zone, held.input, held.floating)
     known = await days.devices(user_id)
     named = {one.device for metric in metrics.values() for one in (*metric.devices, *metric.segments)}
-    return ExplainAnswer(
-        date=date,
-        zone=zone,
-        revision=day.revision if day is not None else 0,
-        pending=_pending(mark),
-        devices={id: DeviceName(kind=known[id].kind, app=known[id].app) for id in sorted(named & known.keys())},
-        metrics=metrics,
+    return _json(
+        ExplainAnswer(
+            date=date,
+            zone=zone,
+            revision=day.revision if day is not None else 0,
+            pending=mark.due_at is not None,
+            devices={id: DeviceName(known[id].kind, known[id].app) for id in sorted(named & known.keys())},
+            metrics=metrics,
+        )
     )
 
 
@@ -232,10 +237,6 @@ async def put_zone(body: NewZone, settings: Settings, caller: ProfileWriter) -> 
 
 def _told(day: Day) -> _Day:
     return _Day(day.day, day.zone, day.revision, day.updated_at, day.metrics)
-
-
-def _pending(mark: DirtyDay) -> bool:
-    return mark.due_at is not None
 
 
 def _json(answer: Any) -> Response:

@@ -1,15 +1,13 @@
 """Where a day's numbers come from: which device told which stretch of time, and what was dropped and why."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from services.ingest.days import DayInput, compute, newest, number_of, on_day
-from services.ingest.energy_split import ACTIVE, BASAL, ENERGY, TOTAL, reconcile
-from services.ingest.merging import DAY_US, Segment, clipped, explained, quanta, shown
+from services.ingest.energy_split import ACTIVE, BASAL, ENERGY, TOTAL, Reconciled, reconcile
+from services.ingest.merging import DAY_US, Segment, clipped, explained, quanta, shown, total
 from services.ingest.metrics import METRICS
 from services.ingest.sleep import sleep_day
 from services.ingest.workouts import workout_day
@@ -24,13 +22,8 @@ NOTES: Mapping[str, str] = {
 Kind = Literal["instant", "interval", "daily", "session"]
 
 
-class Shown(BaseModel):
-    """Parts of the answer."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class DroppedShown(Shown):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedShown:
     """What did not count of a segment: whose word it is, its value, and why (`covered-by <device>`, `finer-record`)."""
 
     device: str
@@ -38,7 +31,8 @@ class DroppedShown(Shown):
     why: str
 
 
-class SegmentShown(Shown):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentShown:
     """A stretch of time told by one device: `value` was taken. `part`: a sleep's stage or a workout's sport."""
 
     device: str
@@ -49,7 +43,8 @@ class SegmentShown(Shown):
     dropped: tuple[DroppedShown, ...] = ()
 
 
-class DeviceShown(Shown):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceShown:
     """What one device reported of a metric: `samples` in all; for sums what was taken of it and what dropped.
 
     `sent` = `taken` + `dropped`. `why` says why a daily value was not taken, null where it was.
@@ -64,7 +59,8 @@ class DeviceShown(Shown):
     why: str | None = None
 
 
-class SleepShown(Shown):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepShown:
     """One sleep, from falling asleep to its last stage, and seconds by stage, awake ones included."""
 
     start: datetime
@@ -72,7 +68,8 @@ class SleepShown(Shown):
     stages: dict[str, float]
 
 
-class MetricExplained(Shown):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricExplained:
     """A metric's number, computed from what is held now, and where it comes from.
 
     The segments' values add up to `sum`. Devices are in order of priority. `not_counted`: seconds of a night that are
@@ -86,12 +83,12 @@ class MetricExplained(Shown):
     min: float | None = None
     max: float | None = None
     mean: float | None = None
-    parts: dict[str, float] = {}
+    parts: dict[str, float] = field(default_factory=dict[str, float])
     derived: bool = False
     devices: tuple[DeviceShown, ...] = ()
     segments: tuple[SegmentShown, ...] = ()
     sleeps: tuple[SleepShown, ...] = ()
-    not_counted: dict[str, float] = {}
+    not_counted: dict[str, float] = field(default_factory=dict[str, float])
     without_offset: int = 0
     note: str | None = None
 
@@ -103,6 +100,7 @@ class _Day:
     number: int
     zone: tzinfo
     held: DayInput
+    energy: Reconciled
 
     def time(self, moment_us: int) -> datetime:
         """A time as the answer shows it."""
@@ -114,7 +112,7 @@ def explain(day: date, zone: str, held: DayInput, without_offset: Mapping[str, i
 
     `without_offset`: by metric, how many of the samples came without one.
     """
-    told = _Day(number_of(day), zone_of(zone) or UTC, held)
+    told = _Day(number_of(day), zone_of(zone) or UTC, held, _reconciled(held, number_of(day) * DAY_US))
     made: dict[str, MetricExplained] = {}
     for name, one in sorted(compute(day, held).items()):
         plain = MetricExplained(
@@ -129,7 +127,7 @@ def explain(day: date, zone: str, held: DayInput, without_offset: Mapping[str, i
             derived=one.derived,
             without_offset=without_offset.get(name, 0),
         )
-        made[name] = plain.model_copy(update=_BEHIND.get(name, _BY_KIND[METRICS[name].kind])(told, name))
+        made[name] = replace(plain, **_BEHIND.get(name, _BY_KIND[METRICS[name].kind])(told, name))
     return made
 
 
@@ -158,17 +156,16 @@ def _intervals(told: _Day, name: str) -> dict[str, Any]:
 
 def _energy(told: _Day, name: str) -> dict[str, Any]:
     """As other intervals; a number that follows from the others has no segments of its own."""
-    begin = told.number * DAY_US
-    ranked = {each: told.held.of(each) for each in ENERGY}
-    reported = {each: int(quanta(explained(of, begin, 3).sum, 3)) for each, of in ranked.items() if of}
-    made = reconcile(reported)
     behind = _intervals(told, name)
-    if name not in made.derived:
+    if name not in told.energy.derived:
         return behind
-    devices = tuple(
-        one.model_copy(update={"taken": 0.0, "dropped": one.sent, "why": "not-the-sum"}) for one in behind["devices"]
-    )
+    devices = tuple(replace(one, taken=0.0, dropped=one.sent, why="not-the-sum") for one in behind["devices"])
     return {"devices": devices, "note": NOTES[name]}
+
+
+def _reconciled(held: DayInput, begin: int) -> Reconciled:
+    ranked = {name: held.of(name) for name in ENERGY}
+    return reconcile({name: int(quanta(total(of, begin)[0], 3)) for name, of in ranked.items() if of})
 
 
 def _readings(told: _Day, name: str) -> dict[str, Any]:

@@ -103,13 +103,12 @@ def explained(ranked: Sequence[Series], begin: int, decimals: int) -> Explained:
     first = np.flatnonzero(opens)
     taken = np.add.reduceat(value, first)
     start, end, place = start[first], end[np.append(first[1:] - 1, len(end) - 1)], place[first]
-    places: list[int] = place.tolist()
-    devices = [ranked[one].device_id for one in places]
     parts = shares(taken, decimals)
     dropped = _dropped(ranked, begin, (start, end, place, taken), decimals)
+    runs: list[tuple[int, int, int, int]] = np.stack((place, start, end, parts), axis=1).tolist()
     segments = tuple(
-        Segment(devices[one], int(start[one]), int(end[one]), shown(parts[one], decimals), dropped[one])
-        for one in range(len(first))
+        Segment(ranked[one].device_id, from_us, to_us, shown(part, decimals), rest)
+        for (one, from_us, to_us, part), rest in zip(runs, dropped, strict=True)
     )
     return Explained(shown(parts.sum(), decimals), count, segments)
 
@@ -145,10 +144,12 @@ def _dropped(
         sent = _Said(one.rows, begin)
         rest = sent.until(end) - sent.until(start) - np.where(place == number, taken, 0)
         parts = shares(np.maximum(rest, 0), decimals)
-        for run in np.flatnonzero(parts).tolist():
-            taker = ranked[int(place[run])].device_id
-            why = FINER_RECORD if place[run] == number else f"covered-by {taker}"
-            found[run].append(Dropped(one.device_id, shown(parts[run], decimals), why))
+        reasons = [f"covered-by {taker.device_id}" for taker in ranked]
+        reasons[number] = FINER_RECORD
+        some = np.flatnonzero(parts)
+        told: list[tuple[int, int, int]] = np.stack((some, place[some], parts[some]), axis=1).tolist()
+        for run, taker, part in told:
+            found[run].append(Dropped(one.device_id, shown(part, decimals), reasons[taker]))
     return [tuple(one) for one in found]
 
 
