@@ -26,8 +26,8 @@ D = TypeVar("D", bound=Document)
 C = TypeVar("C", bound=Claimable)
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-# Ids in one query.
-AT_ONCE = 1000
+# Ids in one query; writes in one command, which has 5 s to be answered.
+IDS, WRITES = 1000, 500
 # How many more due documents than wanted a claim looks at, since others may take the first ones meanwhile.
 SPARE = 8
 
@@ -92,8 +92,8 @@ class MongoDocuments:
         wanted = list(dict.fromkeys(ids))
         found: dict[str, D] = {}
         with self._engine() as database:
-            for start in range(0, len(wanted), AT_ONCE):
-                query = {"_id": {"$in": wanted[start : start + AT_ONCE]}}
+            for start in range(0, len(wanted), IDS):
+                query = {"_id": {"$in": wanted[start : start + IDS]}}
                 for raw in await self._raw(database, layout).find(query).to_list():
                     found[raw["_id"]] = layout.document(raw)
         return [found.get(id) for id in ids]
@@ -122,11 +122,10 @@ class MongoDocuments:
         # All of them first: what cannot be stored is refused before anything is written.
         writes = [layout.write(each, each.stored.version - 1) for layout, each in zip(layouts, encoded, strict=True)]
         for layout, run in groupby(range(len(writes)), layouts.__getitem__):
-            refusal = await self._write(layout, [writes[place] for place in run])
-            if refusal is not None and refusal.index is not None:
-                raise Duplicate(layout.collection.name, refusal.index)
-            if refusal is not None:
-                raise Conflict(layout.collection.name, [refusal.id])
+            places = list(run)
+            for start in range(0, len(places), WRITES):
+                refusal = await self._write(layout, [writes[place] for place in places[start : start + WRITES]])
+                _check(layout, refusal)
         return [each.stored for each in encoded]
 
     async def delete(self, collection: Collection[Any], id: str) -> bool:
@@ -263,6 +262,14 @@ class MongoDocuments:
         finally:
             self._running -= 1
             self._idle.set()
+
+
+def _check(layout: Layout, refusal: Refusal | None) -> None:
+    if refusal is None:
+        return
+    if refusal.index is not None:
+        raise Duplicate(layout.collection.name, refusal.index)
+    raise Conflict(layout.collection.name, [refusal.id])
 
 
 def _handed_out(taken: Sequence[Any]) -> list[Any]:
