@@ -130,6 +130,8 @@ async def _tails(
 
 def _held(bucket: Bucket, tail: Tail | None, with_deleted: bool) -> Held:
     rows = unpack(bucket.columns)
+    all_live = not bucket.columns.deleted
     if tail is not None and tail.columns.count:
-        rows = with_tail(rows, unpack(tail.columns))
-    return Held(bucket.metric, bucket.device_id, bucket.device_kind, bucket.hour, rows if with_deleted else live(rows))
+        rows, all_live = with_tail(rows, unpack(tail.columns)), all_live and not tail.columns.deleted
+    told = rows if with_deleted or all_live else live(rows)
+    return Held(bucket.metric, bucket.device_id, bucket.device_kind, bucket.hour, told)
