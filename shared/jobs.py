@@ -83,6 +83,12 @@ class Workers(Generic[J]):
         self._grace_seconds = grace_seconds
         self._wake = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self._behind = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether more was due at the last look than there was room for."""
+        return self._behind
 
     def nudge(self, due_at: datetime | None = None) -> None:
         """Look for due jobs now, or at `due_at`; without a nudge it happens each second."""
@@ -107,6 +113,7 @@ class Workers(Generic[J]):
         """Start what is due, as far as there is room; an ending job makes room and wakes the loop."""
         free = self._concurrency - len(self._running)
         if free <= 0:
+            self._behind = True
             return
         try:
             jobs = await self._documents.claim(
@@ -118,6 +125,7 @@ class Workers(Generic[J]):
         except Exception as error:
             logger.error("claiming jobs of %s failed: %s", self._collection.name, whereabouts(error))
             return
+        self._behind = len(jobs) == free
         for job in jobs:
             task = asyncio.create_task(self._run(job))
             self._running.add(task)

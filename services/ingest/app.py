@@ -52,7 +52,7 @@ def create_app(
     store = Store(documents)
     relay = Relay(documents, [DAYS], partial(kafka.publish_bytes, broker))
     days, preferences = DaysStore(documents), Preferences(documents, clock)
-    day_worker = DayWorker(days, preferences, partial(relay.nudge, DAYS), clock)
+    day_worker = DayWorker(days, preferences, partial(relay.nudge, DAYS), lambda: workers.behind, clock)
     workers = Workers(documents, DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers, clock=clock)
     recomputations = Workers(documents, RECOMPUTATIONS, day_worker.mark, concurrency=2, clock=clock)
     republisher = Republisher(documents, partial(kafka.publish, broker, topics.DAYS), clock)

@@ -36,7 +36,7 @@ def day_id(user_id: str, day: date) -> str:
     return f"{user_id}/{day.isoformat()}"
 
 
-def marked(held: DirtyDay | None, touch: Touch, now: datetime, pause: timedelta = DAY_PAUSE) -> DirtyDay:
+def marked(held: DirtyDay | None, touch: Touch, now: datetime) -> DirtyDay:
     """The day's mark after one more touch; it forgets nothing until a worker has computed it."""
     metrics = set(touch.metrics)
     if held is None:
@@ -63,13 +63,17 @@ def marked(held: DirtyDay | None, touch: Touch, now: datetime, pause: timedelta 
         # New samples may change anything, so they are the reason told even when a correction comes with them.
         reason="late-data" if held.reason == "late-data" else touch.reason,
         traceparent=touch.traceparent or held.traceparent,
-        due_at=_due_at(held, now, pause),
+        due_at=_due_at(held, now),
         attempts=0,
     )
 
 
-def _due_at(held: DirtyDay, now: datetime, pause: timedelta) -> datetime:
-    if held.due_at is not None:
-        # Claimed or backing off when attempts > 0: the run under way may have read before this write.
-        return held.due_at if held.attempts == 0 else now + pause
-    return now if held.computed_at is None else max(now, held.computed_at + pause)
+def _due_at(held: DirtyDay, now: datetime) -> datetime:
+    if held.due_at is None:
+        return now if held.rests_until is None else max(now, held.rests_until)
+    if held.attempts == 0:
+        return held.due_at
+    # Claimed or backing off: the run under way may have read before this write, so the day rests as long as last time.
+    if held.rests_until is None or held.computed_at is None:
+        return now + DAY_PAUSE
+    return now + (held.rests_until - held.computed_at)

@@ -119,7 +119,7 @@ class DirtyDay(Job, frozen=True, kw_only=True):
     """A local day and when it is to be computed again; it stays when clean.
 
     It knows the hours [`from_hour`, `to_hour`) and `metrics` of all buckets that touch the day; `changed` are the
-    metrics to compute, the others stand as last told.
+    metrics to compute, the others stand as last told. Touched again, it comes due when it has rested.
     """
 
     user_id: str
@@ -131,6 +131,7 @@ class DirtyDay(Job, frozen=True, kw_only=True):
     zone: str = ""
     reason: str = ""
     computed_at: datetime | None = None
+    rests_until: datetime | None = None
 
 
 class Receipt(Document, frozen=True, kw_only=True):

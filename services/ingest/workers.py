@@ -11,7 +11,7 @@ from services.ingest.day_events import day_event
 from services.ingest.days import MetricDay, compute, has_ended, zone_on
 from services.ingest.days_store import DaysStore, HeldDay
 from services.ingest.energy_split import ENERGY
-from services.ingest.marks import day_id
+from services.ingest.marks import DAY_PAUSE, DAY_PAUSE_BEHIND, day_id
 from services.ingest.metrics import METRICS
 from services.ingest.preferences import Preferences, UserSettings
 from services.ingest.records import Day, DirtyDay, Recomputation
@@ -29,11 +29,15 @@ INLINE_ROWS = 2_000
 
 @dataclass(frozen=True)
 class DayWorker:
-    """`told` is called with the id of a day that has an event to publish."""
+    """`told` is called with the id of a day that has an event to publish.
+
+    `behind` says whether more days are due than there are workers for; then each rests longer.
+    """
 
     store: DaysStore
     preferences: Preferences
     told: Callable[[str], None]
+    behind: Callable[[], bool]
     clock: Clock
 
     async def compute(self, dirty: DirtyDay) -> DirtyDay:
@@ -46,7 +50,16 @@ class DayWorker:
         if await self.preferences.of(dirty.user_id) != settings:
             # Set while this day was computed, perhaps before it was there to be marked.
             return replace(dirty, due_at=started, attempts=0)
-        return replace(dirty, due_at=None, attempts=0, last_error=None, changed=(), reason="", computed_at=started)
+        return replace(
+            dirty,
+            due_at=None,
+            attempts=0,
+            last_error=None,
+            changed=(),
+            reason="",
+            computed_at=started,
+            rests_until=started + (DAY_PAUSE_BEHIND if self.behind() else DAY_PAUSE),
+        )
 
     async def mark(self, job: Recomputation) -> None:
         """Mark the days that a setting changed."""

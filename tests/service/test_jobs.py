@@ -108,6 +108,25 @@ async def test_the_scan_finds_what_nobody_nudged_and_never_runs_more_than_allowe
     assert most == 3
 
 
+async def test_workers_say_when_more_is_due_than_they_have_room_for(documents: Documents) -> None:
+    gate = asyncio.Event()
+
+    async def held(job: Photo) -> Photo:
+        await gate.wait()
+        return await done(job)
+
+    async with working(documents, held, concurrency=2) as workers:
+        assert not workers.behind
+        for id in ("a", "b", "c"):
+            await documents.insert(PHOTOS, Photo(id=id, due_at=utc_now()))
+        workers.nudge()
+        await eventually(lambda: workers.behind)
+        gate.set()
+        for id in ("a", "b", "c"):
+            await eventually(lambda id=id: finished(documents, id))
+        await eventually(lambda: not workers.behind)
+
+
 async def test_work_continues_the_trace_that_made_the_job(documents: Documents) -> None:
     seen: list[str | None] = []
 
