@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 Client = AsyncMongoClient[dict[str, Any]]
 
 ANSWER_SECONDS = 5.0
+# Older servers take no names with dots and dollar signs inside of documents.
+OLDEST = [5, 0]
 # What an URL may set otherwise. A service needs few connections at a time, and a cluster has many services.
 DEFAULTS: dict[str, Any] = {"timeoutMS": int(ANSWER_SECONDS * 1000), "maxPoolSize": 32}
 # What it may not: a write is answered once a majority has it in its journal, and nothing is read that could be undone.
@@ -53,13 +55,13 @@ def connected(url: str, service: str) -> Client:
 
 
 async def greet(client: Client, servers: str) -> None:
-    """Make sure that the server answers and takes our user; says in the log what is wrong.
+    """Make sure that the server answers, takes our user and is not too old; says in the log what is wrong.
 
     Raises:
         Unavailable: ("database") it does not.
     """
     try:
-        await client.admin.command("ping")
+        version: list[int] = (await client.server_info())["versionArray"]
     except OperationFailure as error:
         what = "refuses the user or the password in DATABASE_URL" if error.code == WRONG_PASSWORD else describe(error)
         logger.error("MongoDB at %s %s", servers, what)
@@ -67,6 +69,9 @@ async def greet(client: Client, servers: str) -> None:
     except PyMongoError as error:
         logger.error("MongoDB at %s does not answer: %s", servers, describe(error))
         raise Unavailable("database") from error
+    if version < OLDEST:
+        logger.error("MongoDB at %s is too old, it must be %d.%d or later", servers, *OLDEST)
+        raise Unavailable("database")
 
 
 def failure(error: PyMongoError) -> Exception:

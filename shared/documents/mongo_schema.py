@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 from shared.documents.codec import encode
 from shared.documents.mongo_layout import Layout
 
-# What the documents of each collection have in their part `i`: model version and fields per index.
+# What the documents of each collection have in their part `i`: model version, and fields and kind of each index.
 KNOWN = "_collections"
 AT_ONCE = 200
 # Building an index over many documents takes longer than other commands.
@@ -28,9 +28,9 @@ async def prepare(
     An index that is no longer declared stays: an older process beside us may need it.
     """
     name, v = layout.collection.name, layout.collection.v
-    wanted = {index.name: list(index.fields) for index in layout.collection.indexes}
+    wanted = {index.name: {"fields": list(index.fields), "unique": index.unique} for index in layout.collection.indexes}
     known = await database[KNOWN].find_one({"_id": name}) or {"v": 0, "indexes": {}}
-    changed = {index for index, fields in wanted.items() if known["indexes"].get(index) != fields}
+    changed = {index for index, made_of in wanted.items() if known["indexes"].get(index) != made_of}
     for index in changed & set(known["indexes"]):
         await _drop(collection, index)
     if changed or known["v"] < v:

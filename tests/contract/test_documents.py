@@ -366,6 +366,18 @@ class TestChange:
         await second.open([changed])
         assert await second.count(changed, "by_title", at_least=NOON) == 1
 
+    async def test_an_index_that_becomes_unique(self, connect: Connect) -> None:
+        first = connect()
+        await first.open([self.NEW])
+        await first.insert(self.NEW, New(id="a", title="x"))
+        await first.close()
+        changed = Collection("things", New, (Index("by_title", ("rank", "title"), unique=True),), v=2)
+        second = connect()
+        await second.open([changed])
+        with pytest.raises(Duplicate) as caught:
+            await second.insert(changed, New(id="b", title="x"))
+        assert caught.value.index == "by_title"
+
     async def test_opening_twice_and_from_two_clients_at_once(self, connect: Connect) -> None:
         clients = [connect() for _ in range(4)]
         await asyncio.gather(*(client.open(ALL) for client in clients))
