@@ -219,7 +219,7 @@ def rewind(
 
 @app.command()
 def docs() -> None:
-    """Write the files that are made from the code anew: .env.example, OpenAPI, AsyncAPI."""
+    """Write the files that are made from the code anew: .env.example, OpenAPI, AsyncAPI, the page of metrics."""
     from infra.local.docs import write
 
     console.print(f"Written: {', '.join(write()) or 'nothing, all were current'}.")

@@ -1,4 +1,4 @@
-"""Files made from the code: `.env.example`, `docs/openapi.json` and `docs/asyncapi.json`, and whether they still match.
+"""Files made from the code, such as `.env.example` and `docs/openapi.json`, and whether they still match.
 
 `write()` makes them anew, `drift()` names those that differ; the same code gives the same bytes.
 """
@@ -19,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from infra.local.metrics_page import metrics_page
 from infra.local.settings import ROOT, StackSettings
 from shared import events, topics
 from shared.identity import generate_key_files
@@ -102,6 +103,7 @@ FILES: dict[str, Callable[[], str]] = {
     ".env.example": env_example,
     "docs/openapi.json": openapi,
     "docs/asyncapi.json": asyncapi,
+    "docs/metrics.md": metrics_page,
 }
 
 

@@ -14,7 +14,8 @@ from shared.events import SeriesColumns
 IDENTITY_BYTES = 16
 NO_IDENTITY = bytes(IDENTITY_BYTES)
 
-MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+# Health Connect's longest name has 70 characters with its package in front.
+MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 UnitName = Annotated[str, msgspec.Meta(max_length=64)]
 SourceId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

@@ -90,7 +90,7 @@ def test_samples_become_columns() -> None:
         sample(unit="x" * 65),
         sample(unit=1),
         sample(metric=""),
-        sample(metric="x" * 65),
+        sample(metric="x" * 129),
         sample(version=-1),
         sample(version=2**63),
         sample(version=1.5),
