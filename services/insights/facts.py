@@ -60,7 +60,9 @@ def facts_of(measured: DayInput | None, balance: Balance) -> tuple[FactValue, ..
         ("heart_rate_low", "/min", "heart_rate"),
     ):
         value: Decimal | None = getattr(measured, id, None)
-        if value is not None:
+        # No device measured a number that only follows from others, and the texts say "measured".
+        derived = id == "energy_active" and measured is not None and measured.active_derived
+        if value is not None and not derived:
             facts.append(FactValue(id, _whole(value), unit, "day", counts.get(metric, 0)))
     for id, direction, total in (
         ("intake", "in", balance.intake_kcal),

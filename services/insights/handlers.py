@@ -148,6 +148,7 @@ def measured_on(event: DayUpdated | DayRecomputed) -> DayInput:
         heart_rate_mean=_decimal(heart, "mean"),
         heart_rate_low=_decimal(heart, "min"),
         n={name: metric.count for name, metric in sorted(event.metrics.items())},
+        active_derived=active is not None and active.derived,
     )
 
 

@@ -16,7 +16,7 @@ STEP_KCAL = Decimal("0.1")
 class DayInput(msgspec.Struct, frozen=True):
     """What one revision of the user's day says. Rates per minute, energy in kcal; None = not measured.
 
-    `n` counts the samples behind each number.
+    `n` counts the samples behind each number. `active_derived`: no device told active energy, it is the rest of a total.
     """
 
     revision: int
@@ -25,6 +25,7 @@ class DayInput(msgspec.Struct, frozen=True):
     heart_rate_mean: Decimal | None = None
     heart_rate_low: Decimal | None = None
     n: dict[str, int] = {}
+    active_derived: bool = False
 
 
 class EntryInput(msgspec.Struct, frozen=True):
@@ -82,7 +83,8 @@ def balance(day: date, body: Body, measured: DayInput | None, entries: Mapping[s
         lines.append(_line("resting", "out", resting.energy_kcal, resting.note))
     missing.append("weight" if resting is not None else "profile")
     if measured is not None and measured.energy_active is not None:
-        lines.append(_line("energy_active", "out", measured.energy_active, "measured by devices"))
+        note = "devices' total energy less basal energy" if measured.active_derived else "measured by devices"
+        lines.append(_line("energy_active", "out", measured.energy_active, note))
     elif measured is not None and measured.steps is not None:
         walking = walking_energy(measured.steps, body)
         lines.append(_line("steps", "out", walking.energy_kcal, walking.note))

@@ -69,7 +69,11 @@ class ReceiptsCompletedData(PublicData):
 
 
 class DayMetric(Public):
-    """One metric's day; interval metrics have `sum`, instant ones `min`, `max`, `mean`."""
+    """One metric's day; interval metrics and sessions have `sum`, the others `min`, `max`, `mean`.
+
+    `parts` divides the sum: sleep by stage, workouts by sport. `derived`: no device sent this number, it follows from
+    others.
+    """
 
     unit: str
     count: int
@@ -77,6 +81,8 @@ class DayMetric(Public):
     min: float | None
     max: float | None
     mean: float | None
+    parts: dict[str, float]
+    derived: bool
 
 
 class DayUpdatedData(PublicData):

@@ -51,6 +51,15 @@ def test_steps_stand_in_for_active_energy_and_never_beside_it() -> None:
     assert "unknown" not in walking_energy(Decimal(1), ANNA).note
 
 
+def test_active_energy_that_no_device_told_says_so_and_is_no_fact() -> None:
+    told = DayInput(1, energy_active=Decimal(400), active_derived=True)
+    (line,) = balance(DAY, Body(), told, {}).lines
+    assert (line.source, line.note) == ("energy_active", "devices' total energy less basal energy")
+    assert "energy_active" not in {fact.id for fact in facts_of(told, balance(DAY, Body(), told, {}))}
+    measured = DayInput(1, energy_active=Decimal(400))
+    assert "energy_active" in {fact.id for fact in facts_of(measured, balance(DAY, Body(), measured, {}))}
+
+
 amounts = st.decimals(min_value=0, max_value=9999, places=3)
 entries = st.dictionaries(
     st.sampled_from([f"e{place}" for place in range(8)]),

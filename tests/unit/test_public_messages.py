@@ -65,6 +65,15 @@ EVENTS: list[events.Event] = [
 ]
 
 
+def test_a_days_parts_and_what_is_derived_are_public():
+    sleep = events.DayMetric(unit="s", count=1, sum=9_000.0, parts={"deep": 3_600.0, "light": 5_400.0})
+    energy = events.DayMetric(unit="kcal", count=0, sum=2_100.5, derived=True)
+    event = events.DayUpdated(event_id="2", metrics={"sleep": sleep, "energy_total": energy}, **DAY, **COMMON)
+    metrics = public_message(event).numbered(1, "")["metrics"]
+    assert metrics["sleep"] == sleep.model_dump()
+    assert (metrics["energy_total"]["derived"], metrics["energy_total"]["parts"]) == (True, {})
+
+
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
 def test_every_type_maps_to_its_model(event: events.Event):
     message = public_message(event)
