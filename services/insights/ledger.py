@@ -16,7 +16,7 @@ STEP_KCAL = Decimal("0.1")
 class DayInput(msgspec.Struct, frozen=True):
     """What one revision of the user's day says. Rates per minute, energy in kcal; None = not measured.
 
-    `n` counts the samples behind each number. `active_derived`: active energy is the rest of a total, told by no device.
+    `n` counts the samples behind each number. `active_derived`: active energy is the rest of a total.
     """
 
     revision: int
