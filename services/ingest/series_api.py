@@ -12,9 +12,11 @@ from pydantic import BaseModel, Field
 
 from services.ingest.moments import moment
 from services.ingest.points import Mark, Question, behind, encoded, mark_of
+from services.ingest.priorities import Ranking
 from services.ingest.ranges import Chosen, Range
 from services.ingest.series_store import Reads
 from services.ingest.timeseries import STEPS, Resolution, Table, Wanted
+from services.ingest.zones import ZoneHistory
 from shared.errors import Problem
 from shared.identity import Caller, require
 from shared.problems import RESPONSES
@@ -122,7 +124,8 @@ def create_router(reads: Reads) -> APIRouter:
             to_us=chosen.to_us,
             step_us=STEPS.get(resolution),
             merged=merged,
-            ranking=await reads.ranking(user_id),
+            ranking=await reads.ranking(user_id) if merged else Ranking(),
+            zones=await reads.zones(user_id) if resolution == "1d" else ZoneHistory(),
         )
         question = Question(
             (wanted.metric, str(chosen.from_us), str(chosen.to_us), resolution, device or "", str(merged))

@@ -142,7 +142,6 @@ class Reads:
     ) -> AsyncGenerator[Table]:
         """All points asked for (from the window or start `key` on), in order, some thousand rows in memory."""
         flow = Flow(wanted)
-        zones = await self.zones(user_id) if wanted.daily else None
         waiting: list[Series] = []
         rows, hour = 0, None
         begin, end = wanted.reads_from_us(key) // HOUR_US, -(-wanted.to_us // HOUR_US)
@@ -151,9 +150,8 @@ class Reads:
                 yield await _fed(flow, waiting, held.hour * HOUR_US)
                 waiting, rows = [], 0
             hour = held.hour
-            found = held.rows if zones is None else zones.with_offsets(held.rows)
-            waiting.append(Series(held.metric, held.device_id, held.device_kind, found))
-            rows += len(found)
+            waiting.append(Series(held.metric, held.device_id, held.device_kind, held.rows))
+            rows += len(held.rows)
         yield await _fed(flow, waiting, END_OF_TIME_US)
 
 

@@ -1,7 +1,7 @@
 """A metric over time: samples as they were sent, pieces that count after merging, or windows with their aggregates.
 
 Rows arrive in order of the buckets they stand in; what is known for good is given out at once and the rest is kept,
-so a year takes no more memory than two days. A sample longer than 24 h is refused, hence what is kept stays small.
+so a year takes no more memory than two days. A sample longer than 26 h is refused, hence what is kept stays small.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,40 +12,18 @@ import numpy as np
 
 from services.ingest.buckets import HOUR_US, MINUTE_US, NO_ROWS, ROW, Array
 from services.ingest.merging import Cover, Series, layers
+from services.ingest.metrics import LONGEST_SAMPLE_US
 from services.ingest.priorities import Ranking
+from services.ingest.windows import PIECE, aggregated, at_windows, clipped, local_shift
+from services.ingest.zones import ZoneHistory
 
 Resolution = Literal["raw", "1m", "15m", "1h", "1d"]
 STEPS: Mapping[str, int] = {"1m": MINUTE_US, "15m": 15 * MINUTE_US, "1h": HOUR_US, "1d": 24 * HOUR_US}
 # Samples are never longer, so what reaches into a range began at most so long before it.
-LOOK_BACK_US = 24 * HOUR_US
+LOOK_BACK_US = LONGEST_SAMPLE_US
 # A local day ends at the latest so long after the UTC day of the same date.
 BEHIND_UTC_US = 14 * HOUR_US
 END_OF_TIME_US = 2**62
-
-# A piece of a sample that counts, or an instant: `sample` is the number of its row.
-PIECE = np.dtype(
-    [
-        ("start", "<i8"),
-        ("end", "<i8"),
-        ("value", "<f8"),
-        ("offset", "<i2"),
-        ("device", "<i4"),
-        ("sample", "<i8"),
-    ]
-)
-# `key` is the window's number since 1970, in local time for days; `first` and `last` the offsets at both ends.
-WINDOW = np.dtype(
-    [
-        ("key", "<i8"),
-        ("device", "<i4"),
-        ("first", "<i2"),
-        ("last", "<i2"),
-        ("count", "<i8"),
-        ("sum", "<f8"),
-        ("min", "<f8"),
-        ("max", "<f8"),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -53,6 +31,7 @@ class Wanted:
     """What is asked for: [from_us, to_us), never more. `step_us` None = single samples.
 
     `merged`: interval samples of several devices as one truth, by the user's `ranking`; else each device for itself.
+    `zones`: for the local days of samples without an offset.
     """
 
     metric: str
@@ -62,6 +41,7 @@ class Wanted:
     step_us: int | None
     merged: bool
     ranking: Ranking = field(default_factory=Ranking)
+    zones: ZoneHistory = field(default_factory=ZoneHistory)
 
     @property
     def daily(self) -> bool:
@@ -137,7 +117,7 @@ class Flow:
         pieces = self._resolved(rows, devices)
         # One at most goes on behind what is known; it is given as a whole once it ends.
         goes_on = pieces["start"][(pieces["start"] < complete_us) & (pieces["end"] > complete_us)]
-        until = int(goes_on[0]) if len(goes_on) else complete_us
+        until = max(int(goes_on[0]), self._given_until) if len(goes_on) else complete_us
         self._keep(rows, devices, rows["end"] > until)
         begin, self._given_until = max(self.wanted.from_us, self._given_until), until
         given = clipped(pieces, begin, min(self.wanted.to_us, until))
@@ -148,18 +128,24 @@ class Flow:
         wanted = self.wanted
         pieces = self._resolved(rows, devices) if wanted.interval else _instants(rows, devices.place)
         pieces = clipped(pieces, wanted.from_us, wanted.to_us)
-        table = aggregated(pieces, step, wanted.daily, by_device=not wanted.merged)
+        table = aggregated(*at_windows(pieces, step, wanted.daily), by_device=not wanted.merged)
         until = (complete_us - (BEHIND_UTC_US if wanted.daily else 0)) // step
         given = table[(table["key"] >= self._given_until) & (table["key"] < until)]
-        last = np.maximum(rows["end"] - 1, rows["start"]) + (_shift(rows["offset"]) if wanted.daily else 0)
+        last = np.maximum(rows["end"] - 1, rows["start"]) + (local_shift(rows["offset"]) if wanted.daily else 0)
         self._keep(rows, devices, last // step >= until)
         self._given_until = until
         return Table(given, given["device"], devices.names)
 
+    @property
+    def kept(self) -> int:
+        """How many rows are kept for points not given yet."""
+        return sum(len(rows) for of_device in self._rows.values() for rows in of_device)
+
     def _joined(self) -> tuple[Array, "_Devices"]:
         names = tuple(sorted(self._rows))
         place = np.repeat(np.arange(len(names)), [sum(map(len, self._rows[name])) for name in names])
-        return joined([rows for name in names for rows in self._rows[name]]), _Devices(names, place)
+        rows = joined([rows for name in names for rows in self._rows[name]])
+        return self.wanted.zones.with_offsets(rows) if self.wanted.daily else rows, _Devices(names, place)
 
     def _keep(self, rows: Array, devices: "_Devices", kept: Array) -> None:
         rows, place = rows[kept], devices.place[kept]
@@ -211,72 +197,6 @@ def in_order(table: Table) -> Table:
     return table
 
 
-def clipped(pieces: Array, from_us: int, to_us: int) -> Array:
-    """`pieces` inside [from_us, to_us), their values cut in proportion; an instant is in or out."""
-    start, end = np.maximum(pieces["start"], from_us), np.minimum(pieces["end"], to_us)
-    instant = pieces["start"] == pieces["end"]
-    inside = np.where(instant, (start == pieces["start"]) & (start < to_us), end > start)
-    found = pieces[inside].copy()
-    length = found["end"] - found["start"]
-    found["start"], found["end"] = start[inside], end[inside]
-    cut = found["end"] - found["start"] < length
-    found["value"][cut] *= ((found["end"] - found["start"])[cut]) / length[cut]
-    return found
-
-
-def aggregated(pieces: Array, step: int, daily: bool, *, by_device: bool) -> Array:
-    """The windows (dtype WINDOW) of sorted pieces, by key and device; windows without any are left out."""
-    parts = _at_windows(pieces, step, daily)
-    table = np.zeros(0, WINDOW)
-    if not len(parts):
-        return table
-    device = parts["device"] if by_device else np.zeros(len(parts), "<i4")
-    order = np.lexsort((parts["start"], device, parts["key"]))
-    parts, device = parts[order], device[order]
-    first = np.flatnonzero(
-        np.append(True, (parts["key"][1:] != parts["key"][:-1]) | (device[1:] != device[:-1])),
-    )
-    table = np.zeros(len(first), WINDOW)
-    table["key"], table["device"] = parts["key"][first], device[first]
-    table["first"] = parts["offset"][first]
-    table["last"] = parts["offset"][np.append(first[1:], len(parts)) - 1]
-    table["sum"] = np.add.reduceat(parts["value"], first)
-    table["min"] = np.minimum.reduceat(parts["value"], first)
-    table["max"] = np.maximum.reduceat(parts["value"], first)
-    table["count"] = _distinct(parts["sample"], first)
-    return table
-
-
-def _at_windows(pieces: Array, step: int, daily: bool) -> Array:
-    """`pieces` cut at the borders of windows, each with its window's `key`."""
-    shift = _shift(pieces["offset"]) if daily else np.zeros(len(pieces), "i8")
-    start, end = pieces["start"] + shift, pieces["end"] + shift
-    key = start // step
-    windows = np.maximum((end - 1) // step, key) - key + 1
-    place = np.repeat(np.arange(len(pieces)), windows)
-    parts = np.empty(len(place), [*PIECE.descr, ("key", "<i8")])
-    for name in PIECE.names or ():
-        parts[name] = pieces[name][place]
-    parts["key"] = key[place] + np.arange(len(place)) - np.repeat(np.cumsum(windows) - windows, windows)
-    cut = np.flatnonzero(np.repeat(windows > 1, windows))
-    if len(cut):
-        begin = parts["key"][cut] * step - shift[place[cut]]
-        length = (parts["end"] - parts["start"])[cut]
-        parts["start"][cut] = np.maximum(parts["start"][cut], begin)
-        parts["end"][cut] = np.minimum(parts["end"][cut], begin + step)
-        parts["value"][cut] *= (parts["end"] - parts["start"])[cut] / length
-    return parts
-
-
-def _distinct(sample: Array, first: Array) -> Array:
-    """How many different samples each group has: one whose middle another device covers comes as two pieces."""
-    group = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(sample))))
-    order = np.lexsort((sample, group))
-    sample, group = sample[order], group[order]
-    new = np.append(True, (sample[1:] != sample[:-1]) | (group[1:] != group[:-1]))
-    return np.bincount(group[new], minlength=len(first))
-
-
 _NONE = np.empty(0, f"V{ROW.itemsize}")
 _NUMBERED = np.dtype([*NO_ROWS.dtype.descr, ("sample", "<i8")])
 
@@ -305,9 +225,8 @@ def _instants(rows: Array, place: Array) -> Array:
     pieces = np.empty(len(rows), PIECE)
     for name in ("start", "value", "offset"):
         pieces[name] = rows[name]
-    pieces["end"], pieces["device"], pieces["sample"] = rows["start"], place, np.arange(len(rows))
-    return pieces[np.argsort(pieces["start"], kind="stable")]
-
-
-def _shift(offset: Array) -> Array:
-    return offset.astype("i8") * MINUTE_US
+    pieces["end"], pieces["device"] = rows["start"], place
+    if (pieces["start"][1:] < pieces["start"][:-1]).any():
+        pieces = pieces[np.argsort(pieces["start"], kind="stable")]
+    pieces["sample"] = np.arange(len(rows))
+    return pieces

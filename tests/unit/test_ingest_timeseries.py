@@ -166,3 +166,29 @@ def test_times_are_written_as_they_are(sent: list[tuple[int, int]]) -> None:
         assert micros(read) == time
         assert text.endswith("Z") == (offset == UNKNOWN_OFFSET)
         assert read.utcoffset() == local_moment(time, offset).utcoffset()
+
+
+@pytest.mark.parametrize(("resolution", "most"), [("raw", 0), ("1m", 0), ("1h", 0), ("1d", 3 * 1440)])
+def test_a_year_of_minutes_keeps_no_more_than_the_open_windows(resolution: str, most: int) -> None:
+    minutes = np.arange(365 * 1440)
+    rows = np.zeros(len(minutes), ROW)
+    rows["start"] = rows["end"] = rows["id_hi"] = rows["id_lo"] = NOON + minutes * MINUTE_US
+    rows["value"], rows["offset"] = 60, UNKNOWN_OFFSET
+    ask = wanted(resolution, interval=False, to_us=NOON + 400 * DAY_US)
+    flow = Flow(ask)
+    found = 0
+    for begin in range(0, len(rows), 6 * 60):
+        part = rows[begin : begin + 6 * 60]
+        complete = int(part["start"][-1]) + MINUTE_US
+        found += len(flow.feed([Series("heart_rate", "watch-1", "watch", part)], complete).rows)
+        assert flow.kept <= most
+    found += len(flow.feed([], END_OF_TIME_US).rows)
+    assert found == {"raw": 525_600, "1m": 525_600, "1h": 8_760, "1d": 366}[resolution]
+
+
+def test_a_long_sample_is_kept_until_it_ends() -> None:
+    flow = Flow(wanted("1h"))
+    flow.feed(of([rows_of((0, 600, 600))]), NOON + HOUR_US)
+    assert flow.kept == 1
+    flow.feed([], NOON + 10 * HOUR_US)
+    assert flow.kept == 0
