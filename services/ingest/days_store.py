@@ -8,7 +8,7 @@ from datetime import date
 
 import numpy as np
 
-from services.ingest.buckets import Array
+from services.ingest.buckets import ROW, Array
 from services.ingest.days import DayInput, number_of
 from services.ingest.held import Held, all_held
 from services.ingest.marks import day_id
@@ -23,8 +23,8 @@ from shared.events import UNKNOWN_OFFSET, StageColumns
 
 PAGE = 100
 # A local day begins up to 14 h before its UTC day and ends up to 12 h after it, and what touches it is no longer than
-# 24 h. A sleep that ends in it may hang together with stages of the days beside it, a workout may end a day later.
-HOURS_BEFORE, HOURS_AFTER = 38, 36
+# 26 h. A sleep that ends in it may hang together with stages of the days beside it, a workout may end a day later.
+HOURS_BEFORE, HOURS_AFTER = 40, 36
 SESSIONS_AFTER = 60
 SLEEP, WORKOUT = "sleep", "workout"
 
@@ -136,8 +136,16 @@ class DaysStore:
                 return found
 
 
-def _joined(rows: Sequence[Array]) -> Array:
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+def _joined(parts: Sequence[Array]) -> Array:
+    if len(parts) == 1:
+        return parts[0]
+    # np.concatenate compares the fields of structured arrays in Python: 30 µs for each.
+    rows = np.empty(sum(len(one) for one in parts), ROW)
+    place = 0
+    for one in parts:
+        rows[place : place + len(one)] = one
+        place += len(one)
+    return rows
 
 
 def _sleeps(stages: Sequence[Series], sessions: Sequence[Session], history: ZoneHistory) -> list[Sleep]:

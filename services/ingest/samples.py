@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import msgspec
 import numpy as np
 
-from services.ingest.buckets import MINUTE_US, NO_ROWS, ROW, Array
+from services.ingest.buckets import NO_ROWS, ROW, Array
 from services.ingest.deletions import FINAL_VERSION, CheckedDeletion, check_deletion
-from services.ingest.metrics import METRICS, SHORTEST_INTERVAL_US, Metric, Source
+from services.ingest.metrics import LONGEST_SAMPLE_US, METRICS, SHORTEST_INTERVAL_US, Metric, Source
 from services.ingest.names import source_of
 from services.ingest.refusals import Code
 from services.ingest.sessions import CheckedSession, Taken, check_session
@@ -18,11 +18,8 @@ from services.ingest.zones import LARGEST_OFFSET_MINUTES, offsets_in, zone_of
 from shared.errors import Rejected
 from shared.events import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
 
-HOUR_US = 60 * MINUTE_US
 # A phone's clock may be wrong by a zone, and daily totals are sent before the day is over.
 LONGEST_AHEAD = timedelta(hours=24)
-# A day's total covers 25 hours where clocks go back, 26 at one station in Antarctica.
-LONGEST_US = 26 * HOUR_US
 # A bound that a value beyond it by a conversion's rounding still meets: 1.0000000000000002 of 1 is 100 %.
 ROUNDING = 1e-9
 
@@ -218,7 +215,7 @@ _TESTS: dict[Code, Test] = {
         rows["end"] <= rows["start"] if metric.kind == "session" else rows["end"] < rows["start"]
     ),
     "in-future": lambda rows, _metric, taken: rows["start"] > taken.latest_us,
-    "too-long": lambda rows, _metric, _taken: rows["end"] - rows["start"] > LONGEST_US,
+    "too-long": lambda rows, _metric, _taken: rows["end"] - rows["start"] > LONGEST_SAMPLE_US,
     "bad-offset": lambda rows, _metric, _taken: (
         (np.abs(rows["offset"].astype("i8")) > LARGEST_OFFSET_MINUTES) & (rows["offset"] != UNKNOWN_OFFSET)
     ),

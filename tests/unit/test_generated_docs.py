@@ -3,11 +3,16 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from infra.local import docs
+from services.ingest.health_connect import PACKAGE
+from services.ingest.metrics import SPORTS, STREAMS, TOTALS
+from services.ingest.names import SOURCES, SPORT_NAMES, STAGE_NAMES
+from services.ingest.refusals import CODES, Code
+from services.ingest.units import UNITS
 from shared import topics
 from shared.settings import ServiceSettings
 
@@ -85,3 +90,14 @@ def test_every_setting_is_in_the_example_once(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_example_shows_no_setting_without_a_meaning() -> None:
     assert "# None" not in docs.env_example()
+
+
+def test_the_page_of_metrics_tells_of_every_name_and_every_refusal() -> None:
+    page = docs.FILES["docs/metrics.md"]()
+    names = [name for name in SOURCES if not name.startswith(PACKAGE)]
+    for told in (*names, *SPORTS, *STAGE_NAMES, *SPORT_NAMES, *STREAMS, *TOTALS, *CODES):
+        assert f"`{told}`" in page
+    for unit in UNITS:
+        assert all(f"`{spelling}`" in page for spelling in unit.spellings)
+    assert "| mass | `lb` | `[lb_av]`, `lbs`, `pound`, `pounds` | 0.45359237 |  |" in page
+    assert set(get_args(Code)) == set(CODES)
