@@ -66,10 +66,9 @@ class Scene:
         """Signal a part of the stack, or say that it is not there just now; returns its pid."""
         return self.stack.kill(name, number)
 
-    async def kill(self, name: str) -> None:
-        """kill -9, and wait for the next process to be ready."""
-        pid = self.signal(name, signal.SIGKILL)
-        await eventually(lambda: self.stack.state.processes[name]["pid"] != pid, seconds=30, every=0.05)
+    async def back(self, name: str, killed: int) -> None:
+        """Wait until the next process of that name is ready; `killed` was the pid of the last one."""
+        await eventually(lambda: self.stack.state.processes[name]["pid"] != killed, seconds=30, every=0.05)
         await self.ready(name)
 
     async def ready(self, *names: str) -> None:
@@ -88,7 +87,7 @@ def killed(name: str) -> Inject:
         await scene.ready(name)
         await scene.under_load()
         scene.hit()
-        await scene.kill(name)
+        await scene.back(name, scene.signal(name, signal.SIGKILL))
 
     return inject
 
@@ -141,8 +140,7 @@ async def killed_while_locked(scene: Scene) -> None:
         before = scene.load.waiting
         await eventually(lambda: scene.load.waiting >= before + 8, seconds=4, every=0.005)
         pid = scene.signal("ingest", signal.SIGKILL)
-        await eventually(lambda: not processes.alive(pid), seconds=10)
-    await scene.ready("ingest")
+    await scene.back("ingest", pid)
 
 
 async def database_full(scene: Scene) -> None:
@@ -187,7 +185,7 @@ async def rebalanced(scene: Scene) -> None:
     await scene.under_load()
     scene.hit()
     instance = scene.stack.instance
-    ports = free_ports(2)
+    ports = free_ports(2)  # the stack listens on its own already
     extra: list[subprocess.Popen[bytes]] = []
     try:
         for port in ports:
@@ -234,15 +232,20 @@ async def leader_lost(scene: Scene) -> None:
         for pid in paused:
             os.kill(pid, signal.SIGSTOP)
         until = time.monotonic() + ALONE_S
+        # The phones under way soon wait for the paused brokers, so others must go on.
+        sending: list[asyncio.Task[None]] = []
         while time.monotonic() < until:
-            scene.load.press()
-            await asyncio.sleep(0.02)
+            batches = [scene.ledger.fresh(user_id, scene.rng, SAMPLES) for user_id in scene.load.users]
+            sending += [asyncio.create_task(scene.load.send(batch)) for batch in batches]
+            await asyncio.sleep(ALONE_S / 6)
         gone = scene.signal(victim, signal.SIGKILL)
         await eventually(lambda: not processes.alive(gone), seconds=10)
     finally:
         for pid in paused:
             os.kill(pid, signal.SIGCONT)
+    await scene.back(victim, gone)
     await scene.ready(*names)
+    await asyncio.gather(*sending)
 
 
 @dataclass(frozen=True)

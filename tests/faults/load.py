@@ -29,7 +29,7 @@ class Mark:
     """A fault in the load: when it hit and was over (`time.monotonic`), and what was under way when it hit.
 
     `in_flight`: requests without an answer; `waiting`: batches acknowledged whose receipt was not seen yet.
-    `recovered_at`: when the first receipt was seen of a batch that was sent after the fault had hit.
+    `recovered_at`: when, after it was over, the first receipt was seen of a batch that was sent after it had hit.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Load:
     every_hundredth: Callable[[], None]
     stored_at: list[float] = field(default_factory=list[float])
     started_at: float = 0.0
+    ended_at: float = 0.0
     _marks: list[Mark] = field(default_factory=list[Mark])
     _pressed: asyncio.Event = field(default_factory=asyncio.Event)
     _to_follow: "asyncio.Queue[Batch]" = field(default_factory=lambda: asyncio.Queue())
@@ -96,6 +97,7 @@ class Load:
         self.press()
         senders, followers = self._tasks[:SENDERS], self._tasks[SENDERS:]
         await asyncio.gather(*senders)
+        self.ended_at = time.monotonic()
         moved, since = self._followed, time.monotonic()
         while self.waiting and time.monotonic() - since < quiet_s:
             await asyncio.sleep(POLL_S)
@@ -153,7 +155,7 @@ class Load:
         now = time.monotonic()
         self.stored_at.append(now)
         for mark in self._marks:
-            if mark.recovered_at is None and batch.sent_at > mark.hit_at:
+            if mark.recovered_at is None and mark.healed_at and batch.sent_at > mark.hit_at:
                 mark.recovered_at = now
 
     def longest_pause(self, begin: float, end: float) -> float:

@@ -60,13 +60,15 @@ class Plan:
     planted: str = ""
     brokers: int = 1
 
-    def exchanged(self) -> Exchanged:
+    def exchanged(self, instance: Instance) -> Exchanged:
         """The stack's parts for this plan."""
         names = {"ingest": ["page-limit"], "gateway": list[str]()}
         if self.planted:
             for service in ("gateway", "ingest") if self.planted == "acks-1" else ("ingest",):
                 names[service].append(self.planted)
-        ports = free_ports(2 * (self.brokers - 1))
+        taken = {value for name, value in instance.settings if name.endswith("_port")}
+        wanted = 2 * (self.brokers - 1)
+        ports = [port for port in free_ports(wanted + len(taken)) if port not in taken][:wanted]
         return Exchanged(names, tuple(zip(ports[::2], ports[1::2], strict=True)))
 
     def order(self, rng: Random) -> list[str]:
@@ -82,8 +84,8 @@ def run(plan: Plan, say: Say) -> Verdict:
         StackError: the stack did not start, or a part of it never came back.
     """
     data = ROOT / ".mymacro" / f"faults-{secrets.token_hex(4)}"
-    exchanged = plan.exchanged()
     instance = on_free_ports(data, only=PARTS, log_level="warning")
+    exchanged = plan.exchanged(instance)
     wanted = [FAULTS[name].disk for name in plan.order(Random(plan.seed)) if FAULTS[name].disk]
     disks = small_disks.mount(instance, wanted)
     kept = data.with_suffix(".ledger")
@@ -166,7 +168,7 @@ async def _compared(scene: Scene, poison: Poison, marks: Sequence[Mark], not_run
     ledger, door = scene.ledger, scene.load.door
     stored = {user_id: await verdict.stored_rows(door, ledger, user_id) for user_id in ledger.users()}
     rows = verdict.compare(ledger, stored, marks)
-    ends = [*(mark.hit_at for mark in marks), time.monotonic()]
+    ends = [*(mark.hit_at for mark in marks), scene.load.ended_at]
     for row, end in zip(rows, ends, strict=True):
         row.longest_pause = scene.load.longest_pause(row.mark.hit_at or scene.load.started_at, end)
     found = Verdict(rows, not_run, poison=len(poison.acknowledged))

@@ -19,8 +19,8 @@ def told(mark: Mark) -> str:
 
 
 def _recovery(mark: Mark) -> float:
-    """Seconds from the end of the fault to the first receipt of a batch sent after it hit; 0 when it came earlier."""
-    return max(0.0, (mark.recovered_at or mark.healed_at) - mark.healed_at)
+    """Seconds from the end of the fault to the next receipt of a batch that was sent after it had hit."""
+    return (mark.recovered_at or mark.healed_at) - mark.healed_at
 
 
 def show(found: Verdict, console: Console) -> None:
