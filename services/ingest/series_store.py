@@ -24,7 +24,7 @@ from services.ingest.records import (
     Receipt,
     Session,
 )
-from services.ingest.timeseries import END_OF_TIME_US, Flow, Table, Wanted
+from services.ingest.timeseries import END_OF_TIME_US, Flow, Table, Wanted, joined
 from services.ingest.zones import ZoneHistory
 from shared.documents import Documents, Page
 from shared.events import UNKNOWN_OFFSET
@@ -81,14 +81,24 @@ class Reads:
         begin = min(first_day, last_day + 1 - USUAL_WITHIN_DAYS) * 24 - HOURS_AHEAD
         found: dict[tuple[str, str, str], Tally] = {}
         kinds: dict[str, str] = {}
+        waiting: dict[tuple[str, str, str], list[Array]] = {}
+
+        def count(key: tuple[str, str, str]) -> None:
+            found.setdefault(key, Tally(METRICS[key[2]].kind != "interval")).add(
+                zones.with_offsets(joined(waiting.pop(key)))
+            )
+
         for metric in METRICS.values():
             if not metric.dense:
                 continue
             end = (last_day + 1) * 24 + HOURS_AHEAD
             async for held in read_held(self.documents, user_id, metric.name, max(0, begin), end):
-                kind = kinds.setdefault(held.device_id, held.device_kind)
-                key = (held.device_id, kind, metric.name)
-                found.setdefault(key, Tally(metric.kind != "interval")).add(zones.with_offsets(held.rows))
+                key = (held.device_id, kinds.setdefault(held.device_id, held.device_kind), metric.name)
+                waiting.setdefault(key, []).append(held.rows)
+                if sum(map(len, waiting[key])) >= AT_ONCE:
+                    count(key)
+        for key in list(waiting):
+            count(key)
         return found, int(zones.with_offsets(_moment_row((last_day + 1) * 24 * HOUR_US))["offset"][0])
 
     async def sessions(self, user_id: str, from_us: int, to_us: int, limit: int, cursor: str | None) -> Page[Session]:

@@ -108,6 +108,31 @@ async def test_watch_and_phone_are_merged_as_in_days(reading: Reading) -> None:
     assert only[0]["sum"] == pytest.approx(10_000)
 
 
+async def test_the_users_own_order_of_devices_decides(reading: Reading) -> None:
+    await reading.hold("steps", [(MIDNIGHT, MIDNIGHT + HOUR, 100)])
+    await reading.hold("steps", [(MIDNIGHT, MIDNIGHT + HOUR, 300)], device="phone-1", kind="phone")
+    put = await reading.running.http.put(
+        "/v1/device-priorities/steps",
+        json={"order": ["device:phone-1"]},
+        headers=reading.running.headers(user_id="user-1"),
+    )
+    assert put.status_code == 200, put.text
+    (found,) = await reading.points("steps", MIDNIGHT, MIDNIGHT + HOUR, resolution="1h")
+    assert found["sum"] == 300
+
+
+async def test_days_of_samples_without_an_offset_are_those_of_the_users_zone(reading: Reading) -> None:
+    put = await reading.running.http.put(
+        "/v1/me/zone",
+        json={"zone": "America/New_York", "from": "2026-01-01T00:00:00Z"},
+        headers=reading.running.headers(user_id="user-1"),
+    )
+    assert put.status_code == 200, put.text
+    await reading.hold("heart_rate", [(MIDNIGHT + HOUR, MIDNIGHT + HOUR, 60)], unknown_offset=True)
+    (found,) = await reading.points("heart_rate", MIDNIGHT, MIDNIGHT + 24 * HOUR, resolution="1d")
+    assert (found["date"], found["start"]) == ("2026-02-28", "2026-02-28T00:00:00-05:00")
+
+
 async def test_what_began_before_the_range_is_found_and_cut(reading: Reading) -> None:
     start = MIDNIGHT - 4 * HOUR
     await reading.hold("steps", [(start, start + 8 * HOUR, 800)])
