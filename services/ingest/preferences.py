@@ -6,7 +6,7 @@ for nothing, never a day that missed the change.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -24,6 +24,7 @@ from services.ingest.records import (
     DirtyDay,
     Priorities,
     Recomputation,
+    User,
     Zones,
 )
 from services.ingest.zones import ZoneChange, ZoneHistory, changed
@@ -33,6 +34,7 @@ from shared.errors import Unavailable
 
 TRIES = 10
 PAGE = 100
+UNKNOWN_HOME = "UTC"
 # Marked for a changed setting, a user's days come due one after another, newest first, and let others' days pass.
 ONE_AFTER_ANOTHER = timedelta(milliseconds=20)
 # A job waits so long for its setting, which is written right after it.
@@ -64,19 +66,38 @@ class Preferences:
         user = await self._documents.get(USERS, user_id)
         zones = await self._documents.get(ZONES, user_id)
         priorities = await self._documents.get(PRIORITIES, user_id)
-        home = user.home_zone if user is not None else "UTC"
+        home = user.home_zone if user is not None else UNKNOWN_HOME
         changes = zones.history.changes if zones is not None else ()
         return UserSettings(ZoneHistory(home, changes), priorities.order if priorities is not None else {})
+
+    async def put_home(self, user_id: str, revision: int, home_zone: str) -> None:
+        """Keep a user's newest revision, not an older one; days whose samples came without an offset follow."""
+        for _ in range(TRIES):
+            known = await self._documents.get(USERS, user_id)
+            if known is not None and known.revision >= revision:
+                return
+            version = known.version if known is not None else 0
+            user = Put(USERS, User(id=user_id, version=version, revision=revision, home_zone=home_zone))
+            if home_zone == (known.home_zone if known is not None else UNKNOWN_HOME) or not await self._has_days(
+                user_id
+            ):
+                job = None
+            else:
+                job = self._job(user_id, EVERY_METRIC, "zone-changed", None, floating=True)
+            if await self._stored(job, user):
+                return
+        raise Unavailable("database")
 
     async def put_zone(self, user_id: str, zone: str, since: datetime) -> None:
         """The user is in `zone` from then on; days whose samples came without an offset are computed again."""
         change = ZoneChange(round(since.timestamp() * 1_000_000), zone)
+        # Local days begin up to 14 h before those of UTC.
+        first_day = since.astimezone(UTC).date() - timedelta(days=1)
         for _ in range(TRIES):
             held = await self._documents.get(ZONES, user_id)
             history = changed((await self.of(user_id)).history, [change])
             version = held.version if held is not None else 0
-            # Local days begin up to 14 h before those of UTC.
-            job = self._job(user_id, EVERY_METRIC, "zone-changed", since.date() - timedelta(days=1), floating=True)
+            job = self._job(user_id, EVERY_METRIC, "zone-changed", first_day, floating=True)
             if await self._stored(job, Put(ZONES, Zones(id=user_id, version=version, history=history))):
                 return
         raise Unavailable("database")
@@ -125,12 +146,18 @@ class Preferences:
             floating=floating,
         )
 
-    async def _stored(self, job: Recomputation, setting: Put) -> bool:
+    async def _has_days(self, user_id: str) -> bool:
+        return bool((await self._documents.find(DAYS, "user_day", (user_id,), limit=1)).documents)
+
+    async def _stored(self, job: Recomputation | None, setting: Put) -> bool:
         """Write the job, then the setting, then call the job; False when somebody else was faster."""
+        first = [] if job is None else [await self._put(job, self.clock() + SETTING_WRITTEN)]
         try:
-            await self._documents.put_many([await self._put(job, self.clock() + SETTING_WRITTEN), setting])
+            await self._documents.put_many([*first, setting])
         except Conflict:
             return False
+        if job is None:
+            return True
         for _ in range(TRIES):
             try:
                 await self._documents.put_many([await self._put(job, self.clock())])
@@ -140,10 +167,11 @@ class Preferences:
         raise Unavailable("database")
 
     async def _put(self, job: Recomputation, due_at: datetime) -> Put:
+        """The job over one that is there already, for the days of both."""
         held = await self._documents.get(RECOMPUTATIONS, job.id)
         since = job.from_day
-        if held is not None and held.due_at is not None and since is not None and held.from_day is not None:
-            since = min(since, held.from_day)
+        if held is not None and held.due_at is not None and since is not None:
+            since = None if held.from_day is None else min(since, held.from_day)
         version = held.version if held is not None else 0
         return Put(RECOMPUTATIONS, replace(job, version=version, from_day=since, due_at=due_at))
 

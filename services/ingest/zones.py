@@ -16,6 +16,8 @@ from shared.events import UNKNOWN_OFFSET
 
 # Local time is between 14 hours ahead of UTC and 12 hours behind it.
 LARGEST_OFFSET_MINUTES = 14 * 60
+# A user who moves every week is remembered for four years.
+MAX_CHANGES = 200
 
 
 class ZoneChange(msgspec.Struct, frozen=True):
@@ -75,10 +77,10 @@ def offsets_in(zone: ZoneInfo, start_us: Array) -> Array:
 
 
 def changed(history: ZoneHistory, changes: Sequence[ZoneChange]) -> ZoneHistory:
-    """The history with more changes; a later entry for the same time wins, and equal neighbours become one."""
+    """The history with more changes, the newest 200: of equal times the later entry, of equal neighbours the first."""
     by_time = {one.from_us: one for one in (*history.changes, *changes)}
     kept: list[ZoneChange] = []
     for one in sorted(by_time.values(), key=lambda each: each.from_us):
         if one.zone != (kept[-1].zone if kept else history.home):
             kept.append(one)
-    return ZoneHistory(history.home, tuple(kept))
+    return ZoneHistory(history.home, tuple(kept[-MAX_CHANGES:]))
