@@ -98,7 +98,8 @@ def create_router(history: History) -> APIRouter:
 
 
 def _sample(device_id: str, states: list[Replaced], now: Now | None) -> SampleHistory:
-    states.sort(key=lambda one: (one.replaced_at, one.source_version))
+    # Corrected and deleted in one batch, both were replaced at the same time.
+    states.sort(key=lambda one: (one.replaced_at, one.source_version, one.reason == "deleted"))
     offset = UNKNOWN_OFFSET if now is None else now.offset
     return SampleHistory(
         device=device_id,

@@ -1,5 +1,6 @@
 """The ingest service with samples that are already held, for those who read them."""
 
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -87,10 +88,12 @@ def every(step: timedelta, count: int, start: datetime, value: float, *, length:
 
 @asynccontextmanager
 async def reading_from(folder: Path) -> AsyncGenerator[Reading]:
-    """The running service; its clock stands at `NOW`."""
+    """The running service; its clock begins at `NOW` and goes on a millisecond whenever asked."""
     settings = Settings(**common_settings(folder))
     broker = make_broker(settings, "ingest")
     documents = open_documents(settings.database_url, "ingest")
-    app = create_app(settings, broker=broker, documents=documents, clock=lambda: NOW)
+    ticks = itertools.count()
+    clock = lambda: NOW + next(ticks) * timedelta(milliseconds=1)  # noqa: E731
+    app = create_app(settings, broker=broker, documents=documents, clock=clock)
     async with running(app, broker, "ingest", folder, listen=(topics.RECEIPTS.name,)) as one:
         yield Reading(one, documents)
