@@ -65,7 +65,7 @@ def create_app(
         await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
 
     storing, referred = Storing(documents, clock), Referred(Objects(settings.objects_url))
-    handlers = Handlers(store, storing, referred, publish, workers.nudge, lambda: searches.nudge(), clock)
+    handlers = Handlers(store, storing, referred, publish, workers.nudge, lambda: searches.nudge(), clock, preferences)
     search = DeletionSearch(documents, storing, handlers.tell, workers.nudge, clock)
     searches = Workers(documents, DELETION_JOBS, search.work, concurrency=2, clock=clock)
     subscribe(broker, handlers)

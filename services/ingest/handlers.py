@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from services.ingest.preferences import Preferences
 from services.ingest.records import Receipt
 from services.ingest.referred import Referred
 from services.ingest.samples import CheckedBatch, check, decode, decode_head
@@ -64,6 +65,7 @@ class Handlers:
     days_marked: Callable[[datetime | None], None]
     searches_begun: Callable[[], None]
     clock: Clock
+    preferences: Preferences
 
     async def on_batches(self, batches: Sequence[Submitted]) -> None:
         """Store the batches in one joint write, then tell of all their receipts, old ones unchanged.
@@ -107,7 +109,7 @@ class Handlers:
 
     async def on_user_updated(self, event: UserUpdated) -> None:
         """Keep the user's home zone."""
-        await self.store.put_user(event.user_id, event.revision, event.profile.home_zone)
+        await self.preferences.put_home(event.user_id, event.revision, event.profile.home_zone)
 
     async def _whole(self, portion: Sequence[Submitted]) -> list[Caused]:
         """The batches with those that came by reference read.

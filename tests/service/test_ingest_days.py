@@ -17,7 +17,16 @@ from services.ingest.records import DAYS, DEVICES, DIRTY_DAYS, RECOMPUTATIONS, S
 from services.ingest.settings import Settings
 from shared import topics
 from shared.documents import Documents, open_documents
-from shared.events import UNKNOWN_OFFSET, DayRecomputed, DayUpdated, SeriesColumns, SessionSubmitted, StageColumns
+from shared.events import (
+    UNKNOWN_OFFSET,
+    DayRecomputed,
+    DayUpdated,
+    Profile,
+    SeriesColumns,
+    SessionSubmitted,
+    StageColumns,
+    UserUpdated,
+)
 from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
 from tests.polling import eventually
@@ -316,6 +325,25 @@ async def test_a_day_that_all_samples_left_is_told_empty(days: Days) -> None:
     assert (await days.revision(3)).metrics["heart_rate"].count == 1
     assert (await days.revision(2, "2026-03-02")).metrics == {}
     assert (await days.get("/v1/days/2026-03-02")).json()["metrics"] == {}
+
+
+async def test_a_home_zone_told_after_the_first_samples_moves_them(days: Days) -> None:
+    await days.send("r1", without_offset(heart(datetime(2026, 3, 1, 18, tzinfo=UTC))))
+    await days.revision(1)
+    for revision, zone in ((2, "Asia/Tokyo"), (2, "Asia/Tokyo"), (1, "Europe/Berlin")):
+        await days.running.send(
+            topics.USERS,
+            UserUpdated(
+                event_id=f"u{revision}",
+                occurred_at=days.clock(),
+                user_id="user-1",
+                revision=revision,
+                profile=Profile(home_zone=zone),
+            ),
+        )
+    assert (await days.revision(2)).metrics == {}
+    assert (await days.revision(1, "2026-03-02")).zone == "Asia/Tokyo"
+    assert (await days.get("/v1/me/zone")).json() == {"zone": "Asia/Tokyo", "home_zone": "Asia/Tokyo", "changes": []}
 
 
 async def test_a_change_of_settings_survives_the_end_of_its_process(days: Days) -> None:
