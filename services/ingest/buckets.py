@@ -6,6 +6,7 @@ superseded. A tombstone beats a sample of its own version and loses to a later o
 buckets of a joint write; per-row Python would cost ten times as much.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -36,6 +37,7 @@ ROW = np.dtype(
     ]
 )
 NO_ROWS: Array = np.empty(0, ROW)
+_WHOLE = np.dtype((np.void, ROW.itemsize))
 
 
 class Outcome(IntEnum):
@@ -117,6 +119,11 @@ def unpack(columns: Columns) -> Array:
     return rows
 
 
+def joined(parts: Sequence[Array]) -> Array:
+    """All rows of `parts`, one after the other. As opaque bytes: numpy compares fields one by one, 30 µs a part."""
+    return np.concatenate([one.view(_WHOLE) for one in (NO_ROWS, *parts)]).view(ROW)
+
+
 @dataclass(frozen=True)
 class Merged:
     """What a merge made of its groups.
@@ -141,7 +148,7 @@ def merge(stored: Array, stored_group: Array, incoming: Array, incoming_group: A
     of the first row of the value that stays.
     """
     count = len(stored)
-    rows = np.concatenate((stored, incoming))
+    rows = joined((stored, incoming))
     group = np.concatenate((stored_group, incoming_group))
     order = np.lexsort((rows["id_lo"], rows["id_hi"], group))
     rows, group = rows[order], group[order]

@@ -59,6 +59,8 @@ class Decided:
     @property
     def tallies(self) -> tuple[Tally, ...]:
         """What became of each batch's records; a deletion to be searched for counts as deleted."""
+        if not self.changes and not any(one.remembered for one in self.judged):
+            return self.result.tallies
         outcomes: list[list[tuple[int, Outcome]]] = [[] for _ in self.judged]
         for change, outcome in zip(self.changes, self.sessions.outcomes, strict=True):
             outcomes[change.batch].append((change.index, outcome))

@@ -1,7 +1,7 @@
 """What ingest does with what it hears: batches become buckets, dirty days and receipts; users lend their zone."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -77,7 +77,7 @@ class Handlers:
         for batch, cause in batches:
             first_of_each.setdefault(batch.receipt_id, (batch, cause))
         for portion in portions(list(first_of_each.values())):
-            for part in portions(await self._whole(portion)):
+            for part in await self._whole(portion):
                 await self._store(part)
         referred = {
             batch.object.key: batch for batch, _ in batches if isinstance(batch, BatchSubmitted) and batch.object
@@ -111,8 +111,8 @@ class Handlers:
         """Keep the user's home zone."""
         await self.preferences.put_home(event.user_id, event.revision, event.profile.home_zone)
 
-    async def _whole(self, portion: Sequence[Submitted]) -> list[Caused]:
-        """The batches with those that came by reference read.
+    async def _whole(self, portion: Sequence[Submitted]) -> Iterable[list[Caused]]:
+        """The batches, those that came by reference read, in portions again.
 
         The gateway publishes a reference after the object is safe, and nobody but us deletes it, after the batch is
         stored. So one that is gone and not stored will never come back: its sender must hear so, not wait.
@@ -120,18 +120,16 @@ class Handlers:
         Raises:
             Rejected: an object is gone or damaged.
         """
-        read = await asyncio.gather(
-            *(self.referred.read(batch) for batch, _ in portion if isinstance(batch, BatchSubmitted))
-        )
-        found = iter(read)
+        referred = [batch for batch, _ in portion if isinstance(batch, BatchSubmitted)]
+        read = iter(await asyncio.gather(*map(self.referred.read, referred)))
         whole: list[Caused] = []
         for batch, cause in portion:
-            checked = next(found) if isinstance(batch, BatchSubmitted) else batch
+            checked = next(read) if isinstance(batch, BatchSubmitted) else batch
             if checked is not None:
                 whole.append((checked, cause))
             elif not await self.storing.is_settled(batch.receipt_id):
                 raise Rejected("object-missing", "the batch is no longer in the object store; send it again")
-        return whole
+        return portions(whole) if referred else [whole]
 
     async def _store(self, part: Sequence[Caused]) -> None:
         stored = await self.storing.store(part)
@@ -140,7 +138,7 @@ class Handlers:
             self.searches_begun()
         for outcome, count in totals(stored.tallies).items():
             METRICS.samples.labels(outcome).inc(count)
-        told = await self.store.receipts_of_groups(sorted({one.group for one in stored.known}))
+        told = await self.store.told_with(stored.known)
         await self._tell([*told, *stored.written], {batch.receipt_id: cause for batch, cause in part})
 
     async def tell(self, receipt: Receipt, cause: str | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.ingest.buckets import Array, unpack
+from services.ingest.buckets import Array, joined, unpack
 from services.ingest.metrics import METRICS
 from services.ingest.records import BUCKETS, TAILS, Bucket, Tail
 from shared.documents import Documents
@@ -35,8 +35,8 @@ def with_tail(rows: Array, tail: Array) -> Array:
     unknown = tail[~known(tail, rows)]
     if not len(unknown):
         return rows
-    joined = np.concatenate((rows, unknown))
-    return joined[np.argsort(joined["start"], kind="stable")]
+    both = joined((rows, unknown))
+    return both[np.argsort(both["start"], kind="stable")]
 
 
 def known(rows: Array, others: Array) -> Array:

@@ -135,7 +135,10 @@ class DirtyDay(Job, frozen=True, kw_only=True):
 
 
 class Receipt(Document, frozen=True, kw_only=True):
-    """What became of one batch. `group` is the event that told of it, with all receipts of one joint write."""
+    """What became of one batch. `group` is the event that told of it, with all of the user's of one joint write.
+
+    `leader` is the receipt that lists all `members` of the group; "" and none where it is alone.
+    """
 
     user_id: str
     group: str
@@ -149,6 +152,8 @@ class Receipt(Document, frozen=True, kw_only=True):
     device_id: str = ""
     reason: str | None = None
     deleted: int = 0
+    leader: str = ""
+    members: tuple[str, ...] = ()
 
 
 class DeletionJob(Job, frozen=True, kw_only=True):
@@ -243,7 +248,7 @@ class Priorities(Document, frozen=True, kw_only=True):
     order: dict[str, tuple[str, ...]]
 
 
-_BY_HOUR = (Index("user_hour", ("user_id", "hour")), Index("user_metric_hour", ("user_id", "metric", "hour")))
+_BY_HOUR = (Index("user_metric_hour", ("user_id", "metric", "hour")),)
 BUCKETS = Collection("buckets", Bucket, _BY_HOUR)
 TAILS = Collection("tails", Tail, _BY_HOUR)
 SESSIONS = Collection("sessions", Session, (Index("user_hour", ("user_id", "hour")),))
@@ -253,9 +258,7 @@ DELETIONS = Collection("deletions", Deletions)
 DELETION_JOBS = Collection("deletion_jobs", DeletionJob, (DUE_INDEX,))
 DEVICES = Collection("devices", Device, (Index("user", ("user_id",)),))
 DIRTY_DAYS = Collection("dirty_days", DirtyDay, (DUE_INDEX,))
-RECEIPTS = Collection(
-    "receipts", Receipt, (Index("group", ("group",)), Index("user_completed", ("user_id", "completed_at")))
-)
+RECEIPTS = Collection("receipts", Receipt, (Index("user_completed", ("user_id", "completed_at")),))
 DAYS = Collection("days", Day, (OUTBOX_INDEX, Index("user_day", ("user_id", "day"))))
 RECOMPUTATIONS = Collection("recomputations", Recomputation, (DUE_INDEX,))
 USERS = Collection("users", User)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from services.ingest.buckets import HOUR_US, ROW, Array
+from services.ingest.buckets import HOUR_US, ROW, Array, joined
 from services.ingest.deletions import CheckedDeletion
 from services.ingest.metrics import METRICS
 from services.ingest.samples import CheckedBatch, CheckedSeries
@@ -237,4 +237,4 @@ def _with_tombstones(
     index = np.array([index for index, *_ in struck], "<u4")
     if series is None:
         return CheckedSeries(metric, rows, index)
-    return CheckedSeries(metric, np.concatenate((series.rows, rows)), np.concatenate((series.index, index)))
+    return CheckedSeries(metric, joined((series.rows, rows)), np.concatenate((series.index, index)))

@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 from msgspec.structs import replace
 
-from services.ingest.buckets import Array
+from services.ingest.buckets import Array, joined
 from services.ingest.held import Held, read_held
 from services.ingest.records import RECEIPTS, DeletionJob, Receipt
 from services.ingest.samples import CheckedBatch, CheckedSeries
@@ -129,7 +129,7 @@ def _strikes(held: Held, wanted: _Wanted, outlived: set[int]) -> Iterator[Array]
 
 
 def _batch(job: DeletionJob, metric: str, rows: list[Array]) -> CheckedBatch:
-    struck = np.concatenate(rows)
+    struck = joined(rows)
     struck["arrived"] = int(job.occurred_at.timestamp()) // 60
     return CheckedBatch(
         user_id=job.user_id,

@@ -7,7 +7,6 @@ from shared.documents import Conflict, Documents
 from shared.errors import Unavailable
 
 TRIES = 10
-PAGE = 500
 
 
 class Store:
@@ -20,17 +19,12 @@ class Store:
         """Return when the database answers."""
         await self._documents.get(USERS, "")
 
-    async def receipts_of_groups(self, groups: Sequence[str]) -> list[Receipt]:
-        """All receipts told of by those events."""
-        found: list[Receipt] = []
-        for group in groups:
-            cursor: str | None = None
-            while True:
-                page = await self._documents.find(RECEIPTS, "group", (group,), limit=PAGE, cursor=cursor)
-                found.extend(page.documents)
-                if (cursor := page.cursor) is None:
-                    break
-        return found
+    async def told_with(self, receipts: Sequence[Receipt]) -> list[Receipt]:
+        """All receipts of the groups that these belong to."""
+        alone = {one.id: one for one in receipts if not one.leader}
+        leaders = await self.receipts(list(dict.fromkeys(one.leader for one in receipts if one.leader)))
+        members = await self.receipts([id for one in leaders.values() for id in one.members])
+        return list((alone | members).values())
 
     async def receipts(self, ids: Sequence[str]) -> dict[str, Receipt]:
         """The receipts known, by id."""

@@ -139,18 +139,20 @@ def _receipts(judged: Sequence[Judged], tallies: Sequence[Tally], facts: Facts, 
     for one in judged:
         if not one.searched:
             ids.setdefault(one.batch.user_id, []).append(one.batch.receipt_id)
-    groups = {user_id: derived_id("receipts.completed", *sorted(of_user)) for user_id, of_user in ids.items()}
+    members = {user_id: tuple(sorted(of_user)) for user_id, of_user in ids.items()}
     receipts: list[Receipt] = []
     for one, tally in zip(judged, tallies, strict=True):
         batch = one.batch
         failed = facts.receipts.get(batch.receipt_id)
-        alone = derived_id("receipts.completed", batch.receipt_id)
+        group = (batch.receipt_id,) if one.searched else members[batch.user_id]
         receipts.append(
             Receipt(
                 id=batch.receipt_id,
                 version=failed.version if failed is not None else 0,
                 user_id=batch.user_id,
-                group=alone if one.searched else groups[batch.user_id],
+                group=derived_id("receipts.completed", *group),
+                leader=group[0] if len(group) > 1 else "",
+                members=group if len(group) > 1 and group[0] == batch.receipt_id else (),
                 state="stored",
                 received=batch.received,
                 stored=tally.stored,

@@ -6,7 +6,7 @@ from datetime import date
 
 import numpy as np
 
-from services.ingest.buckets import HOUR_US, Array, Outcome
+from services.ingest.buckets import HOUR_US, Array, Outcome, joined
 from services.ingest.days import date_of, day_numbers
 from services.ingest.turn import Turn, TurnResult
 from services.ingest.zones import ZoneHistory
@@ -41,7 +41,7 @@ def touched_days(turn: Turn, result: TurnResult, zones: Mapping[str, ZoneHistory
     """
     if not len(turn.rows):
         return ()
-    rows = np.concatenate((turn.rows, result.replaced))
+    rows = joined((turn.rows, result.replaced))
     cause = np.concatenate((np.arange(len(turn.rows)), result.replaced_by))
     batch = turn.batch_of(cause)
     numbers: dict[str, int] = {}

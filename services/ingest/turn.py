@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from services.ingest.buckets import HOUR_US, NO_ROWS, Array, Outcome, merge
+from services.ingest.buckets import HOUR_US, NO_ROWS, Array, Outcome, joined, merge
 from services.ingest.metrics import METRICS
 from services.ingest.moving import Move, settled, with_moves
 from services.ingest.samples import CheckedBatch, CheckedSeries
@@ -114,7 +114,8 @@ def gather(batches: Sequence[CheckedBatch]) -> Turn:
     """Sort the rows of all batches into buckets."""
     numbers: dict[tuple[str, str, str], int] = {}
     kinds: dict[tuple[str, str, str], str] = {}
-    rows, index, place, ends = [NO_ROWS], [np.empty(0, "<u4")], [np.empty(0, "i8")], np.zeros(len(batches), "i8")
+    rows: list[Array] = []
+    index, place, ends = [np.empty(0, "<u4")], [np.empty(0, "i8")], np.zeros(len(batches), "i8")
     for which, batch in enumerate(batches):
         for series in batch.series:
             name = (batch.user_id, series.metric, batch.device_id)
@@ -133,13 +134,13 @@ def gather(batches: Sequence[CheckedBatch]) -> Turn:
     for one in found:
         name = names[one >> _HOUR_BITS]
         keys.append(BucketKey(*name, device_kind=kinds[name], hour=one & ((1 << _HOUR_BITS) - 1)))
-    return Turn(tuple(batches), tuple(keys), np.concatenate(rows), np.concatenate(index), group, np.cumsum(ends))
+    return Turn(tuple(batches), tuple(keys), joined(rows), np.concatenate(index), group, np.cumsum(ends))
 
 
 def merge_turn(turn: Turn, stored: Sequence[Array | None], moves: Sequence[Move] = ()) -> TurnResult:
     """Merge the turn into what each of its buckets holds (None where there is none)."""
     held = [NO_ROWS if rows is None else rows for rows in stored]
-    rows = np.concatenate((NO_ROWS, *held))
+    rows = joined(held)
     group = np.repeat(np.arange(len(held)), [len(one) for one in held])
     groups = len(held)
     homes: tuple[int, ...] = ()

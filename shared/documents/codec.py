@@ -171,6 +171,8 @@ def _convert(raw: dict[str, Any], model: type[D]) -> D:
 def _in_utc(value: Any) -> tuple[Any, bool]:
     """`value` with every time in it truncated to milliseconds UTC, and whether that changed any."""
     if isinstance(value, datetime):
+        if value.tzinfo is UTC and not value.microsecond % 1000:
+            return value, False
         moment = truncated(value)
         return moment, moment.microsecond != value.microsecond or value.tzinfo is not UTC
     if isinstance(value, dict):

@@ -271,8 +271,18 @@ def _put(connection: sqlite3.Connection, table: Table, document: Document, row: 
         if connection.execute(table.get, (document.id,)).fetchone() is not None:
             raise Conflict(table.collection.name, [document.id])
         _execute(connection, table, table.insert, row)
+    elif table.refresh is not None and _refreshed(connection, table, table.refresh, document, row):
+        return
     elif _execute(connection, table, table.update, (*row[1:], document.id, document.version)) == 0:
         raise Conflict(table.collection.name, [document.id])
+
+
+def _refreshed(
+    connection: sqlite3.Connection, table: Table, sql: str, document: Document, row: tuple[Any, ...]
+) -> bool:
+    _, version, v, *fields, body = row
+    arguments = (version, v, body, document.id, document.version, *fields)
+    return _execute(connection, table, sql, arguments) > 0
 
 
 def _execute(connection: sqlite3.Connection, table: Table, sql: str, arguments: tuple[Any, ...]) -> int:

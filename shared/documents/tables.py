@@ -44,6 +44,13 @@ class Table:
         self.insert = f"INSERT INTO {self.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
         assigned = ", ".join(f"{name} = ?" for name in columns[1:])
         self.update = f"UPDATE {self.name} SET {assigned} WHERE id = ? AND version = ?"  # noqa: S608
+        # The same where no indexed field changes: then the pages of the indexes need not be written.
+        same = "".join(f" AND {column(name)} IS ?" for name in self.fields)
+        self.refresh = (
+            f"UPDATE {self.name} SET version = ?, v = ?, body = ? WHERE id = ? AND version = ?{same}"  # noqa: S608
+            if self.fields
+            else None
+        )
         self.get = f"SELECT id, version, v, body FROM {self.name} WHERE id = ?"  # noqa: S608
         self.delete = f"DELETE FROM {self.name} WHERE id = ?"  # noqa: S608
 

@@ -201,7 +201,11 @@ async def test_the_first_word_on_an_old_day_is_an_update(ingest: Ingest) -> None
 async def test_a_busy_day_is_computed_at_most_every_two_seconds(ingest: Ingest) -> None:
     await ingest.send(batch("r1", steps(10)))
     await eventually(ingest.days)
-    computed = (await ingest.documents.get(DIRTY_DAYS, "user-1/2026-03-01")).computed_at
+
+    async def computed_at() -> datetime | None:
+        return (await ingest.documents.get(DIRTY_DAYS, "user-1/2026-03-01")).computed_at
+
+    computed = await eventually(computed_at)
     await ingest.send(batch("r2", steps(5, start=EIGHT + 5 * MINUTE)))
     waiting = await ingest.documents.get(DIRTY_DAYS, "user-1/2026-03-01")
     assert waiting.due_at == computed + timedelta(seconds=2)
@@ -216,7 +220,7 @@ async def test_refused_records_are_listed_and_the_rest_is_stored(ingest: Ingest)
                 "steps",
                 [
                     (EIGHT, EIGHT + MINUTE, 10),
-                    (EIGHT, EIGHT + MINUTE, 99_999),
+                    (EIGHT, EIGHT + MINUTE, 999_999),
                     (EIGHT, EIGHT - MINUTE, 1),
                     (far, far + MINUTE, 1),
                     (EIGHT, EIGHT + timedelta(days=2), 1),
@@ -253,7 +257,7 @@ async def test_ids_and_versions_of_the_source_decide(ingest: Ingest) -> None:
     assert (await ingest.receipt("r2")).json()["refused"] == [{"index": 0, "code": "superseded"}]
     await ingest.send(batch("r3", series("heart_rate", [(later, later, 80, "a", 3)])))
     assert (await ingest.receipt("r3")).json()["corrections"] == 1
-    page = await ingest.documents.find(BUCKETS, "user_hour", ("user-1",))
+    page = await ingest.documents.find(BUCKETS, "user_metric_hour", ("user-1",))
     assert [one.columns.count for one in page.documents] == [1]
 
 
@@ -287,7 +291,7 @@ async def test_a_bucket_changed_meanwhile_is_read_and_merged_again(ingest: Inges
     await ingest.send(batch("r1", steps(10)))
 
     async def other_process(documents: Documents) -> None:
-        (bucket,) = (await documents.find(BUCKETS, "user_hour", ("user-1",))).documents
+        (bucket,) = (await documents.find(BUCKETS, "user_metric_hour", ("user-1",))).documents
         await documents.put(BUCKETS, bucket)
 
     ingest.documents.meddle = other_process
