@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 
 from services.ingest.buckets import ROW, Array
-from services.ingest.days import DayInput, number_of
+from services.ingest.days import DayInput, day_numbers, number_of
 from services.ingest.held import Held, all_held
 from services.ingest.marks import day_id
 from services.ingest.merging import Series
@@ -54,11 +54,10 @@ class DaysStore:
         read = await asyncio.gather(*(self._series(dirty, name) for name in names if name != WORKOUT))
         series = [one for found in read for one in found]
         sessions = await self._sessions(dirty, {SLEEP, WORKOUT}.intersection(names))
-        floating = Counter({name: 0 for name in names})
-        for one in series:
-            floating[one.metric] += int((one.rows["offset"] == UNKNOWN_OFFSET).sum())
-        floating.update(one.type for one in sessions if one.offset_minutes == UNKNOWN_OFFSET)
         told = [Series(one.metric, one.device_id, one.device_kind, history.with_offsets(one.rows)) for one in series]
+        floating = Counter(one.type for one in sessions if one.offset_minutes == UNKNOWN_OFFSET)
+        for sent, one in zip(series, told, strict=True):
+            floating[one.metric] += _without_offset(sent.rows, one, number_of(dirty.day))
         return HeldDay(
             DayInput(
                 [one for one in told if one.metric != SLEEP],
@@ -134,6 +133,16 @@ class DaysStore:
             found.extend(one for one in page.documents if one.type in types and not one.deleted)
             if (cursor := page.cursor) is None:
                 return found
+
+
+def _without_offset(sent: Array, told: Series, day_number: int) -> int:
+    """How many samples of the day came without an offset; `told` has the same rows with those of the user's zone."""
+    unknown = sent["offset"] == UNKNOWN_OFFSET
+    if not unknown.any():
+        return 0
+    first, last = day_numbers(told.rows[unknown])
+    beside = 1 if told.metric == SLEEP else 0
+    return int(((first - beside <= day_number) & (last + beside >= day_number)).sum())
 
 
 def _joined(parts: Sequence[Array]) -> Array:
