@@ -217,9 +217,11 @@ _TESTS: dict[Code, Test] = {
     "in-future": lambda rows, _metric, taken: rows["start"] > taken.latest_us,
     "too-long": lambda rows, _metric, _taken: rows["end"] - rows["start"] > LONGEST_SAMPLE_US,
     "bad-offset": lambda rows, _metric, _taken: (
-        (np.abs(rows["offset"].astype("i8")) > LARGEST_OFFSET_MINUTES) & (rows["offset"] != UNKNOWN_OFFSET)
+        (rows["offset"] > LARGEST_OFFSET_MINUTES)
+        | ((rows["offset"] < -LARGEST_OFFSET_MINUTES) & (rows["offset"] != UNKNOWN_OFFSET))
     ),
-    "bad-version": lambda rows, _metric, _taken: (rows["version"] < 0) | (rows["version"] >= FINAL_VERSION),
+    # Read as unsigned, a negative version is too large as well.
+    "bad-version": lambda rows, _metric, _taken: rows["version"].view("<u8") >= FINAL_VERSION,
     "unknown-stage": lambda rows, metric, _taken: (metric.kind == "session") & np.isnan(rows["value"]),
     "out-of-range": lambda rows, metric, _taken: ~_in_range(rows["value"], metric),
 }
