@@ -100,7 +100,8 @@ class Conflict(Exception):
 
 
 class Documents(Protocol):
-    """The port. Every verb raises `Unavailable("database")` when the engine does not answer.
+    """The port. Every verb raises `Unavailable("database")` when the engine does not answer; a write may have happened
+    all the same, so whoever repeats it is idempotent.
 
     What a verb returns is durable: SQLite with `synchronous=FULL`, MongoDB with `w: majority, j: true`.
     """
