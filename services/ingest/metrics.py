@@ -154,9 +154,6 @@ LONGEST_SAMPLE_US = 26 * 3_600_000_000
 # An interval sent without an end; it needs a length to be resolved against other devices.
 SHORTEST_INTERVAL_US = 60_000_000
 
-# Two numbers of one measurement: they are sent with the same start and device.
-BLOOD_PRESSURE = ("blood_pressure_systolic", "blood_pressure_diastolic")
-
 
 class Stage(IntEnum):
     """What a stretch of a sleep was; stored as this number, so numbers never change.

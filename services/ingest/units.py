@@ -6,7 +6,6 @@ glucose by the molar mass HealthKit uses (180.1558800000541 g/mol). Spellings ar
 strings and of everyday use; capitals count, since `Cal` is a thousand `cal`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -144,11 +143,6 @@ UNITS: tuple[Unit, ...] = (
 _BY_SPELLING: dict[tuple[Dimension, str], Unit] = {
     (unit.dimension, spelling): unit for unit in UNITS for spelling in unit.spellings
 }
-
-
-def spellings(dimension: Dimension) -> Iterator[Unit]:
-    """The units of a dimension."""
-    return (unit for unit in UNITS if unit.dimension == dimension)
 
 
 @cache
