@@ -136,10 +136,12 @@ def _intervals(told: _Day, name: str) -> dict[str, Any]:
     found = explained(ranked, told.number * DAY_US, decimals)
     taken = dict.fromkeys((one.device_id for one in ranked), 0)
     dropped = dict(taken)
+    # In whole steps of the last decimal, so that the sums are exact.
+    step = 10**decimals
     for segment in found.segments:
-        taken[segment.device_id] += int(quanta(segment.value, decimals))
+        taken[segment.device_id] += round(segment.value * step)
         for one in segment.dropped:
-            dropped[one.device_id] += int(quanta(one.value, decimals))
+            dropped[one.device_id] += round(one.value * step)
     devices = tuple(
         DeviceShown(
             device=one.device_id,

@@ -188,6 +188,8 @@ def clipped(rows: Array, begin: int) -> tuple[Array, Array, Array]:
     start = np.clip(rows["start"] + shift, begin, begin + DAY_US) - shift
     end = np.clip(rows["end"] + shift, begin, begin + DAY_US) - shift
     inside = end > start
+    if inside.all():
+        return start, end, rows
     return start[inside], end[inside], rows[inside]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.ingest.records import RECEIPTS, USERS, Receipt, User
+from services.ingest.records import RECEIPTS, USERS, Receipt
 from shared.documents import Conflict, Documents
 from shared.errors import Unavailable
 
@@ -41,20 +41,4 @@ class Store:
                 return await self._documents.put(RECEIPTS, receipt)
             except Conflict:
                 continue
-        raise Unavailable("database")
-
-    async def put_user(self, user_id: str, revision: int, home_zone: str) -> None:
-        """Keep a user's newest revision; an older one changes nothing."""
-        for _ in range(TRIES):
-            known = await self._documents.get(USERS, user_id)
-            if known is not None and known.revision >= revision:
-                return
-            version = known.version if known is not None else 0
-            try:
-                await self._documents.put(
-                    USERS, User(id=user_id, version=version, revision=revision, home_zone=home_zone)
-                )
-            except Conflict:
-                continue
-            return
         raise Unavailable("database")
