@@ -1,121 +1,32 @@
 """The ingest service with its real database."""
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from services.ingest.app import create_app
 from services.ingest.days import MetricDay
 from services.ingest.handlers import decide, portions
 from services.ingest.records import BUCKETS, DIRTY_DAYS, DirtyDay
-from services.ingest.settings import Settings
 from services.ingest.workers import revised
 from shared import topics
-from shared.documents import Conflict, Documents, Put, open_documents
+from shared.documents import Conflict, Documents
 from shared.errors import Unavailable
-from shared.events import (
-    BatchSubmitted,
-    DayRecomputed,
-    DayUpdated,
-    Profile,
-    ReceiptsCompleted,
-    UserUpdated,
-)
-from shared.kafka import make_broker
+from shared.events import DayRecomputed, Profile, UserUpdated
 from tests.batches import batch, encoded, series
 from tests.polling import eventually
-from tests.service.running import Running, common_settings, running
+from tests.service.ingesting import DEAD, EIGHT, MINUTE, Ingest, heart, ingesting, steps
 
-CET = timezone(timedelta(hours=1))
-EIGHT = datetime(2026, 3, 1, 8, tzinfo=CET)
-MINUTE = timedelta(minutes=1)
-DEAD = topics.BATCHES.dead_letters("ingest")
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-LISTEN = (topics.RECEIPTS.name, topics.DAYS.name, DEAD)
-
-
-@dataclass
-class FakeClock:
-    """Runs with the real one, shifted."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-    began: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    def __call__(self) -> datetime:
-        moment = datetime(2026, 3, 1, 19, tzinfo=UTC) + (datetime.now(UTC) - self.began) + self.ahead
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-@dataclass
-class Ingest:
-    running: Running
-    clock: FakeClock
-    documents: "Meddled"
-
-    async def send(self, *batches: BatchSubmitted, traceparent: str | None = None) -> None:
-        for one in batches:
-            await self.running.send_bytes(topics.BATCHES, encoded(one), traceparent=traceparent)
-
-    def told(self) -> list[ReceiptsCompleted]:
-        return [ReceiptsCompleted.model_validate_json(one) for one in self.running.published[topics.RECEIPTS.name]]
-
-    def days(self) -> list[DayUpdated | DayRecomputed]:
-        return [
-            (DayRecomputed if b'"day.recomputed"' in one else DayUpdated).model_validate_json(one)
-            for one in self.running.published[topics.DAYS.name]
-        ]
-
-    async def receipt(self, receipt_id: str, user_id: str = "user-1") -> Any:
-        return await self.running.get(f"/v1/receipts/{receipt_id}", user_id=user_id)
-
-    async def day(self, day: str, user_id: str = "user-1") -> Any:
-        return await self.running.get(f"/v1/days/{day}", user_id=user_id)
-
-
-class Meddled:
-    """The real documents; before a joint write, `meddle` may write something else."""
-
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
-        self.meddle: Any = None
-        self.down = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._documents, name)
-
-    async def put_many(self, puts: Sequence[Put]) -> Any:
-        if self.down:
-            raise Unavailable("database")
-        if self.meddle is not None:
-            meddle, self.meddle = self.meddle, None
-            await meddle(self._documents)
-        return await self._documents.put_many(puts)
 
 
 @pytest.fixture
 async def ingest(tmp_path: Path) -> AsyncGenerator[Ingest]:
-    settings = Settings(**common_settings(tmp_path))
-    broker = make_broker(settings, "ingest")
-    clock = FakeClock()
-    documents = Meddled(open_documents(settings.database_url, "ingest"))
-    app = create_app(settings, broker=broker, documents=documents, clock=clock)  # type: ignore[arg-type]
-    async with running(app, broker, "ingest", tmp_path, listen=LISTEN) as one:
-        yield Ingest(one, clock, documents)
-
-
-def heart(count: int, value: float = 60, start: datetime = EIGHT) -> Any:
-    return series("heart_rate", [(start + place * MINUTE, start + place * MINUTE, value) for place in range(count)])
-
-
-def steps(*values: float, start: datetime = EIGHT, first_index: int = 0) -> Any:
-    times = [start + place * MINUTE for place in range(len(values))]
-    return series("steps", [(at, at + MINUTE, value) for at, value in zip(times, values, strict=True)], first_index)
+    async with ingesting(tmp_path) as one:
+        yield one
 
 
 async def test_a_batch_is_stored_receipted_and_its_day_told(ingest: Ingest) -> None:
