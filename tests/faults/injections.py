@@ -17,7 +17,7 @@ from infra.local.parts import http_ok
 from infra.local.stack import StackError
 from tests.faults import small_disks
 from tests.faults.ledger import Ledger
-from tests.faults.load import SAMPLES, Load, Mark
+from tests.faults.load import SAMPLES, SENDERS, Load, Mark
 from tests.faults.supervisor import Exchanged, page_limit_file
 from tests.polling import eventually
 from tests.running_stack import Stack
@@ -47,13 +47,13 @@ class Scene:
     mark: Mark = field(default_factory=lambda: Mark("none"))
 
     async def under_load(self) -> None:
-        """Return with requests in flight, or after 20 s without any."""
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+        """Return with requests in flight, half of the senders' if that can be had, or after 20 s without any."""
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < 20:
             self.load.press()
             for _ in range(20):
                 await asyncio.sleep(0.001)
-                if self.load.door.under_way:
+                if self.load.door.under_way >= (SENDERS // 2 if waited < 2 else 1):
                     return
 
     def hit(self) -> None:
@@ -124,8 +124,8 @@ async def _locked(scene: Scene) -> AsyncIterator[None]:
 
 async def database_locked(scene: Scene) -> None:
     """Another process holds the write lock of ingest's database for 25 s."""
-    await scene.under_load()
     async with _locked(scene):
+        await scene.under_load()
         scene.hit()
         await asyncio.sleep(LOCKED_S)
 
@@ -134,8 +134,8 @@ async def killed_while_locked(scene: Scene) -> None:
     """kill -9 of ingest while a turn of it waits for its database: the surest moment to lose what is in hand."""
     scene.mark.ends_processes = True
     await scene.ready("ingest")
-    await scene.under_load()
     async with _locked(scene):
+        await scene.under_load()
         scene.hit()
         before = scene.load.waiting
         await eventually(lambda: scene.load.waiting >= before + 8, seconds=4, every=0.005)

@@ -26,7 +26,7 @@ class Place(NamedTuple):
     end_us: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One sample with the source's own id ("" for none)."""
 
@@ -87,6 +87,7 @@ class Ledger:
     file: Path
     batches: list[Batch] = field(default_factory=list[Batch])
     _slots: dict[str, int] = field(default_factory=dict[str, int])
+    _numbers: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
     def fresh(self, user_id: str, rng: Random, size: int) -> Batch:
         """A batch of samples nobody has seen: heart rates and steps, half of either with ids of their own."""
@@ -109,6 +110,7 @@ class Ledger:
     def _noted(self, user_id: str, samples: Sequence[Sample], copy_of: int | None) -> Batch:
         batch = Batch(len(self.batches), user_id, tuple(samples), copy_of)
         self.batches.append(batch)
+        self._numbers.setdefault(user_id, []).append(batch.number)
         told = [[*sample.place, sample.value, sample.id] for sample in batch.samples] if copy_of is None else []
         self._write({"batch": batch.number, "user": user_id, "copy_of": copy_of, "samples": told})
         return batch
@@ -122,19 +124,19 @@ class Ledger:
         with self.file.open("a") as out:
             out.write(json.dumps(line) + "\n")
 
-    @property
-    def acknowledged(self) -> Iterator[Batch]:
-        """Batches that the system answers for."""
-        return (batch for batch in self.batches if batch.acknowledged_at is not None)
+    def of_user(self, user_id: str) -> Iterator[Batch]:
+        """What was sent for that user."""
+        return (self.batches[number] for number in self._numbers.get(user_id, ()))
+
+    def acknowledged(self, user_id: str | None = None) -> Iterator[Batch]:
+        """Batches that the system answers for, of one user or of all."""
+        batches = self.batches if user_id is None else self.of_user(user_id)
+        return (batch for batch in batches if batch.acknowledged_at is not None)
 
     def users(self) -> list[str]:
         """Everybody something was sent for."""
-        return list(dict.fromkeys(batch.user_id for batch in self.batches))
+        return list(self._numbers)
 
     def expected(self, user_id: str) -> dict[Place, int]:
         """The value of every acknowledged sample of that user."""
-        found: dict[Place, int] = {}
-        for batch in self.acknowledged:
-            if batch.user_id == user_id:
-                found.update((sample.place, sample.value) for sample in batch.samples)
-        return found
+        return {one.place: one.value for batch in self.acknowledged(user_id) for one in batch.samples}

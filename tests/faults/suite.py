@@ -166,18 +166,21 @@ async def _recovered(load: Load, mark: Mark) -> None:
 
 async def _compared(scene: Scene, poison: Poison, marks: Sequence[Mark], not_run: dict[str, str]) -> Verdict:
     ledger, door = scene.ledger, scene.load.door
-    stored = {user_id: await verdict.stored_rows(door, ledger, user_id) for user_id in ledger.users()}
-    rows = verdict.compare(ledger, stored, marks)
+    rows, others = verdict.rows_of(marks), 0
+    for user_id in ledger.users():
+        stored = await verdict.stored_rows(door, ledger, user_id)
+        verdict.compare(rows, ledger, user_id, stored)
+        others += verdict.strangers(ledger, user_id, stored)
     ends = [*(mark.hit_at for mark in marks), scene.load.ended_at]
     for row, end in zip(rows, ends, strict=True):
         row.longest_pause = scene.load.longest_pause(row.mark.hit_at or scene.load.started_at, end)
     found = Verdict(rows, not_run, poison=len(poison.acknowledged))
-    found.sent_again = sum(batch.copy_of is not None for batch in ledger.acknowledged)
+    found.sent_again = sum(batch.copy_of is not None for batch in ledger.acknowledged())
     found.wrong += [f"{mark.name} hit nothing: no request was in flight" for mark in marks if not mark.in_flight]
     found.wrong += [f"{mark.name}: nothing was stored after it" for mark in marks if mark.recovered_at is None]
     if not any(row.acknowledged for row in rows):
         found.wrong.append("nothing was acknowledged")
-    if others := verdict.strangers(ledger, stored):
+    if others:
         found.wrong.append(f"{others} samples are stored that nobody sent")
     found.wrong += verdict.wrong_receipts(ledger)
     found.letters_repeated, said = await verdict.wrong_poison(door, poison, marks, time.time() - time.monotonic())

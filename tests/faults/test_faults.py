@@ -10,7 +10,7 @@ from tests.faults.injections import FAULTS
 from tests.faults.ledger import Ledger, Sample
 from tests.faults.load import Mark
 from tests.faults.suite import PLANTED, Plan, run
-from tests.faults.verdict import Rows, Verdict, compare, strangers, wrong_receipts
+from tests.faults.verdict import Row, Rows, Verdict, compare, rows_of, strangers, wrong_receipts
 
 # Two minutes on two free cores; the others wait 15 to 25 s each.
 SHORT = (
@@ -73,13 +73,19 @@ def test_a_planted_defect_turns_the_suite_red(planted: str, found_as: str):
 # The comparison itself, without a stack.
 
 
-def a_batch(tmp_path: Path) -> tuple[Ledger, dict[str, Rows]]:
+def a_batch(tmp_path: Path) -> tuple[Ledger, Rows]:
     """One acknowledged batch whose receipt adds up, and its samples as stored."""
     ledger = Ledger(tmp_path / "ledger")
     batch = ledger.fresh("user-1", Random(1), 6)
     ledger.acknowledge(batch, "rcp_1")
     batch.receipt = {"state": "stored", "received": 6, "stored": 6, "duplicates": 0, "corrections": 0, "refused": []}
-    return ledger, {"user-1": Rows({(sample.place, sample.value): 1 for sample in batch.samples})}
+    return ledger, Rows({(sample.place, float(sample.value)): 1 for sample in batch.samples})
+
+
+def compared(ledger: Ledger, found: Rows, *marks: Mark) -> list[Row]:
+    rows = rows_of(marks)
+    compare(rows, ledger, "user-1", found)
+    return rows
 
 
 def one_of(ledger: Ledger) -> Sample:
@@ -88,37 +94,37 @@ def one_of(ledger: Ledger) -> Sample:
 
 def test_a_full_comparison_finds_nothing_wrong(tmp_path: Path):
     ledger, found = a_batch(tmp_path)
-    (row,) = compare(ledger, found, [])
+    (row,) = compared(ledger, found)
     assert (row.acknowledged, row.stored, row.lost, row.duplicates) == (6, 6, 0, 0)
-    assert strangers(ledger, found) == 0
+    assert strangers(ledger, "user-1", found) == 0
     assert wrong_receipts(ledger) == []
 
 
 def test_a_sample_that_is_missing_or_changed_is_lost(tmp_path: Path):
     ledger, found = a_batch(tmp_path)
     place, value = one_of(ledger).place, one_of(ledger).value
-    del found["user-1"][place, value]
-    found["user-1"][place, value + 1] = 1
-    (row,) = compare(ledger, found, [])
+    del found[place, value]
+    found[place, value + 1] = 1
+    (row,) = compared(ledger, found)
     assert (row.stored, row.lost) == (5, 1)
-    assert strangers(ledger, found) == 1
+    assert strangers(ledger, "user-1", found) == 1
 
 
 def test_a_sample_found_twice_is_a_duplicate_and_its_copy_is_not(tmp_path: Path):
     ledger, found = a_batch(tmp_path)
     copy = ledger.copy(ledger.batches[0], Random(2))
     ledger.acknowledge(copy, "rcp_2")
-    (row,) = compare(ledger, found, [])
+    (row,) = compared(ledger, found)
     assert (row.acknowledged, row.duplicates) == (6, 0)
-    found["user-1"][one_of(ledger).place, one_of(ledger).value] = 2
-    (row,) = compare(ledger, found, [])
+    found[one_of(ledger).place, one_of(ledger).value] = 2
+    (row,) = compared(ledger, found)
     assert row.duplicates == 1
 
 
 def test_samples_count_for_the_fault_they_were_first_sent_after(tmp_path: Path):
     ledger, found = a_batch(tmp_path)
     ledger.batches[0].sent_at = 20.0
-    rows = compare(ledger, found, [Mark("early", hit_at=10.0), Mark("late", hit_at=30.0)])
+    rows = compared(ledger, found, Mark("early", hit_at=10.0), Mark("late", hit_at=30.0))
     assert [row.acknowledged for row in rows] == [0, 6, 0]
 
 

@@ -57,7 +57,7 @@ class Verdict:
 async def stored_rows(door: Door, ledger: Ledger, user_id: str) -> Rows:
     """How often each sample of a user is found through the public API, with its value."""
     found: Rows = Counter()
-    last = max(sample.place.end_us for one in ledger.batches if one.user_id == user_id for sample in one.samples)
+    last = max(sample.place.end_us for batch in ledger.of_user(user_id) for sample in batch.samples)
     for metric in METRICS:
         end = time_text(last + SECOND_US).replace("+", "%2B")
         path = f"/v1/timeseries?metric={metric}&resolution=raw&from=1970-01-02T00:00:00Z&to={end}"
@@ -68,43 +68,43 @@ async def stored_rows(door: Door, ledger: Ledger, user_id: str) -> Rows:
     return found
 
 
-def compare(ledger: Ledger, found: dict[str, Rows], marks: Sequence[Mark]) -> list[Row]:
-    """A row per stretch between two faults, beginning with the one before the first."""
-    rows = [Row(Mark("before the first fault")), *(Row(mark) for mark in marks)]
-    told: dict[str, set[Place]] = {}
-    for batch in sorted(ledger.acknowledged, key=lambda one: one.sent_at):
+def rows_of(marks: Sequence[Mark]) -> list[Row]:
+    """An empty row per stretch between two faults, beginning with the one before the first."""
+    return [Row(Mark("before the first fault")), *(Row(mark) for mark in marks)]
+
+
+def compare(rows: Sequence[Row], ledger: Ledger, user_id: str, found: Rows) -> None:
+    """Count one user's samples, each in the stretch that it was first sent in."""
+    known: set[Place] = set()
+    for batch in sorted(ledger.acknowledged(user_id), key=lambda one: one.sent_at):
         row = [one for one in rows if one.mark.hit_at <= batch.sent_at][-1]
-        known, of_user = told.setdefault(batch.user_id, set()), found[batch.user_id]
         for sample in batch.samples:
             if sample.place in known:
                 continue
             known.add(sample.place)
-            times = of_user[sample.place, sample.value]
+            times = found[sample.place, sample.value]
             row.acknowledged += 1
             row.stored += times > 0
             row.lost += times == 0
             row.duplicates += max(0, times - 1)
-    return rows
 
 
-def strangers(ledger: Ledger, found: dict[str, Rows]) -> int:
-    """Stored samples that nobody sent, or with another value."""
-    sent = {user_id: set[tuple[Place, float]]() for user_id in found}
-    for batch in ledger.batches:
-        sent[batch.user_id].update((sample.place, float(sample.value)) for sample in batch.samples)
-    return sum(len(rows.keys() - sent[user_id]) for user_id, rows in found.items())
+def strangers(ledger: Ledger, user_id: str, found: Rows) -> int:
+    """Stored samples that nobody sent for this user, or with another value."""
+    sent = {(one.place, float(one.value)) for batch in ledger.of_user(user_id) for one in batch.samples}
+    return len(found.keys() - sent)
 
 
 def wrong_receipts(ledger: Ledger) -> list[str]:
     """Receipts that are missing or do not add up, as sentences."""
-    missing = [batch.number for batch in ledger.acknowledged if batch.receipt is None]
-    odd = [batch.number for batch in ledger.acknowledged if batch.receipt is not None and not _adds_up(batch.receipt)]
+    missing = [batch.number for batch in ledger.acknowledged() if batch.receipt is None]
+    odd = [batch.number for batch in ledger.acknowledged() if batch.receipt is not None and not _adds_up(batch.receipt)]
     short = [
         batch.number
-        for batch in ledger.acknowledged
+        for batch in ledger.acknowledged()
         if batch.receipt is not None and batch.receipt["received"] != len(batch.samples)
     ]
-    stored = sum(batch.receipt["stored"] for batch in ledger.acknowledged if batch.receipt is not None)
+    stored = sum(batch.receipt["stored"] for batch in ledger.acknowledged() if batch.receipt is not None)
     distinct = sum(len(ledger.expected(user_id)) for user_id in ledger.users())
     said: list[str] = []
     for what, numbers in (("are still queued", missing), ("do not add up", odd), ("miss records", short)):
