@@ -133,6 +133,7 @@ def _barred(batch: CheckedBatch, remembered: Sequence[Remembered]) -> CheckedBat
     for one in batch.series:
         rows = one.rows
         barred = np.any([each.bars(rows["id_hi"], rows["id_lo"], rows["version"]) for each in remembered], axis=0)
+        barred &= rows["deleted"] == 0
         refused.extend((place, "deleted") for place in one.index[barred].tolist())
         series.append(CheckedSeries(one.metric, rows[~barred], one.index[~barred]) if barred.any() else one)
     gone = {one.index for one in batch.sessions if any(_bars_session(each, one) for each in remembered)}
