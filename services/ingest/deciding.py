@@ -124,13 +124,16 @@ def write_of(decided: Decided, causes: Sequence[Cause], facts: Facts, extras: Ex
             *(Put(PLACES, one) for one in places),
             *(Put(SESSIONS, one) for one in decided.sessions.written.values()),
             *(Put(DELETIONS, one) for one in _deletions(decided.judged, facts)),
-            *(Put(DELETION_JOBS, one) for one in extras.searches),
             *(Put(DEVICES, one) for one in extras.devices),
             *(Put(ZONES, one) for one in zones_of(batches, facts)),
         ],
         touches=[*touches_of(marks, causes), *lost, *touches],
         early=[*touches_of((mark for mark in marks if mark.early), causes), *lost],
-        receipts=[Put(RECEIPTS, one) for one in extras.receipts],
+        # A search stands for its batch's receipt: whoever finds it takes all before it for written.
+        receipts=[
+            *(Put(DELETION_JOBS, one) for one in extras.searches),
+            *(Put(RECEIPTS, one) for one in extras.receipts),
+        ],
     )
 
 
