@@ -1,0 +1,104 @@
+"""Whether rows wait in a tail or stand in the bucket, what is readable is the same."""
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.ingest.held import read_held
+from services.ingest.records import COLLECTIONS, TAILS
+from services.ingest.samples import check
+from services.ingest.storing import Storing
+from shared.documents import Documents, open_documents
+from tests.batches import batch, series
+from tests.service.ingesting import EIGHT, EVER, gone
+
+NOW = datetime(2026, 3, 1, 19, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+# (second, value or None for a deletion, version, whether the source names it)
+Sample = tuple[int, int | None, int, bool]
+samples = st.lists(
+    st.tuples(
+        st.integers(30, 70),
+        st.sampled_from([60, 60, 60, 61, 62, 62, None]),
+        st.integers(0, 3),
+        st.booleans(),
+    ),
+    max_size=5,
+)
+
+
+def start_of(sample: Sample) -> datetime:
+    return EIGHT + sample[0] * SECOND
+
+
+def sent(number: int, one: list[Sample]) -> object:
+    live = [sample for sample in one if sample[1] is not None]
+    dead = [sample for sample in one if sample[1] is None]
+    rows = [(start_of(s), start_of(s), s[1] or 0, f"s{s[0]}" if s[3] else "", s[2]) for s in live]
+    deletions = tuple(
+        gone(f"s{s[0]}" if s[3] else "", "heart_rate", start_of(s), start_of(s), version=s[2], index=len(live) + n)
+        for n, s in enumerate(dead)
+    )
+    return check(batch(f"r{number}", series("heart_rate", rows), received=len(one), deletions=deletions))
+
+
+def after(turns: list[list[list[Sample]]]) -> list[tuple[int, float]]:
+    """What a plain loop keeps: (second, value) of live samples."""
+    final = 2**62
+    kept: dict[tuple[int, bool], tuple[int, bool, int]] = {(n, False): (0, False, 50) for n in range(40)}
+    for one in (each for turn in turns for each in turn):
+        for second, value, version, is_named in sorted(one, key=lambda sample: sample[1] is None):
+            dead = value is None
+            rank = (final if dead and not version else version, dead)
+            held = kept.get((second, is_named))
+            if held is None or rank >= held[:2]:
+                kept[second, is_named] = (*rank, value or 0)
+    return sorted((second, value) for (second, _), (_, dead, value) in kept.items() if not dead)
+
+
+async def read(documents: Documents) -> list[tuple[int, float]]:
+    held = read_held(documents, "user-1", "heart_rate", 0, EVER)
+    began = round(EIGHT.timestamp())
+    rows = [row async for one in held for row in one.rows]
+    return sorted((int(row["start"]) // 1_000_000 - began, float(row["value"])) for row in rows)
+
+
+async def stored(folder: Path, turns: list[list[list[Sample]]]) -> tuple[list[tuple[int, float]], int]:
+    documents = open_documents(f"sqlite:///{folder}", "ingest")
+    await documents.open(COLLECTIONS)
+    storing = Storing(documents, lambda: NOW)
+    base = [(n, 50, 0, False) for n in range(40)]
+    await storing.store([(sent(0, base), None)])  # type: ignore[list-item]
+    number = 0
+    for turn in turns:
+        batches = []
+        for one in turn:
+            number += 1
+            batches.append((sent(number, one), None))
+        done = await storing.store(batches)  # type: ignore[arg-type]
+        assert [one.received for one in done.written] == [
+            one.stored + one.duplicates + one.corrections + one.deleted + len(one.refused) for one in done.written
+        ]
+    found = await read(documents)
+    tails = await documents.find(TAILS, "user_metric_hour", ("user-1",))
+    await documents.close()
+    return found, sum(one.version for one in tails.documents)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.lists(samples, min_size=1, max_size=2), max_size=6))
+def test_any_turns_leave_what_a_plain_loop_leaves(turns: list[list[list[Sample]]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        found, _ = asyncio.run(stored(Path(folder), turns))
+    assert found == after(turns)
+
+
+def test_turns_of_single_new_samples_go_through_a_tail(tmp_path: Path) -> None:
+    turns = [[[(second, 60, 0, False)]] for second in range(40, 70)]
+    found, writes = asyncio.run(stored(tmp_path, turns))
+    assert found == after(turns)
+    assert writes >= 25
