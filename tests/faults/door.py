@@ -1,6 +1,7 @@
 """The gateway as phones see it: sign up, and repeat a request under the same key until there is an answer."""
 
 import asyncio
+import gzip
 import json
 import secrets
 import time
@@ -11,6 +12,7 @@ import aiohttp
 
 # A phone gives up on one attempt after so long, and repeats it.
 ATTEMPT_S = 10.0
+COMPRESSED_FROM = 256 * 1024
 STREAM = aiohttp.ClientTimeout(total=60)
 REPEAT_AFTER_S = 0.2
 # Passwords are hashed two at a time.
@@ -53,12 +55,15 @@ class Door:
         self._tokens[user_id] = (await self._send("POST", "/v1/tokens", {}, body, patience_s))["access_token"]
 
     async def post_batch(self, user_id: str, key: str, body: bytes, *, patience_s: float) -> dict[str, Any]:
-        """The answer to a batch, which is repeated under its key until there is one."""
-        return await self._as_user("POST", "/v1/batches", user_id, patience_s, key=key, body=body)
+        """The answer to a batch, which is repeated under its key until there is one; a large one goes compressed."""
+        headers = {"Idempotency-Key": key}
+        if len(body) > COMPRESSED_FROM:
+            body, headers["Content-Encoding"] = gzip.compress(body, 1, mtime=0), "gzip"
+        return await self._as_user("POST", "/v1/batches", user_id, patience_s, headers, body)
 
     async def get(self, path: str, user_id: str, *, patience_s: float = 60) -> dict[str, Any]:
         """What a user reads there. Raises `Refused`, TimeoutError."""
-        return await self._as_user("GET", path, user_id, patience_s)
+        return await self._as_user("GET", path, user_id, patience_s, {}, None)
 
     async def lines(self, path: str, user_id: str, *, patience_s: float = 60) -> list[dict[str, Any]]:
         """All points of a stream, read to its end; one that broke off is read again. Raises TimeoutError."""
@@ -76,11 +81,11 @@ class Door:
         raise TimeoutError(f"{path} was not read within {patience_s:.0f} s")
 
     async def _as_user(
-        self, method: str, path: str, user_id: str, patience_s: float, *, key: str = "", body: bytes | None = None
+        self, method: str, path: str, user_id: str, patience_s: float, headers: dict[str, str], body: bytes | None
     ) -> dict[str, Any]:
         deadline = time.monotonic() + patience_s
         while True:
-            headers = {"Authorization": f"Bearer {self._tokens[user_id]}"} | ({"Idempotency-Key": key} if key else {})
+            headers = {**headers, "Authorization": f"Bearer {self._tokens[user_id]}"}
             left = deadline - time.monotonic()
             try:
                 return await self._send(method, path, headers, body, left)
