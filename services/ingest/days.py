@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import msgspec
 import numpy as np
 
-from services.ingest.buckets import MINUTE_US, Array
+from services.ingest.buckets import MINUTE_US, Array, taken
 from services.ingest.energy_split import ENERGY, Reconciled, reconcile
 from services.ingest.merging import DAY_US, Series, quanta, shown, total
 from services.ingest.metrics import METRICS
@@ -110,7 +110,7 @@ def newest(rows: Array, day_number: int) -> Array:
 
 def on_day(rows: Array, day_number: int) -> Array:
     """The rows that begin on that local day."""
-    return rows[day_numbers(rows)[0] == day_number]
+    return taken(rows, np.flatnonzero(day_numbers(rows)[0] == day_number))
 
 
 def readings(metric: str, value: Array) -> MetricDay | None:
