@@ -33,6 +33,10 @@ class Job(Claimable, frozen=True, kw_only=True):
     traceparent: str | None = None
 
 
+class HandedBack(Conflict):
+    """The job's input changed while it was worked: it is due again, which is nothing to worry about."""
+
+
 J = TypeVar("J", bound=Job)
 Work = Callable[[J], Awaitable[J | None]]
 
@@ -152,8 +156,8 @@ class Workers(Generic[J]):
                 await asyncio.wait({attempt}, timeout=self._lease.total_seconds() / 3)
                 if not attempt.done():
                     held = await self._renew(held)
-        except Conflict:
-            self._stale("was changed or taken over while it was worked")
+        except Conflict as conflict:
+            self._stale("was taken over while it was worked", conflict)
             return
         except asyncio.CancelledError:
             attempt.cancel()
@@ -213,8 +217,8 @@ class Workers(Generic[J]):
     async def _store(self, job: J, held: J, outcome: str) -> None:
         try:
             stored = await self._put(job, held)
-        except Conflict:
-            self._stale("was changed or taken over before its result came")
+        except Conflict as conflict:
+            self._stale("was taken over before its result came", conflict)
             return
         except Unavailable:
             # The lease runs out and the job is worked again.
@@ -231,22 +235,29 @@ class Workers(Generic[J]):
         """Store `job` over `held`, also where a relay has cleared events of `held` since.
 
         Raises:
-            Conflict: the job is somebody else's, or its input changed; then it is handed back to be worked again.
+            Conflict: the job is somebody else's.
+            HandedBack: its input changed; it is to be worked again.
         """
         while True:
             try:
                 return await self._documents.put(self._collection, replace(job, version=held.version))
             except Conflict:
                 fresh = await self._documents.get(self._collection, held.id)
+                if fresh is not None and fresh.due_at is not None and not fresh.attempts:
+                    # Whoever changed the input has said when it is due.
+                    raise HandedBack(self._collection.name, [held.id]) from None
                 if fresh is None or (fresh.attempts, fresh.due_at) != (held.attempts, held.due_at):
                     raise
                 if not _same_work(fresh, held):
                     await self._documents.put(self._collection, replace(fresh, due_at=self._clock()))
                     self._wake.set()
-                    raise
+                    raise HandedBack(self._collection.name, [held.id]) from None
                 job, held = _without_sent(job, held, fresh), fresh
 
-    def _stale(self, what: str) -> None:
+    def _stale(self, what: str, conflict: Conflict) -> None:
+        if isinstance(conflict, HandedBack):
+            self._count("handed_back")
+            return
         self._count("stale")
         logger.warning("a job of %s %s", self._collection.name, what)
 

@@ -40,7 +40,7 @@ class Metrics:
         )
         # Events waiting inside documents for the relay, as of its last scan.
         self.outbox_pending = Gauge("outbox_pending", "Documents with unpublished events", registry=registry)
-        # Jobs worked: done, later (back-off), rejected, stale (another worker had it).
+        # Jobs worked: done, later (back-off), rejected, handed_back (the input changed), stale (another worker had it).
         self.jobs = Counter("jobs_total", "Jobs worked", ["collection", "outcome"], registry=registry)
         # One attempt at a job.
         self.job_seconds = Histogram(

@@ -15,7 +15,7 @@ from shared.documents import Collection, Documents, open_documents
 from shared.errors import Rejected, Unavailable
 from shared.jobs import DUE_INDEX, Job, Workers, pause_after
 from shared.outbox import OUTBOX_INDEX, OutboxEvent, with_events
-from shared.telemetry import current_trace_id
+from shared.telemetry import METRICS, current_trace_id
 from tests.polling import eventually
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -263,6 +263,23 @@ async def test_an_input_changed_meanwhile_is_worked_again_at_once(documents: Doc
     async with working(documents, work, scan_seconds=60):
         job = await eventually(lambda: finished(documents), seconds=5)
     assert job.result == "changed"
+
+
+async def test_a_job_scheduled_anew_while_it_is_worked_keeps_its_time_and_alarms_nobody(
+    documents: Documents, caplog: pytest.LogCaptureFixture
+) -> None:
+    later = utc_now() + timedelta(hours=1)
+
+    async def work(job: Photo) -> Photo:
+        await documents.put(PHOTOS, replace(await photo(documents), due_at=later, attempts=0))
+        return replace(job, due_at=None)
+
+    await documents.insert(PHOTOS, Photo(id="p", due_at=utc_now()))
+    before = METRICS.jobs.labels(PHOTOS.name, "handed_back")._value.get()
+    async with working(documents, work):
+        await eventually(lambda: METRICS.jobs.labels(PHOTOS.name, "handed_back")._value.get() > before)
+    assert (await photo(documents)).due_at == later
+    assert not caplog.records
 
 
 async def test_an_end_hands_back_what_is_not_done(documents: Documents) -> None:
