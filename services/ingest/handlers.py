@@ -150,10 +150,12 @@ class Handlers:
         groups: dict[str, dict[str, Receipt]] = {}
         for receipt in receipts:
             groups.setdefault(receipt.group, {})[receipt.id] = receipt
-        for group, members in groups.items():
-            of_group = sorted(members.values(), key=lambda one: one.id)
-            cause = next((causes[id] for id in reversed(causes) if id in members and causes[id]), None)
-            await self.publish(_event(group, of_group), cause)
+        await asyncio.gather(*(self._tell_group(group, members, causes) for group, members in groups.items()))
+
+    async def _tell_group(self, group: str, members: dict[str, Receipt], causes: dict[str, str | None]) -> None:
+        of_group = sorted(members.values(), key=lambda one: one.id)
+        cause = next((causes[id] for id in reversed(causes) if id in members and causes[id]), None)
+        await self.publish(_event(group, of_group), cause)
 
 
 def portions(batches: Sequence[tuple[B, str | None]], most: int = MAX_BUCKETS) -> Iterator[list[tuple[B, str | None]]]:
