@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.ingest.metrics import METRICS, SHORTEST_INTERVAL_US
+from services.ingest.metrics import LONGEST_SAMPLE_US, LONGEST_SESSION_US, METRICS, SHORTEST_INTERVAL_US
 from services.ingest.names import source_of
 from services.ingest.refusals import Code
 from shared.events import DeletionSubmitted
@@ -27,7 +27,6 @@ class CheckedDeletion:
     start_us: int | None
     end_us: int | None
     version: int
-    device_id: str
 
     @property
     def row_identity(self) -> bytes:
@@ -39,8 +38,8 @@ class CheckedDeletion:
         return self.start_us.to_bytes(8, "little") + self.end_us.to_bytes(8, "little")
 
 
-def check_deletion(sent: DeletionSubmitted, device_id: str) -> CheckedDeletion | Code:
-    """What the deletion names, or why it names nothing."""
+def check_deletion(sent: DeletionSubmitted, latest_us: int) -> CheckedDeletion | Code:
+    """What the deletion names, or why it names nothing; no record begins after `latest_us`."""
     metric = ""
     if sent.metric:
         source = source_of(sent.metric)
@@ -55,10 +54,8 @@ def check_deletion(sent: DeletionSubmitted, device_id: str) -> CheckedDeletion |
         end = stored_end(metric, start, end)
         if end is None or start is None:
             return "bad-deletion"
-        if start < 0:
-            return "before-1970"
-        if end < start:
-            return "end-before-start"
+    if start is not None and (wrong := _wrong_times(metric, start, start if end is None else end, latest_us)):
+        return wrong
     return CheckedDeletion(
         index=sent.index,
         identity=sent.identity if named else None,
@@ -66,8 +63,19 @@ def check_deletion(sent: DeletionSubmitted, device_id: str) -> CheckedDeletion |
         start_us=start,
         end_us=end,
         version=sent.version or FINAL_VERSION,
-        device_id=device_id,
     )
+
+
+def _wrong_times(metric: str, start_us: int, end_us: int, latest_us: int) -> Code | None:
+    """Why no record of those times is stored; a tombstone that lasts for ever would touch days without number."""
+    if start_us < 0:
+        return "before-1970"
+    if end_us < start_us:
+        return "end-before-start"
+    if start_us > latest_us:
+        return "in-future"
+    longest = LONGEST_SESSION_US if metric in ("", "sleep", "workout") else LONGEST_SAMPLE_US
+    return "too-long" if end_us - start_us > longest else None
 
 
 def stored_end(metric: str, start_us: int | None, end_us: int | None) -> int | None:

@@ -151,6 +151,7 @@ METRICS: dict[str, Metric] = {
 
 # A day's total covers 25 hours where clocks go back, 26 at one station in Antarctica.
 LONGEST_SAMPLE_US = 26 * 3_600_000_000
+LONGEST_SESSION_US = 48 * 3_600_000_000
 # An interval sent without an end; it needs a length to be resolved against other devices.
 SHORTEST_INTERVAL_US = 60_000_000
 

@@ -107,7 +107,7 @@ def check(batch: BatchSubmitted) -> CheckedBatch:
             sessions.append(checked)
     deletions: list[CheckedDeletion] = []
     for deletion in batch.deletions:
-        named = check_deletion(deletion, batch.device_id)
+        named = check_deletion(deletion, taken.latest_us)
         if isinstance(named, str):
             refused.append((deletion.index, named))
         else:

@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from services.ingest.buckets import HOUR_US, MINUTE_US, Array
+from services.ingest.buckets import MINUTE_US, Array
 from services.ingest.deletions import FINAL_VERSION
-from services.ingest.metrics import STREAMS, TOTALS, Source, Stage
+from services.ingest.metrics import LONGEST_SESSION_US, STREAMS, TOTALS, Source, Stage
 from services.ingest.names import source_of, sport_of, stage_of
 from services.ingest.refusals import Code
 from services.ingest.zones import LARGEST_OFFSET_MINUTES, offsets_in
@@ -16,7 +16,6 @@ from shared.events import UNKNOWN_OFFSET, SessionSubmitted, StreamColumns
 
 SessionType = Literal["sleep", "workout"]
 _TYPES: dict[str, SessionType] = {"sleep": "sleep", "workout": "workout"}
-LONGEST_US = 48 * HOUR_US
 # Apps round the session to whole seconds and its stages not, or the other way round.
 STAGE_SLACK_US = 1_000_000
 # A sensor goes on for a moment after the workout was stopped.
@@ -126,7 +125,7 @@ def _check_times(sent: SessionSubmitted, taken: Taken) -> None:
         raise _Refused("end-before-start")
     if sent.start_us > taken.latest_us:
         raise _Refused("in-future")
-    if sent.end_us - sent.start_us > LONGEST_US:
+    if sent.end_us - sent.start_us > LONGEST_SESSION_US:
         raise _Refused("too-long")
     if sent.offset_minutes != UNKNOWN_OFFSET and abs(sent.offset_minutes) > LARGEST_OFFSET_MINUTES:
         raise _Refused("bad-offset")

@@ -187,14 +187,14 @@ def deletion(**changed: Any) -> DeletionSubmitted:
 
 
 def named(sent: DeletionSubmitted) -> CheckedDeletion:
-    found = check_deletion(sent, "watch-1")
+    found = check_deletion(sent, TAKEN.latest_us)
     assert isinstance(found, CheckedDeletion)
     return found
 
 
 def test_a_deletion_by_id_is_final_unless_it_names_a_version() -> None:
     one = named(deletion(identity=b"x" * 16))
-    assert (one.identity, one.metric, one.start_us, one.device_id) == (b"x" * 16, "", None, "watch-1")
+    assert (one.identity, one.metric, one.start_us) == (b"x" * 16, "", None)
     assert one.version == FINAL_VERSION
     assert named(deletion(identity=b"x" * 16, version=4)).version == 4
     assert one.row_identity == b"x" * 16
@@ -229,6 +229,13 @@ def test_a_deletion_without_id_names_the_times_the_record_is_stored_under(
         (deletion(metric="sleep", start_us=BEGIN), "bad-deletion"),
         (deletion(metric="steps", start_us=-1), "before-1970"),
         (deletion(metric="steps", start_us=END, end_us=BEGIN), "end-before-start"),
+        # A tombstone that lasts for ever would touch each of its days.
+        (deletion(metric="steps", start_us=BEGIN, end_us=BEGIN + 26 * HOUR + 1), "too-long"),
+        (deletion(metric="workout", start_us=BEGIN, end_us=BEGIN + 48 * HOUR + 1), "too-long"),
+        (deletion(metric="steps", start_us=TAKEN.latest_us + 1), "in-future"),
+        (deletion(identity=b"x" * 16, metric="steps", start_us=-1), "before-1970"),
+        (deletion(identity=b"x" * 16, metric="steps", start_us=END, end_us=BEGIN), "end-before-start"),
+        (deletion(identity=b"x" * 16, metric="steps", start_us=BEGIN, end_us=2**62), "too-long"),
         (deletion(metric="karma", start_us=BEGIN), "unknown-metric"),
         (deletion(metric="HKQuantityTypeIdentifierDietaryWater", identity=b"x" * 16), "unsupported-type"),
         (deletion(identity=b"x" * 16, version=FINAL_VERSION), "bad-version"),
@@ -236,7 +243,7 @@ def test_a_deletion_without_id_names_the_times_the_record_is_stored_under(
     ],
 )
 def test_a_deletion_that_names_nothing_is_refused(sent: DeletionSubmitted, code: str) -> None:
-    assert check_deletion(sent, "watch-1") == code
+    assert check_deletion(sent, TAKEN.latest_us) == code
 
 
 moments = st.integers(-2 * SECOND, 9 * HOUR)

@@ -149,7 +149,7 @@ def test_the_deletion_of_an_unknown_sample_says_deletion() -> None:
 
 
 def deletion(number: int, version: int = FINAL_VERSION) -> CheckedDeletion:
-    return CheckedDeletion(0, number.to_bytes(16, "little"), "", None, None, version, "d")
+    return CheckedDeletion(0, number.to_bytes(16, "little"), "", None, None, version)
 
 
 def test_remembered_deletions_bar_their_ids_up_to_their_version() -> None:
