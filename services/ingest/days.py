@@ -24,6 +24,8 @@ from services.ingest.zones import ZoneHistory, zone_of
 EPOCH = date(1970, 1, 1)
 # A day stays open this long after its local end: phones and watches sync late.
 STAYS_OPEN = timedelta(hours=6)
+# Hours around the UTC day in which what touches a local day begins: offsets go to 14 h, a sample takes up to 26 h.
+HOURS_BEFORE, HOURS_AFTER = 14 + 26, 24 + 14
 
 
 @dataclass(frozen=True)

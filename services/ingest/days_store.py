@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
+from msgspec.structs import replace
 
 from services.ingest.buckets import Array, joined
-from services.ingest.days import DayInput, day_numbers, number_of
+from services.ingest.days import HOURS_AFTER, HOURS_BEFORE, DayInput, day_numbers, number_of
 from services.ingest.held import Held, all_held
 from services.ingest.marks import day_id
 from services.ingest.merging import Series
@@ -22,10 +23,11 @@ from shared.documents import Documents
 from shared.events import UNKNOWN_OFFSET, StageColumns
 
 PAGE = 100
-# A local day begins up to 14 h before its UTC day and ends up to 12 h after it, and what touches it is no longer than
-# 26 h. A sleep that ends in it may hang together with stages of the days beside it, a workout may end a day later.
-HOURS_BEFORE, HOURS_AFTER = 40, 36
-SESSIONS_AFTER = 60
+# A session with all its streams takes up to 1.6 MB.
+SESSIONS_AT_ONCE = 8
+# A sleep that ends in a day may hang together with stages of the days beside it; a workout that begins in it may end
+# 48 h later.
+SESSIONS_AFTER = HOURS_AFTER + 48
 SLEEP, WORKOUT = "sleep", "workout"
 
 
@@ -127,10 +129,11 @@ class DaysStore:
                 (dirty.user_id,),
                 at_least=max(0, begin - HOURS_BEFORE),
                 below=begin + SESSIONS_AFTER,
-                limit=PAGE,
+                limit=SESSIONS_AT_ONCE,
                 cursor=cursor,
             )
-            found.extend(one for one in page.documents if one.type in types and not one.deleted)
+            # Streams are no part of a day.
+            found.extend(replace(one, streams=()) for one in page.documents if one.type in types and not one.deleted)
             if (cursor := page.cursor) is None:
                 return found
 

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from msgspec.structs import replace
 
-from services.ingest.days import number_of
+from services.ingest.days import HOURS_AFTER, HOURS_BEFORE, number_of
 from services.ingest.marks import Touch, day_id, marked
 from services.ingest.priorities import EVERY_METRIC, Ranking
 from services.ingest.records import (
@@ -199,8 +199,8 @@ def _touched(job: Recomputation, days: Sequence[Day]) -> dict[date, set[str]]:
         metrics = set(one.floating if job.floating else one.metrics)
         if job.metric != EVERY_METRIC:
             metrics &= {job.metric}
-        # What has no offset of its own may move to the day before or after.
-        for away in (-1, 0, 1) if job.floating else (0,):
+        # What has no offset of its own may move: between American Samoa and Kiribati, 25 h apart, by two days.
+        for away in range(-2, 3) if job.floating else (0,):
             if metrics:
                 touched.setdefault(one.day + timedelta(days=away), set()).update(metrics)
     return touched
@@ -209,8 +209,7 @@ def _touched(job: Recomputation, days: Sequence[Day]) -> dict[date, set[str]]:
 def _touch(job: Recomputation, day: date, known: DirtyDay | None, metrics: set[str]) -> Touch:
     begin = number_of(day) * 24
     if job.floating or known is None:
-        # All hours that a local day of this date may have anywhere.
-        from_hour, to_hour = max(0, begin - 38), begin + 36
+        from_hour, to_hour = max(0, begin - HOURS_BEFORE), begin + HOURS_AFTER
     else:
         from_hour, to_hour = known.from_hour, known.to_hour
     return Touch(job.user_id, day, from_hour, to_hour, metrics, job.reason, traceparent=job.traceparent)

@@ -543,3 +543,30 @@ async def test_a_day_across_the_date_line_counts_each_sample_once(days: Days) ->
     told = await days.revision(1)
     assert told.metrics["steps"].sum == 150
     assert [one["value"] for one in (await days.explained())["metrics"]["steps"]["segments"]] == [100, 50]
+
+
+async def test_a_day_holds_what_begins_in_it_wherever_that_is(days: Days) -> None:
+    """The latest a day can begin, and the longest a workout takes."""
+    behind = timezone(-timedelta(hours=14))
+    late = datetime(2026, 2, 26, 23, 30, tzinfo=behind)
+    await days.send("r1", heart(late))
+    assert (await days.revision(1, "2026-02-26")).metrics["heart_rate"].count == 1
+    ultra = SessionSubmitted(
+        index=0,
+        type="workout",
+        start_us=round(late.timestamp() * 1e6),
+        end_us=round((late + 48 * HOUR).timestamp() * 1e6),
+        offset_minutes=-14 * 60,
+        identity=b"ultra".ljust(16),
+    )
+    await days.send("r2", sessions=(ultra,), received=1)
+    assert (await days.revision(2, "2026-02-26")).metrics["workout"].sum == 48 * 3600
+
+
+async def test_a_zone_a_day_and_an_hour_away_moves_samples_by_two_days(days: Days) -> None:
+    await days.put("/v1/me/zone", {"zone": "Pacific/Pago_Pago", "from": "2026-02-20T00:00:00Z"})
+    await days.send("r1", without_offset(heart(datetime(2026, 2, 26, 10, 30, tzinfo=UTC))))
+    await days.revision(1, "2026-02-25")
+    await days.put("/v1/me/zone", {"zone": "Pacific/Kiritimati", "from": "2026-02-20T00:00:00Z"})
+    assert (await days.revision(2, "2026-02-25")).metrics == {}
+    assert (await days.revision(1, "2026-02-27")).metrics["heart_rate"].count == 1
