@@ -101,7 +101,8 @@ class Storing:
         searches = _searches(decided.judged, receipts, [cause for _, cause in fresh], self._clock())
         waiting = {one.id for one in searches}
         extras = Extras(
-            [one for one in receipts if one.id not in waiting],
+            # The leader first: the others are told of through it.
+            sorted((one for one in receipts if one.id not in waiting), key=lambda one: not one.members),
             searches,
             devices_of(batches, ChainMap(facts.devices, self._devices)),
         )

@@ -15,6 +15,7 @@ from services.ingest.app import create_app
 from services.ingest.records import COLLECTIONS, DIRTY_DAYS
 from services.ingest.samples import check, decode
 from services.ingest.settings import Settings
+from services.ingest.store import Store
 from services.ingest.storing import Storing
 from shared import topics
 from shared.documents import Documents, Put, open_documents
@@ -143,3 +144,18 @@ async def test_a_batch_that_comes_again_after_a_crash_anywhere_ends_the_same(tmp
     for after in range(1, writes + 1):
         found, _ = await outcome(tmp_path, url(), after)
         assert found == expected, f"after {after} of {writes} writes"
+
+
+@pytest.mark.parametrize("left", [1, 2])
+async def test_all_receipts_of_a_group_are_told_after_a_crash_between_them(tmp_path: Path, left: int) -> None:
+    documents = open_documents(common_settings(tmp_path)["database_url"], "ingest")
+    await documents.open(COLLECTIONS)
+    batches = [batch(id, series("heart_rate", [(EIGHT, EIGHT, 60.0)])) for id in ("r3", "r1", "r2")]
+    caused = [(check(decode(encoded(one))), None) for one in batches]
+    torn = Torn(documents, -left)
+    with pytest.raises(Unavailable):
+        await Storing(torn, lambda: NOW).store(caused)  # type: ignore[arg-type]
+    stored = await Storing(documents, lambda: NOW).store(caused)
+    told = [*await Store(documents).told_with(stored.known), *stored.written]
+    assert (len(stored.known), {one.id for one in told}) == (3 - left, {"r1", "r2", "r3"})
+    await documents.close()
