@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 from faststream.kafka import TestKafkaBroker
 
 from shared import spans
@@ -139,3 +140,23 @@ async def test_headers_of_strangers_do_no_harm(broker: Broker) -> None:
     async with TestKafkaBroker(broker):
         await deliver(broker, strange)
     assert store.stored == [b"a"]
+
+
+async def test_records_that_were_read_are_handled_though_the_next_look_fails(broker: Broker) -> None:
+    class Consumer:
+        """aiokafka keeps a partition's error for the call after the one that had records of others."""
+
+        def __init__(self) -> None:
+            self.answers: list[Any] = [
+                {TopicPartition(TOPIC.name, 0): [record(b"a", 0)]},
+                TopicAuthorizationFailedError(),
+            ]
+
+        async def getmany(self, **_: Any) -> Any:
+            if isinstance(answer := self.answers.pop(0), Exception):
+                raise answer
+            return answer
+
+    subscribe_batches(broker, TOPIC, "ingest", decide, Written().write)
+    subscriber: Any = next(one for one in broker.subscribers if one.group_id == TOPIC.group("ingest"))
+    assert [one.value for one in await subscriber.get_msg(Consumer())] == [b"a"]
