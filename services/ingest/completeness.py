@@ -8,7 +8,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from statistics import median
 
 import numpy as np
@@ -112,8 +111,3 @@ def gaps(found: Array, day: int, now_us: int, offset_at: int, least: float) -> t
     if end - at > least:
         told.append(Gap(at, end, first, offset))
     return tuple(told)
-
-
-def day_number(day: date) -> int:
-    """Days since 1970."""
-    return day.toordinal() - date(1970, 1, 1).toordinal()

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from services.ingest.buckets import MINUTE_US
-from services.ingest.completeness import DAY_US, Gap, Tally, day_number
+from services.ingest.completeness import DAY_US, Gap, Tally
+from services.ingest.days import number_of
 from services.ingest.moments import local_moment, micros
 from services.ingest.series_store import Reads
 from shared.clock import Clock, FullDate
@@ -109,9 +110,9 @@ def create_router(reads: Reads, clock: Clock) -> APIRouter:
         to: Annotated[FullDate, Query(description="The last local day, included; at most 31 days in all")],
     ) -> CompletenessAnswer:
         """Per device and local day: what usually comes, what came, what came late, and where nothing came."""
-        if not since <= to < since + timedelta(days=MAX_DAYS):
+        if not 0 <= (to - since).days < MAX_DAYS:
             raise Problem(422, "bad-range", f"Ask for 1 to {MAX_DAYS} days: `from` and `to` are both included.")
-        first, last = day_number(since), day_number(to)
+        first, last = number_of(since), number_of(to)
         now = clock()
         tallies, offset = await reads.tallies(caller.user_id or "", first, last)
         wanted = range(first, last + 1)

@@ -24,8 +24,11 @@ def _with_offset(value: object) -> object:
         return value
     if isinstance(value, str) and RFC_3339.fullmatch(value) is not None:
         try:
-            return datetime.fromisoformat(value.upper())
-        except ValueError:
+            sent = datetime.fromisoformat(value.upper())
+            # The first and the last hours there are may have no equal in UTC.
+            sent.astimezone(UTC)
+            return sent
+        except (ValueError, OverflowError):
             pass
     raise PydanticCustomError(
         "time_form", "Write a time as 2026-03-01T08:00:00Z or 2026-03-01T08:00:00%2B01:00 (in a URL, + means a space)"

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 
 from services.ingest.buckets import HOUR_US, ROW, Array
 from services.ingest.completeness import Tally
+from services.ingest.days import number_of
 from services.ingest.held import read_held
 from services.ingest.merging import Series
 from services.ingest.metrics import METRICS, STAGES, Stage
@@ -27,7 +28,6 @@ from services.ingest.records import (
 from services.ingest.timeseries import END_OF_TIME_US, Flow, Table, Wanted, joined
 from services.ingest.zones import ZoneHistory
 from shared.documents import Documents, Page
-from shared.events import UNKNOWN_OFFSET
 
 # So many rows become points at a time: some 2 ms of work.
 AT_ONCE = 8_192
@@ -99,7 +99,9 @@ class Reads:
                     count(key)
         for key in list(waiting):
             count(key)
-        return found, int(zones.with_offsets(_moment_row((last_day + 1) * 24 * HOUR_US))["offset"][0])
+        # The last day there is has no end.
+        ends = min(last_day + 1, number_of(date.max))
+        return found, zones.offset_at(ends * 24 * HOUR_US)
 
     async def sessions(self, user_id: str, from_us: int, to_us: int, limit: int, cursor: str | None) -> Page[Session]:
         """Sessions that may overlap [from_us, to_us), in order of the hour they end in; a few, for some are large.
@@ -170,12 +172,6 @@ async def _fed(flow: Flow, series: list[Series], complete_us: int) -> Table:
     if resolves and sum(len(one.rows) for one in series) > INLINE_ROWS:
         return await asyncio.to_thread(flow.feed, series, complete_us)
     return flow.feed(series, complete_us)
-
-
-def _moment_row(moment_us: int) -> Array:
-    rows = np.zeros(1, ROW)
-    rows["start"], rows["offset"] = moment_us, UNKNOWN_OFFSET
-    return rows
 
 
 def _stage_rows(session: Session) -> Array:

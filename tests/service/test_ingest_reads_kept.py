@@ -184,6 +184,23 @@ async def test_completeness_of_a_wrong_range_is_refused(reading: Reading, since:
     assert (await reading.get("/v1/completeness", since=since, to=to)).status_code == 422
 
 
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+async def test_the_first_and_the_last_day_there_are_can_be_asked_for(reading: Reading, day: str) -> None:
+    for zone in ("Pacific/Pago_Pago", "Pacific/Kiritimati"):
+        headers = reading.running.headers(user_id="user-1")
+        await reading.running.http.put(
+            "/v1/me/zone", json={"zone": zone, "from": "1970-01-01T00:00:00Z"}, headers=headers
+        )
+        assert (await reading.get("/v1/completeness", since=day, to=day)).json()["devices"] == []
+
+
+@pytest.mark.parametrize("to", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+@pytest.mark.parametrize("path", ["timeseries", "timeseries/history", "sessions"])
+async def test_a_time_that_utc_does_not_have_is_refused(reading: Reading, path: str, to: str) -> None:
+    query = {} if path == "sessions" else {"metric": "heart_rate"}
+    assert (await reading.get(f"/v1/{path}", since=MIDNIGHT.isoformat(), to=to, **query)).status_code == 422
+
+
 def replaced(number: int, start: datetime, value: float, identity: str, **changed: Any) -> Replaced:
     values: dict[str, Any] = {
         "id": f"replaced-{number}",
