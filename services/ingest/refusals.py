@@ -21,6 +21,7 @@ Code = Literal[
     "unknown-stream",
     "bad-stream",
     "bad-deletion",
+    "too-dense",
     "superseded",
     "deleted",
 ]
@@ -44,6 +45,7 @@ CODES: dict[Code, str] = {
     "unknown-stream": "No stream has this name; see the table of streams.",
     "bad-stream": "Streams belong to a workout, one of each name, with as many times as values, all inside it.",
     "bad-deletion": "Name the record by its `id`, or by its `metric` and `start` (and `end` where it had one).",
+    "too-dense": "A device sends at most 20,000 records of a metric in an hour, of a sparse one in a day (UTC).",
     "superseded": "A newer `version` of the same record is stored; nothing to do.",
     "deleted": "The same record was deleted at its source; send a higher `version` if it is back.",
 }

@@ -12,6 +12,7 @@ import numpy as np
 from services.ingest.buckets import HOUR_US, NO_ROWS, Array, Outcome, joined, merge
 from services.ingest.metrics import METRICS
 from services.ingest.moving import Move, settled, with_moves
+from services.ingest.refusals import Code
 from services.ingest.samples import CheckedBatch, CheckedSeries
 
 _HOUR_BITS = 32
@@ -19,7 +20,7 @@ _HOUR_BITS = 32
 NO_RECORD = 2**32 - 1
 # A row takes 20 to 60 bytes, so a bucket stays under 1.2 MB; a sample every 180 ms of an hour.
 MAX_BUCKET_ROWS = 20_000
-REFUSALS = {Outcome.SUPERSEDED: "superseded", Outcome.REFUSED_DELETED: "deleted"}
+REFUSALS: dict[Outcome, Code] = {Outcome.SUPERSEDED: "superseded", Outcome.REFUSED_DELETED: "deleted"}
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def too_dense(turn: Turn, result: TurnResult, sizes: Mapping[int, int]) -> Array
     return without_room
 
 
-def without(turn: Turn, rows: Array, code: str) -> list[CheckedBatch]:
+def without(turn: Turn, rows: Array, code: Code) -> list[CheckedBatch]:
     """The turn's batches without those rows (a mask), which are refused with that code."""
     left: list[CheckedBatch] = []
     begin = 0
