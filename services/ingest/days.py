@@ -5,7 +5,7 @@ several devices are resolved along time (`merging`), a daily metric takes its be
 workouts are `sleep` and `workouts`. Instant metrics take every sample.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from services.ingest.buckets import MINUTE_US, Array, taken
-from services.ingest.energy_split import ENERGY, Reconciled, reconcile
+from services.ingest.energy_split import ENERGY, reconcile
 from services.ingest.merging import DAY_US, Series, quanta, shown, total
 from services.ingest.metrics import METRICS
 from services.ingest.priorities import Ranking
@@ -124,11 +124,6 @@ def readings(metric: str, value: Array) -> MetricDay | None:
     return MetricDay(known.unit, len(value), min=float(value.min()), max=float(value.max()), mean=mean)
 
 
-def reconciled(metrics: Mapping[str, MetricDay]) -> Reconciled:
-    """What the energies reported come to."""
-    return reconcile({name: int(quanta(metrics[name].sum, 3)) for name in ENERGY if name in metrics})
-
-
 def _instants(day: date, ranked: Sequence[Series]) -> MetricDay | None:
     number = number_of(day)
     value = np.concatenate([on_day(one.rows, number)["value"] for one in ranked])
@@ -158,7 +153,7 @@ _BY_KIND = {"instant": _instants, "interval": _intervals, "daily": _dailies, "se
 
 
 def _with_energy(metrics: dict[str, MetricDay]) -> dict[str, MetricDay]:
-    made = reconciled(metrics)
+    made = reconcile({name: int(quanta(metrics[name].sum, 3)) for name in ENERGY if name in metrics})
     for name, value in made.thousandths.items():
         if name in made.derived:
             metrics[name] = MetricDay("kcal", 0, sum=shown(value, 3), derived=True)

@@ -11,14 +11,10 @@ ENERGY: tuple[str, ...] = (ACTIVE, BASAL, TOTAL)
 
 
 class Reconciled(msgspec.Struct, frozen=True):
-    """Energies in thousandths of a kilocalorie by metric; `derived` names those that follow from the others.
-
-    `dropped_total`: the reported total where it gave way.
-    """
+    """Energies in thousandths of a kilocalorie by metric; `derived` names those that follow from the others."""
 
     thousandths: dict[str, int]
     derived: tuple[str, ...] = ()
-    dropped_total: int | None = None
 
 
 def reconcile(reported: dict[str, int]) -> Reconciled:
@@ -27,7 +23,7 @@ def reconcile(reported: dict[str, int]) -> Reconciled:
     if active is not None and basal is not None:
         if total == active + basal:
             return Reconciled(reported)
-        return Reconciled({**reported, TOTAL: active + basal}, (TOTAL,), total)
+        return Reconciled({**reported, TOTAL: active + basal}, (TOTAL,))
     if total is None or (active is None and basal is None):
         return Reconciled(reported)
     known, missing = (ACTIVE, BASAL) if active is not None else (BASAL, ACTIVE)
@@ -36,4 +32,4 @@ def reconcile(reported: dict[str, int]) -> Reconciled:
     if reported[known] + rest == total:
         return Reconciled(made, (missing,))
     # The total is less than one of its parts: it covers less time, and cannot stand.
-    return Reconciled({**made, TOTAL: reported[known] + rest}, (missing, TOTAL), total)
+    return Reconciled({**made, TOTAL: reported[known] + rest}, (missing, TOTAL))

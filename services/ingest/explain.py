@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Literal
 
-from services.ingest.days import DayInput, compute, newest, number_of, on_day
-from services.ingest.energy_split import ACTIVE, BASAL, ENERGY, TOTAL, Reconciled, reconcile
-from services.ingest.merging import DAY_US, Segment, clipped, explained, quanta, shown, total
+from services.ingest.days import DayInput, MetricDay, compute, newest, number_of, on_day
+from services.ingest.energy_split import ACTIVE, BASAL, ENERGY, TOTAL
+from services.ingest.merging import DAY_US, Segment, clipped, explained, shown
 from services.ingest.metrics import METRICS
+from services.ingest.moments import moment
 from services.ingest.sleep import sleep_day
 from services.ingest.workouts import workout_day
 from services.ingest.zones import zone_of
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOTES: Mapping[str, str] = {
     TOTAL: "Active and basal energy added up; a total reported by devices gives way to them.",
     BASAL: "The total less active energy, never below 0.",
@@ -95,16 +95,16 @@ class MetricExplained:
 
 @dataclass(frozen=True)
 class _Day:
-    """The day explained: its number since 1970, where its times are shown, and what is held of it."""
+    """The day explained: its number since 1970, where its times are shown, what is held of it, and what that makes."""
 
     number: int
     zone: tzinfo
     held: DayInput
-    energy: Reconciled
+    metrics: Mapping[str, MetricDay]
 
     def time(self, moment_us: int) -> datetime:
         """A time as the answer shows it."""
-        return (EPOCH + timedelta(microseconds=moment_us)).astimezone(self.zone)
+        return moment(moment_us).astimezone(self.zone)
 
 
 def explain(day: date, zone: str, held: DayInput, without_offset: Mapping[str, int]) -> dict[str, MetricExplained]:
@@ -112,9 +112,9 @@ def explain(day: date, zone: str, held: DayInput, without_offset: Mapping[str, i
 
     `without_offset`: by metric, how many of the samples came without one.
     """
-    told = _Day(number_of(day), zone_of(zone) or UTC, held, _reconciled(held, number_of(day) * DAY_US))
+    told = _Day(number_of(day), zone_of(zone) or UTC, held, compute(day, held))
     made: dict[str, MetricExplained] = {}
-    for name, one in sorted(compute(day, held).items()):
+    for name, one in sorted(told.metrics.items()):
         plain = MetricExplained(
             kind=METRICS[name].kind,
             unit=one.unit,
@@ -142,16 +142,18 @@ def _intervals(told: _Day, name: str) -> dict[str, Any]:
         taken[segment.device_id] += round(segment.value * step)
         for one in segment.dropped:
             dropped[one.device_id] += round(one.value * step)
+    counted = ((one, len(clipped(one.rows, told.number * DAY_US)[0])) for one in ranked)
     devices = tuple(
         DeviceShown(
             device=one.device_id,
             kind=one.device_kind,
-            samples=len(clipped(one.rows, told.number * DAY_US)[0]),
+            samples=count,
             sent=shown(taken[one.device_id] + dropped[one.device_id], decimals),
             taken=shown(taken[one.device_id], decimals),
             dropped=shown(dropped[one.device_id], decimals),
         )
-        for one in ranked
+        for one, count in counted
+        if count
     )
     return {"devices": devices, "segments": tuple(_segment(told, one) for one in found.segments)}
 
@@ -159,15 +161,10 @@ def _intervals(told: _Day, name: str) -> dict[str, Any]:
 def _energy(told: _Day, name: str) -> dict[str, Any]:
     """As other intervals; a number that follows from the others has no segments of its own."""
     behind = _intervals(told, name)
-    if name not in told.energy.derived:
+    if not told.metrics[name].derived:
         return behind
     devices = tuple(replace(one, taken=0.0, dropped=one.sent, why="not-the-sum") for one in behind["devices"])
     return {"devices": devices, "note": NOTES[name]}
-
-
-def _reconciled(held: DayInput, begin: int) -> Reconciled:
-    ranked = {name: held.of(name) for name in ENERGY}
-    return reconcile({name: int(quanta(total(of, begin)[0], 3)) for name, of in ranked.items() if of})
 
 
 def _readings(told: _Day, name: str) -> dict[str, Any]:

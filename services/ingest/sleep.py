@@ -135,7 +135,12 @@ def _told(nights: Sequence[Array], ranked: Sequence[Sleep]) -> SleepDay:
         for place, night in enumerate(nights)
     )
     not_counted = {"awake": sums["awake"]} if "awake" in sums else {}
-    in_bed = [_bed_seconds(ranked, one.start_us - APART_US, one.end_us + APART_US) for one in sleeps]
+    # Between two sleeps less than twice as far apart, time in bed counts once.
+    since = [0, *(one.end_us + APART_US for one in sleeps)]
+    in_bed = [
+        _bed_seconds(ranked, max(before, one.start_us - APART_US), one.end_us + APART_US)
+        for before, one in zip(since, sleeps, strict=False)
+    ]
     return SleepDay(
         {one.label: sums[one.label] for one in ASLEEP if one.label in sums},
         sleeps,

@@ -109,6 +109,16 @@ def test_time_in_bed_alone_is_no_sleep() -> None:
     assert sleep_day(number_of(SUNDAY), [bed]).not_counted == {"in_bed": 8 * 3600}
 
 
+def test_time_in_bed_between_two_sleeps_counts_once() -> None:
+    bed = ("2026-02-28T22:00:00+00:00", "2026-03-01T10:00:00+00:00", Stage.IN_BED)
+    first = ("2026-02-28T22:30:00+00:00", "2026-03-01T02:00:00+00:00", Stage.LIGHT)
+    second = ("2026-03-01T04:30:00+00:00", "2026-03-01T09:30:00+00:00", Stage.LIGHT)
+    phone = Sleep("phone", "phone", of_samples(series("sleep", "phone", bed, first, second).rows))
+    made = sleep_day(number_of(SUNDAY), [phone])
+    assert [one.stages for one in made.sleeps] == [{"light": 3.5 * 3600}, {"light": 5 * 3600}]
+    assert made.not_counted == {"in_bed": 12 * 3600}
+
+
 def bedtime() -> tuple[str, str]:
     return "2026-02-28T23:00:00+00:00", "2026-03-01T07:00:00+00:00"
 
@@ -194,12 +204,12 @@ def test_workouts_one_after_another_are_two_and_belong_to_the_day_they_begin() -
 @pytest.mark.parametrize(
     ("reported", "expected"),
     [
-        ({ACTIVE: 500, BASAL: 1500, TOTAL: 2100}, Reconciled({ACTIVE: 500, BASAL: 1500, TOTAL: 2000}, (TOTAL,), 2100)),
+        ({ACTIVE: 500, BASAL: 1500, TOTAL: 2100}, Reconciled({ACTIVE: 500, BASAL: 1500, TOTAL: 2000}, (TOTAL,))),
         ({ACTIVE: 500, BASAL: 1500, TOTAL: 2000}, Reconciled({ACTIVE: 500, BASAL: 1500, TOTAL: 2000})),
         ({ACTIVE: 500, BASAL: 1500}, Reconciled({ACTIVE: 500, BASAL: 1500, TOTAL: 2000}, (TOTAL,))),
         ({ACTIVE: 500, TOTAL: 2000}, Reconciled({ACTIVE: 500, BASAL: 1500, TOTAL: 2000}, (BASAL,))),
         ({BASAL: 1500, TOTAL: 2000}, Reconciled({ACTIVE: 500, BASAL: 1500, TOTAL: 2000}, (ACTIVE,))),
-        ({BASAL: 1500, TOTAL: 900}, Reconciled({ACTIVE: 0, BASAL: 1500, TOTAL: 1500}, (ACTIVE, TOTAL), 900)),
+        ({BASAL: 1500, TOTAL: 900}, Reconciled({ACTIVE: 0, BASAL: 1500, TOTAL: 1500}, (ACTIVE, TOTAL))),
         ({ACTIVE: 500}, Reconciled({ACTIVE: 500})),
         ({TOTAL: 500}, Reconciled({TOTAL: 500})),
         ({}, Reconciled({})),
@@ -221,6 +231,16 @@ def test_a_day_marks_the_energy_that_follows_from_the_others() -> None:
     assert told[TOTAL].note is not None
     assert told[TOTAL].segments == ()
     assert [one.value for one in told[ACTIVE].segments] == [100.25]
+
+
+def test_an_energy_reported_of_other_days_alone_explains_nothing_of_this_one() -> None:
+    hour = ("2026-03-01T08:00:00+01:00", "2026-03-01T09:00:00+01:00")
+    before = ("2026-02-28T22:00:00+01:00", "2026-02-28T23:00:00+01:00")
+    held = [series(ACTIVE, "watch", (*hour, 100)), series(TOTAL, "watch", (*hour, 300))]
+    told = explained(series=[*held, series(BASAL, "watch", (*before, 70))])
+    assert (told[BASAL].sum, told[BASAL].derived, told[BASAL].devices) == (200, True, ())
+    assert (told[TOTAL].sum, told[TOTAL].derived, told[TOTAL].note) == (300, False, None)
+    assert [one.value for one in told[TOTAL].segments] == [300]
 
 
 def test_a_daily_value_is_the_best_devices_newest() -> None:
