@@ -9,13 +9,11 @@ buckets of a joint write; per-row Python would cost ten times as much.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from services.ingest.packing import Array, packed, packed_times, packed_values, times_of, values_of
 
 HOUR_US = 3_600_000_000
 MINUTE_US = 60_000_000
@@ -53,10 +51,10 @@ class Outcome(IntEnum):
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """Rows packed little-endian, sorted by start.
+    """Rows packed little-endian, sorted by start, each column as small as `packing` makes it.
 
-    A column whose values are all equal is kept as one value; `identity` is empty where every row's identity is its
-    (start, end), `arrived` and `deleted` where they are 0. A minute of steps so takes 16 bytes instead of 63.
+    `identity` is empty where every row's identity is its (start, end), `arrived` and `deleted` where they are 0. A
+    minute of steps so takes 8 bytes instead of 63.
     """
 
     count: int
@@ -70,17 +68,6 @@ class Columns(msgspec.Struct, frozen=True):
     deleted: bytes = b""
 
 
-def _packed(column: Array) -> bytes:
-    if column.size > 1 and bool((column == column[0]).all()):
-        return column[:1].tobytes()
-    return column.tobytes()
-
-
-def _unpacked(data: bytes, dtype: str) -> Array:
-    """The column, or its one value, which numpy spreads over the rows it is assigned to."""
-    return np.frombuffer(data, dtype)
-
-
 def pack(rows: Array) -> Columns:
     """`rows` (dtype ROW, sorted by start) as columns."""
     natural = bool(
@@ -89,14 +76,14 @@ def pack(rows: Array) -> Columns:
     identity = b"" if natural else np.stack((rows["id_hi"], rows["id_lo"]), axis=1).tobytes()
     return Columns(
         count=len(rows),
-        start=rows["start"].tobytes(),
-        duration=_packed(rows["end"] - rows["start"]),
-        value=_packed(rows["value"]),
-        offset=_packed(rows["offset"]),
+        start=packed_times(rows["start"]),
+        duration=packed(rows["end"] - rows["start"]),
+        value=packed_values(rows["value"]),
+        offset=packed(rows["offset"]),
         identity=identity,
-        version=_packed(rows["version"]),
-        arrived=_packed(rows["arrived"]) if rows["arrived"].any() else b"",
-        deleted=_packed(rows["deleted"]) if rows["deleted"].any() else b"",
+        version=packed(rows["version"]),
+        arrived=packed(rows["arrived"]) if rows["arrived"].any() else b"",
+        deleted=packed(rows["deleted"]) if rows["deleted"].any() else b"",
     )
 
 
@@ -104,13 +91,14 @@ def unpack(columns: Columns) -> Array:
     """The rows of `columns`, dtype ROW."""
     count = columns.count
     rows = np.empty(count, ROW)
-    rows["start"] = np.frombuffer(columns.start, "<i8")
-    rows["end"] = rows["start"] + _unpacked(columns.duration, "<i8")
-    rows["value"] = _unpacked(columns.value, "<f8")
-    rows["offset"] = _unpacked(columns.offset, "<i2")
-    rows["version"] = _unpacked(columns.version, "<i8")
-    rows["arrived"] = _unpacked(columns.arrived, "<u4") if columns.arrived else 0
-    rows["deleted"] = _unpacked(columns.deleted, "u1") if columns.deleted else 0
+    # A column's one value is spread over the rows it is assigned to.
+    rows["start"] = times_of(columns.start, count)
+    rows["end"] = rows["start"] + np.frombuffer(columns.duration, "<i8")
+    rows["value"] = values_of(columns.value, count)
+    rows["offset"] = np.frombuffer(columns.offset, "<i2")
+    rows["version"] = np.frombuffer(columns.version, "<i8")
+    rows["arrived"] = np.frombuffer(columns.arrived, "<u4") if columns.arrived else 0
+    rows["deleted"] = np.frombuffer(columns.deleted, "u1") if columns.deleted else 0
     if columns.identity:
         identity = np.frombuffer(columns.identity, "<u8").reshape(count, 2)
         rows["id_hi"], rows["id_lo"] = identity[:, 0], identity[:, 1]

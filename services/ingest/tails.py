@@ -9,6 +9,7 @@ import numpy as np
 from services.ingest.buckets import NO_ROWS, Array, Columns, unpack
 from services.ingest.held import known, with_tail
 from services.ingest.metrics import METRICS
+from services.ingest.packing import times_of
 from services.ingest.records import Bucket, Tail
 from services.ingest.turn import MAX_BUCKET_ROWS, BucketKey, Turn
 
@@ -80,7 +81,7 @@ def _knows(columns: Columns, rows: Array) -> bool:
         hi, lo = np.frombuffer(columns.identity, "<u8").reshape(-1, 2).T
     else:
         # Every identity is (start, end), and starts are sorted.
-        hi = np.frombuffer(columns.start, "<u8")
+        hi = times_of(columns.start, columns.count).view("<u8")
         lo = None
     for one in rows:
         place = np.flatnonzero(hi == one["id_hi"])

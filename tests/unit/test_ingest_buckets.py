@@ -190,13 +190,38 @@ def says_the_same(one: Array, other: Array) -> bool:
     return all(one[name] == other[name] for name in ("start", "end", "value"))
 
 
-@pytest.mark.parametrize("count", [1, 60])
+@pytest.mark.parametrize("count", [1, 2, 60])
 def test_a_minute_series_packs_small(count: int) -> None:
-    made = np.zeros(count, ROW)
-    made["start"] = BASE + np.arange(count) * 60_000_000
-    made["end"] = made["start"] + 60_000_000
-    made["id_hi"], made["id_lo"] = made["start"], made["end"]
-    made["value"] = np.arange(count)
+    made = minutes(np.arange(count))
     columns = pack(made)
     size = sum(len(part) for part in (columns.start, columns.duration, columns.value, columns.identity))
-    assert size <= 16 * count + 8
+    assert size <= 8 * count + 24
+    assert unpack(columns).tolist() == made.tolist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1] * 9,
+        [0.1, 0.5, 0.25],
+        [1e300, 1.0, 2.0],
+        [16_777_217.0, 1.0, 2.0],
+        [1e-300, 1.0, 2.0],
+        [60.0, 61.0],
+        [60.0, 61.0, 62.0],
+    ],
+)
+@pytest.mark.parametrize("apart_us", [1, 60_000_000, 2**31, 2**33])
+def test_no_number_changes_when_it_is_packed(values: list[float], apart_us: int) -> None:
+    made = minutes(np.array(values))
+    made["start"] = BASE + np.arange(len(values)) * apart_us
+    assert unpack(pack(made)).tolist() == made.tolist()
+
+
+def minutes(values: Array) -> Array:
+    made = np.zeros(len(values), ROW)
+    made["start"] = BASE + np.arange(len(values)) * 60_000_000
+    made["end"] = made["start"] + 60_000_000
+    made["id_hi"], made["id_lo"] = made["start"], made["end"]
+    made["value"] = values
+    return made
