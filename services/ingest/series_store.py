@@ -37,6 +37,9 @@ PAGE = 100
 # A session with all its streams takes up to 1.6 MB.
 SESSIONS_AT_ONCE = 8
 LONGEST_SESSION_HOURS = 48
+# One may name 10,000 refused records, 2 MB; so a page of receipts takes up to 50 MB.
+RECEIPTS_AT_ONCE = 20
+MOST_REFUSED = 50_000
 # What is usual for a device shows within four weeks.
 USUAL_WITHIN_DAYS = 28
 # Local days reach so far beyond their UTC day.
@@ -55,10 +58,20 @@ class Reads:
         return found if found is not None and found.user_id == user_id else None
 
     async def receipts(self, user_id: str, since: datetime | None, limit: int, cursor: str | None) -> Page[Receipt]:
-        """The user's receipts completed at `since` or later, oldest first. Raises ValueError for a foreign cursor."""
-        return await self.documents.find(
-            RECEIPTS, "user_completed", (user_id,), at_least=since, limit=limit, cursor=cursor
-        )
+        """The user's receipts completed at `since` or later, oldest first. Raises ValueError for a foreign cursor.
+
+        Fewer than `limit` where they name very many refused records.
+        """
+        found: list[Receipt] = []
+        while True:
+            most = min(limit - len(found), RECEIPTS_AT_ONCE)
+            page = await self.documents.find(
+                RECEIPTS, "user_completed", (user_id,), at_least=since, limit=most, cursor=cursor
+            )
+            found += page.documents
+            named = sum(len(one.refused) for one in found)
+            if (cursor := page.cursor) is None or len(found) >= limit or named >= MOST_REFUSED:
+                return Page(tuple(found), cursor)
 
     async def devices(self, user_id: str) -> list[Device]:
         """The user's devices."""

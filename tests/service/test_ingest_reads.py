@@ -251,6 +251,24 @@ async def test_completed_receipts_are_listed_oldest_first(reading: Reading) -> N
         assert (await reading.ask("/v1/receipts", **wrong)).status_code == 422
 
 
+async def test_a_page_of_receipts_ends_early_where_they_name_very_many_refused_records(reading: Reading) -> None:
+    many = tuple((place, "out-of-range") for place in range(10_000))
+    for number in range(45):
+        await reading.documents.insert(RECEIPTS, receipt(number, refused=many if number < 25 else ()))
+    found: list[Any] = []
+    query: dict[str, Any] = {"limit": 1_000}
+    sizes: list[int] = []
+    while True:
+        page = (await reading.ask("/v1/receipts", **query)).json()
+        found += [one["receipt_id"] for one in page["receipts"]]
+        sizes.append(len(page["receipts"]))
+        if page["cursor"] is None:
+            break
+        query["cursor"] = page["cursor"]
+    assert sizes == [20, 20, 5]
+    assert found == [f"rcp-user-1-{number}" for number in range(45)]
+
+
 async def test_a_receipt_is_waited_for_and_told_when_it_is_stored(reading: Reading) -> None:
     assert (await reading.get("/v1/receipts/r1")).status_code == 404
     assert (await reading.get("/v1/receipts/r1", wait="50ms")).status_code == 404
