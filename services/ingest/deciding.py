@@ -85,7 +85,7 @@ async def decide_turn(
             held = held | await held_buckets(documents, missing)
         rows, tailed = stored_rows(turn, held)
         result = merge_turn(turn, rows, moves)
-        crowded = too_dense(turn, result, {place: len(one) for place, one in result.buckets})
+        crowded = too_dense(turn, result, {place: len(one) for place, one in result.buckets}, moves)
         if not crowded.any():
             break
         left = without(turn, crowded, "too-dense")

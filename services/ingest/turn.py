@@ -190,16 +190,21 @@ def _tallies(turn: Turn, outcome: Array) -> tuple[Tally, ...]:
     return tuple(tallies)
 
 
-def too_dense(turn: Turn, result: TurnResult, sizes: Mapping[int, int]) -> Array:
+def too_dense(turn: Turn, result: TurnResult, sizes: Mapping[int, int], moves: Sequence[Move] = ()) -> Array:
     """Per row, whether it has no room: the last ones of a bucket that would hold more than `MAX_BUCKET_ROWS`.
 
-    `sizes`: by the place of a bucket, how many rows would be in it.
+    `sizes`: by the place of a bucket, how many rows would be in it. A correction that moves its sample there is one.
     """
     without_room = np.zeros(len(turn.rows), bool)
-    for place, size in sizes.items():
-        if size > MAX_BUCKET_ROWS:
-            new = (turn.group == place) & np.isin(result.outcome, (Outcome.STORED, Outcome.DELETED))
-            without_room[np.flatnonzero(new)[MAX_BUCKET_ROWS - size :]] = True
+    too_large = {place: size for place, size in sizes.items() if size > MAX_BUCKET_ROWS}
+    if not too_large:
+        return without_room
+    moving = np.zeros(len(turn.rows), bool)
+    moving[[row for move in moves for row in move.rows]] = True
+    came = np.isin(result.outcome, (Outcome.STORED, Outcome.DELETED))
+    came |= moving & (result.outcome == Outcome.CORRECTION)
+    for place, size in too_large.items():
+        without_room[np.flatnonzero(came & (turn.group == place))[MAX_BUCKET_ROWS - size :]] = True
     return without_room
 
 

@@ -20,7 +20,7 @@ from tests.batches import batch, encoded, series
 from tests.polling import eventually
 from tests.service.ingesting import DEAD, EIGHT, MINUTE, Ingest, gone, heart, ingesting, session, steps
 
-SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
+MILLISECOND, SECOND, DAY = timedelta(milliseconds=1), timedelta(seconds=1), timedelta(days=1)
 
 
 @pytest.fixture
@@ -112,6 +112,21 @@ async def test_a_bucket_takes_no_more_than_it_can_hold(ingest: Ingest) -> None:
     await ingest.send(batch("r4", many(0, 5)), batch("r5", many(30_000, 1)))
     assert await ingest.counts("r4") == {"duplicates": 5}
     assert await ingest.counts("r5") == {"refused": [(0, "too-dense")]}
+
+
+async def test_corrections_move_no_more_into_a_bucket_than_it_can_hold(ingest: Ingest) -> None:
+    def weighed(day: int, first: int, count: int, version: int = 0) -> SeriesColumns:
+        at = EIGHT + day * DAY
+        return series(
+            "body_mass",
+            [(at + n * MILLISECOND, at + n * MILLISECOND, 70, f"i{n}", version) for n in range(first, first + count)],
+        )
+
+    await ingest.send(batch("r1", weighed(0, 0, 10_000)), batch("r2", weighed(0, 10_000, 9_998)))
+    await ingest.send(batch("r3", weighed(1, 19_998, 4)), batch("r4", weighed(0, 19_998, 4, version=1)))
+    assert await ingest.counts("r4") == {"corrections": 2, "refused": [(2, "too-dense"), (3, "too-dense")]}
+    found = await ingest.all(BUCKETS, "user_metric_hour", "user-1")
+    assert [one.columns.count for one in found] == [MAX_BUCKET_ROWS, 2]
 
 
 async def test_a_device_is_written_when_there_is_news_of_it(ingest: Ingest) -> None:
