@@ -237,7 +237,7 @@ class GrantUpdated(Event, frozen=True):
 
 
 class ReceiptSummary(BaseModel, frozen=True):
-    """What became of one batch: every record is stored, a duplicate, or refused with a reason."""
+    """What became of one batch: each record is stored, a duplicate, a correction, deleted, or refused with a reason."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -247,6 +247,7 @@ class ReceiptSummary(BaseModel, frozen=True):
     stored: int
     duplicates: int
     corrections: int = 0
+    deleted: int = 0
     refused: tuple[tuple[int, str], ...] = ()
     reason: str | None = None
 

@@ -202,6 +202,7 @@ def _event(group: str, receipts: Sequence[Receipt]) -> ReceiptsCompleted:
                 stored=one.stored,
                 duplicates=one.duplicates,
                 corrections=one.corrections,
+                deleted=one.deleted,
                 refused=one.refused[:listed],
                 reason=one.reason,
             )

@@ -51,6 +51,7 @@ def _receipt(summary: events.ReceiptSummary) -> Receipt:
         stored=summary.stored,
         duplicates=summary.duplicates,
         corrections=summary.corrections,
+        deleted=summary.deleted,
         refused_count=len(summary.refused),
         refused=tuple(Refused(index=index, code=code) for index, code in summary.refused[:REFUSED_SHOWN]),
         reason=summary.reason,

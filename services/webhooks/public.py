@@ -56,6 +56,7 @@ class Receipt(Public):
     stored: int
     duplicates: int
     corrections: int
+    deleted: int
     refused_count: int
     refused: tuple[Refused, ...]
     reason: str | None
