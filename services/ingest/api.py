@@ -175,15 +175,16 @@ async def explain_day(date: FullDate, days: Days, settings: Settings, caller: Da
     zone = zone_on(date, chosen.history, mark.zone)
     # On a thread: with a watch and a phone it takes some 10 ms.
     metrics = await asyncio.to_thread(explain, date, zone, held.input, held.floating)
-    known = await days.devices(user_id)
-    named = {one.device for metric in metrics.values() for one in (*metric.devices, *metric.segments)}
+    told = [one for metric in metrics.values() for one in (*metric.devices, *metric.segments)]
+    dropped = [each for metric in metrics.values() for one in metric.segments for each in one.dropped]
+    known = await days.devices(user_id, sorted({one.device for one in (*told, *dropped)}))
     return _json(
         ExplainAnswer(
             date=date,
             zone=zone,
             revision=day.revision if day is not None else 0,
             pending=mark.due_at is not None,
-            devices={id: DeviceName(known[id].kind, known[id].app) for id in sorted(named & known.keys())},
+            devices={id: DeviceName(one.kind, one.app) for id, one in known.items()},
             metrics=metrics,
         )
     )

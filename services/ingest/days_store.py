@@ -16,6 +16,7 @@ from services.ingest.marks import day_id
 from services.ingest.merging import Series
 from services.ingest.priorities import Ranking
 from services.ingest.records import DAYS, DEVICES, DIRTY_DAYS, SESSIONS, Day, Device, DirtyDay, Session
+from services.ingest.removals import device_key
 from services.ingest.sleep import NO_SPELLS, Sleep, of_samples, of_session
 from services.ingest.workouts import Workout
 from services.ingest.zones import ZoneHistory
@@ -94,10 +95,10 @@ class DaysStore:
         """The day's mark, None for a day that nothing ever touched."""
         return await self._documents.get(DIRTY_DAYS, day_id(user_id, day))
 
-    async def devices(self, user_id: str) -> dict[str, Device]:
-        """The user's devices by their own id."""
-        page = await self._documents.find(DEVICES, "user", (user_id,), limit=PAGE)
-        return {one.device_id: one for one in page.documents}
+    async def devices(self, user_id: str, names: Iterable[str]) -> dict[str, Device]:
+        """Those of the user's devices, by their own id."""
+        found = await self._documents.get_many(DEVICES, [device_key(user_id, name) for name in names])
+        return {one.device_id: one for one in found if one is not None}
 
     async def _series(self, dirty: DirtyDay, metric: str) -> list[Series]:
         """One series per device."""

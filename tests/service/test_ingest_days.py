@@ -551,16 +551,19 @@ async def test_a_day_holds_what_begins_in_it_wherever_that_is(days: Days) -> Non
     late = datetime(2026, 2, 26, 23, 30, tzinfo=behind)
     await days.send("r1", heart(late))
     assert (await days.revision(1, "2026-02-26")).metrics["heart_rate"].count == 1
-    ultra = SessionSubmitted(
+    await days.send("r2", sessions=(workout(late, 48),), received=1)
+    assert (await days.revision(2, "2026-02-26")).metrics["workout"].sum == 48 * 3600
+
+
+def workout(start: datetime, hours: float) -> SessionSubmitted:
+    return SessionSubmitted(
         index=0,
         type="workout",
-        start_us=round(late.timestamp() * 1e6),
-        end_us=round((late + 48 * HOUR).timestamp() * 1e6),
-        offset_minutes=-14 * 60,
-        identity=b"ultra".ljust(16),
+        start_us=round(start.timestamp() * 1e6),
+        end_us=round((start + hours * HOUR).timestamp() * 1e6),
+        offset_minutes=(start.utcoffset() or timedelta()) // timedelta(minutes=1),
+        identity=b"workout".ljust(16),
     )
-    await days.send("r2", sessions=(ultra,), received=1)
-    assert (await days.revision(2, "2026-02-26")).metrics["workout"].sum == 48 * 3600
 
 
 async def test_a_zone_a_day_and_an_hour_away_moves_samples_by_two_days(days: Days) -> None:
@@ -570,3 +573,22 @@ async def test_a_zone_a_day_and_an_hour_away_moves_samples_by_two_days(days: Day
     await days.put("/v1/me/zone", {"zone": "Pacific/Kiritimati", "from": "2026-02-20T00:00:00Z"})
     assert (await days.revision(2, "2026-02-25")).metrics == {}
     assert (await days.revision(1, "2026-02-27")).metrics["heart_rate"].count == 1
+
+
+async def test_a_device_is_named_however_many_there_are(days: Days) -> None:
+    for name in (f"old-{number:03}" for number in range(100)):
+        known = Device(
+            id=f"user-1/{name}",
+            user_id="user-1",
+            device_id=name,
+            kind="phone",
+            app="test/1",
+            first_seen_at=days.clock(),
+            seen_at=days.clock(),
+        )
+        await days.documents.insert(DEVICES, known)
+    await days.send("r1", sessions=(workout(MIDNIGHT, 1),), received=1)
+    await days.send("r2", sessions=(workout(MIDNIGHT, 1),), received=1, **PHONE)
+    told = await days.explained()
+    assert told["devices"]["phone-1"] == {"kind": "phone", "app": "test/1"}
+    assert told["devices"]["watch-1"] == {"kind": "watch", "app": "test/1"}
