@@ -256,15 +256,15 @@ async def test_a_page_of_receipts_ends_early_where_they_name_very_many_refused_r
     for number in range(45):
         await reading.documents.insert(RECEIPTS, receipt(number, refused=many if number < 25 else ()))
     found: list[Any] = []
-    query: dict[str, Any] = {"limit": 1_000}
+    more: dict[str, str] = {}
     sizes: list[int] = []
     while True:
-        page = (await reading.ask("/v1/receipts", **query)).json()
+        page = (await reading.ask("/v1/receipts", limit=1_000, **more)).json()
         found += [one["receipt_id"] for one in page["receipts"]]
         sizes.append(len(page["receipts"]))
         if page["cursor"] is None:
             break
-        query["cursor"] = page["cursor"]
+        more = {"cursor": page["cursor"]}
     assert sizes == [20, 20, 5]
     assert found == [f"rcp-user-1-{number}" for number in range(45)]
 
