@@ -13,7 +13,7 @@ from services.ingest.records import RECEIPTS, DeletionJob, Receipt
 from services.ingest.samples import CheckedBatch, CheckedSeries
 from services.ingest.storing import Storing
 from shared.clock import Clock
-from shared.documents import Conflict, Documents
+from shared.documents import Documents
 
 # What is looked at and struck under one lease before the job notes how far it is.
 BUCKETS_AT_ONCE, STRUCK_AT_ONCE = 1_000, 2_000
@@ -85,14 +85,11 @@ class DeletionSearch:
             refused=tuple(sorted((*job.receipt.refused, *outlived))),
             completed_at=self.clock(),
         )
-        try:
-            receipt = await self.documents.put(RECEIPTS, receipt)
-        except Conflict:
-            stored = await self.documents.get(RECEIPTS, receipt.id)
-            if stored is None:
-                raise
-            receipt = stored
-        await self.tell(receipt, job.traceparent)
+        stored = await self.documents.get(RECEIPTS, receipt.id)
+        if stored is None or stored.state == "failed":
+            # A Conflict ends this attempt, and the next one looks again.
+            stored = await self.documents.put(RECEIPTS, replace(receipt, version=stored.version if stored else 0))
+        await self.tell(stored, job.traceparent)
 
 
 @dataclass(frozen=True)
