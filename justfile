@@ -27,6 +27,10 @@ trace id:
 test *arguments:
     ./mymacro test {{arguments}}
 
+# Faults under load, and what was lost
+faults *arguments:
+    ./mymacro faults {{arguments}}
+
 # Format, lint, types, dependency rule, drift
 check:
     ./mymacro check
