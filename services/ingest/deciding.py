@@ -141,7 +141,9 @@ def _buckets(decided: Decided) -> tuple[list[Bucket], list[Tail]]:
     """The buckets to write, and the tails: those that grew, and empty those whose rows went into a bucket."""
     buckets: list[Bucket] = []
     tails: list[Tail] = []
-    for place, rows in decided.result.buckets:
+    # Where samples move to comes before where they were: a crash between leaves them in both, never in none.
+    homes = frozenset(decided.result.homes)
+    for place, rows in sorted(decided.result.buckets, key=lambda one: one[0] not in homes):
         key = decided.turn.keys[place]
         held = decided.held[key.id]
         if place in decided.tailed:
