@@ -13,7 +13,7 @@ from enum import IntEnum
 import msgspec
 import numpy as np
 
-from services.ingest.packing import Array, packed, packed_times, packed_values, times_of, values_of
+from services.ingest.packing import Array, packed, packed_times, packed_unless_zero, packed_values, times_of, values_of
 
 HOUR_US = 3_600_000_000
 MINUTE_US = 60_000_000
@@ -70,9 +70,8 @@ class Columns(msgspec.Struct, frozen=True):
 
 def pack(rows: Array) -> Columns:
     """`rows` (dtype ROW, sorted by start) as columns."""
-    natural = bool(
-        (rows["id_hi"] == rows["start"].view("<u8")).all() and (rows["id_lo"] == rows["end"].view("<u8")).all()
-    )
+    # Compared as bytes: a tenth of the time for a few rows, and no more for many.
+    natural = rows["id_hi"].tobytes() == rows["start"].tobytes() and rows["id_lo"].tobytes() == rows["end"].tobytes()
     identity = b"" if natural else np.stack((rows["id_hi"], rows["id_lo"]), axis=1).tobytes()
     return Columns(
         count=len(rows),
@@ -82,8 +81,8 @@ def pack(rows: Array) -> Columns:
         offset=packed(rows["offset"]),
         identity=identity,
         version=packed(rows["version"]),
-        arrived=packed(rows["arrived"]) if rows["arrived"].any() else b"",
-        deleted=packed(rows["deleted"]) if rows["deleted"].any() else b"",
+        arrived=packed_unless_zero(rows["arrived"]),
+        deleted=packed_unless_zero(rows["deleted"]),
     )
 
 

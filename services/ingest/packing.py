@@ -13,10 +13,16 @@ _SPAN_US = 2**32
 
 
 def packed(column: Array) -> bytes:
-    """A column, or its one value where all are equal."""
-    if column.size > 1 and bool((column == column[0]).all()):
-        return column[:1].tobytes()
-    return column.tobytes()
+    """A column, or its one value where all are equal, bit by bit."""
+    data = column.tobytes()
+    one = data[: column.itemsize]
+    return one if data == one * column.size else data
+
+
+def packed_unless_zero(column: Array) -> bytes:
+    """The same, and nothing where all are zero."""
+    data = packed(column)
+    return data if data.strip(b"\0") else b""
 
 
 def packed_times(times: Array) -> bytes:
