@@ -97,10 +97,9 @@ async def decide_turn(
 
 @dataclass(frozen=True)
 class Extras:
-    """What is written beside the samples: receipts, searches that receipts wait for, and devices."""
+    """What is written beside the samples. `settling`: each batch's receipt, or the search that it waits for."""
 
-    receipts: Sequence[Receipt] = ()
-    searches: Sequence[DeletionJob] = ()
+    settling: Sequence[Receipt | DeletionJob] = ()
     devices: Sequence[Device] = ()
 
 
@@ -129,11 +128,8 @@ def write_of(decided: Decided, causes: Sequence[Cause], facts: Facts, extras: Ex
         ],
         touches=[*touches_of(marks, causes), *lost, *touches],
         early=[*touches_of((mark for mark in marks if mark.early), causes), *lost],
-        # A search stands for its batch's receipt: whoever finds it takes all before it for written.
-        receipts=[
-            *(Put(DELETION_JOBS, one) for one in extras.searches),
-            *(Put(RECEIPTS, one) for one in extras.receipts),
-        ],
+        # In order of arrival: a batch that a crash leaves unsettled comes again, and must not come after a later one.
+        receipts=[Put(DELETION_JOBS if isinstance(one, DeletionJob) else RECEIPTS, one) for one in extras.settling],
     )
 
 

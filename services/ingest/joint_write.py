@@ -1,6 +1,6 @@
 """The documents of one joint write, in the order in which a crash between any two does no harm.
 
-history → early marks → buckets → tails → places → sessions → deletions → devices, zones → marks → searches → receipts;
+history → early marks → buckets → tails → places → sessions → deletions → devices, zones → marks → searches, receipts;
 Kafka's offsets follow. A batch that comes again after a crash finds its samples as duplicates, marks its days again and
 still has no receipt. What a correction put out of force is gone by then, so the days it lay in are marked before.
 """

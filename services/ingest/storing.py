@@ -99,17 +99,15 @@ class Storing:
         tallies = decided.tallies
         receipts = _receipts(decided.judged, tallies, facts, self._clock())
         searches = _searches(decided.judged, receipts, [cause for _, cause in fresh], self._clock())
-        waiting = {one.id for one in searches}
         extras = Extras(
-            # The leader first: the others are told of through it.
-            sorted((one for one in receipts if one.id not in waiting), key=lambda one: not one.members),
-            searches,
+            [searches.get(one.id, one) for one in receipts],
             devices_of(batches, ChainMap(facts.devices, self._devices)),
         )
         causes = [Cause(batch.receipt_id, traceparent, batch.zone) for batch, traceparent in fresh]
         due_at = await write_of(decided, causes, facts, extras, self._clock).run(self._documents, self._clock)
         self._remember(facts.devices.values(), extras.devices)
-        return Stored(known, tuple(extras.receipts), tallies, due_at, bool(searches))
+        written = tuple(one for one in receipts if one.id not in searches)
+        return Stored(known, written, tallies, due_at, bool(searches))
 
     def _unsure_of(self, batches: Sequence[CheckedBatch]) -> set[str]:
         """The devices to look up: those not known to be stored as the batches say."""
@@ -134,13 +132,13 @@ class Storing:
 def _receipts(judged: Sequence[Judged], tallies: Sequence[Tally], facts: Facts, now: datetime) -> list[Receipt]:
     """A receipt per batch; those of one user make one group, whose event tells of them all.
 
-    One that waits for a search is a group of its own.
+    One that waits for a search is a group of its own. The leader is written first, so that the others are told of.
     """
     ids: dict[str, list[str]] = {}
     for one in judged:
         if not one.searched:
             ids.setdefault(one.batch.user_id, []).append(one.batch.receipt_id)
-    members = {user_id: tuple(sorted(of_user)) for user_id, of_user in ids.items()}
+    members = {user_id: tuple(of_user) for user_id, of_user in ids.items()}
     receipts: list[Receipt] = []
     for one, tally in zip(judged, tallies, strict=True):
         batch = one.batch
@@ -170,13 +168,13 @@ def _receipts(judged: Sequence[Judged], tallies: Sequence[Tally], facts: Facts, 
 
 def _searches(
     judged: Sequence[Judged], receipts: Sequence[Receipt], causes: Sequence[str | None], now: datetime
-) -> list[DeletionJob]:
-    """A search for each batch whose deletions need one; its receipt is told alone when that ends."""
-    return [
-        _search(one, receipt, cause, now)
+) -> dict[str, DeletionJob]:
+    """By receipt a search for each batch whose deletions need one; its receipt is told alone when that ends."""
+    return {
+        receipt.id: _search(one, receipt, cause, now)
         for one, receipt, cause in zip(judged, receipts, causes, strict=True)
         if one.searched
-    ]
+    }
 
 
 def _search(one: Judged, receipt: Receipt, traceparent: str | None, now: datetime) -> DeletionJob:

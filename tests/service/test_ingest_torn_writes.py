@@ -12,11 +12,12 @@ from uuid import uuid4
 import pytest
 
 from services.ingest.app import create_app
+from services.ingest.held import all_held
 from services.ingest.records import COLLECTIONS, DIRTY_DAYS
 from services.ingest.samples import check, decode
 from services.ingest.settings import Settings
 from services.ingest.store import Store
-from services.ingest.storing import Storing
+from services.ingest.storing import Caused, Storing
 from shared import topics
 from shared.documents import Documents, Put, open_documents
 from shared.errors import Unavailable
@@ -147,15 +148,24 @@ async def test_a_batch_that_comes_again_after_a_crash_anywhere_ends_the_same(tmp
 
 
 @pytest.mark.parametrize("left", [1, 2])
-async def test_all_receipts_of_a_group_are_told_after_a_crash_between_them(tmp_path: Path, left: int) -> None:
+@pytest.mark.parametrize("searched", [(), ("r1",), ("r2",), ("r3",)])
+async def test_a_crash_between_receipts_leaves_none_untold_and_puts_no_older_sample_in_force(
+    tmp_path: Path, left: int, searched: tuple[str, ...]
+) -> None:
     documents = open_documents(common_settings(tmp_path)["database_url"], "ingest")
     await documents.open(COLLECTIONS)
-    batches = [batch(id, series("heart_rate", [(EIGHT, EIGHT, 60.0)])) for id in ("r3", "r1", "r2")]
-    caused = [(check(decode(encoded(one))), None) for one in batches]
+    caused: list[Caused] = []
+    for place, id in enumerate(("r3", "r1", "r2")):
+        beat = series("heart_rate", [(EIGHT, EIGHT, 60.0 + place)])
+        gone = (DeletionSubmitted(index=1, identity=identity("never seen")),) if id in searched else ()
+        one = batch(id, beat, deletions=gone, received=1 + len(gone))
+        caused.append((check(decode(encoded(one))), None))
     torn = Torn(documents, -left)
     with pytest.raises(Unavailable):
         await Storing(torn, lambda: NOW).store(caused)  # type: ignore[arg-type]
     stored = await Storing(documents, lambda: NOW).store(caused)
     told = [*await Store(documents).told_with(stored.known), *stored.written]
-    assert (len(stored.known), {one.id for one in told}) == (3 - left, {"r1", "r2", "r3"})
+    assert {one.id for one in told} == {"r1", "r2", "r3"} - set(searched)
+    (held,) = await all_held(documents, "user-1", "heart_rate", 0, 2**31 - 1)
+    assert held.rows["value"].tolist() == [62]
     await documents.close()
