@@ -3,13 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
 from msgspec.structs import replace
 
-from services.ingest.buckets import Array, joined
+from services.ingest.buckets import HOUR_US, Array, joined
 from services.ingest.days import HOURS_AFTER, HOURS_BEFORE, DayInput, day_numbers, number_of
 from services.ingest.held import Held, all_held
 from services.ingest.marks import day_id
@@ -32,12 +32,25 @@ SESSIONS_AFTER = HOURS_AFTER + 48
 SLEEP, WORKOUT = "sleep", "workout"
 
 
+@dataclass
+class Elsewhere:
+    """Metrics in the UTC hours [`from_hour`, `to_hour`)."""
+
+    metrics: set[str] = field(default_factory=set[str])
+    from_hour: int = 2**31
+    to_hour: int = 0
+
+
 @dataclass(frozen=True)
 class HeldDay:
-    """All that may touch a day, of some metrics; `floating`: by metric, how many came without an offset."""
+    """All that may touch a day, of some metrics; `floating`: by metric, how many came without an offset.
+
+    `elsewhere`: what came without an offset and lies in other days, by day its metrics and their UTC hours.
+    """
 
     input: DayInput
     floating: dict[str, int]
+    elsewhere: dict[int, "Elsewhere"]
 
     @property
     def rows(self) -> int:
@@ -69,6 +82,7 @@ class DaysStore:
                 ranking,
             ),
             {name: count for name, count in floating.items() if count},
+            _elsewhere([one.rows for one in series], told, number_of(dirty.day)),
         )
 
     async def day(self, user_id: str, day: date) -> Day | None:
@@ -147,6 +161,24 @@ def _without_offset(sent: Array, told: Series, day_number: int) -> int:
     first, last = day_numbers(told.rows[unknown])
     beside = 1 if told.metric == SLEEP else 0
     return int(((first - beside <= day_number) & (last + beside >= day_number)).sum())
+
+
+def _elsewhere(sent: Sequence[Array], told: Sequence[Series], day_number: int) -> dict[int, Elsewhere]:
+    found: dict[int, Elsewhere] = {}
+    for rows, one in zip(sent, told, strict=True):
+        unknown = rows["offset"] == UNKNOWN_OFFSET
+        if not unknown.any():
+            continue
+        hours = rows["start"][unknown] // HOUR_US
+        beside = 1 if one.metric == SLEEP else 0
+        first, last = day_numbers(one.rows[unknown])
+        for away in np.unique(np.concatenate((first - beside, last + beside))).tolist():
+            if away != day_number:
+                other = found.setdefault(away, Elsewhere())
+                other.metrics.add(one.metric)
+                other.from_hour = min(other.from_hour, int(hours.min()))
+                other.to_hour = max(other.to_hour, int(hours.max()) + 1)
+    return found
 
 
 def _sleeps(stages: Sequence[Series], sessions: Sequence[Session], history: ZoneHistory) -> list[Sleep]:

@@ -136,6 +136,18 @@ class Preferences:
             if (cursor := page.cursor) is None:
                 return
 
+    async def touch(self, touches: Sequence[Touch]) -> None:
+        """Mark days, one touch for each of them."""
+        for _ in range(TRIES):
+            held = await self._documents.get_many(DIRTY_DAYS, [day_id(one.user_id, one.day) for one in touches])
+            marks = [marked(known, one, self.clock()) for known, one in zip(held, touches, strict=True)]
+            try:
+                await self._documents.put_many([Put(DIRTY_DAYS, one) for one in marks])
+            except Conflict:
+                continue
+            return
+        raise Unavailable("database")
+
     def _job(self, user_id: str, metric: str, reason: str, from_day: date | None, *, floating: bool) -> Recomputation:
         return Recomputation(
             id=f"{user_id}/{reason}/{metric}",

@@ -119,7 +119,8 @@ class DirtyDay(Job, frozen=True, kw_only=True):
     """A local day and when it is to be computed again; it stays when clean.
 
     It knows the hours [`from_hour`, `to_hour`) and `metrics` of all buckets that touch the day; `changed` are the
-    metrics to compute, the others stand as last told. Touched again, it comes due when it has rested.
+    metrics to compute, the others stand as last told. Touched again, it comes due when it has rested. `zones` is the
+    fingerprint of the user's zones when it was last computed.
     """
 
     user_id: str
@@ -132,6 +133,7 @@ class DirtyDay(Job, frozen=True, kw_only=True):
     reason: str = ""
     computed_at: datetime | None = None
     rests_until: datetime | None = None
+    zones: bytes = b""
 
 
 class Receipt(Document, frozen=True, kw_only=True):

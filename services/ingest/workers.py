@@ -8,10 +8,10 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from services.ingest.day_events import day_event
-from services.ingest.days import MetricDay, compute, has_ended, zone_on
+from services.ingest.days import MetricDay, compute, date_of, has_ended, zone_on
 from services.ingest.days_store import DaysStore, HeldDay
 from services.ingest.energy_split import ENERGY
-from services.ingest.marks import DAY_PAUSE, DAY_PAUSE_BEHIND, day_id
+from services.ingest.marks import DAY_PAUSE, DAY_PAUSE_BEHIND, Touch, day_id
 from services.ingest.metrics import METRICS
 from services.ingest.preferences import Preferences, UserSettings
 from services.ingest.records import Day, DirtyDay, Recomputation
@@ -47,6 +47,10 @@ class DayWorker:
         names = to_compute(dirty)
         held = await self.store.held(dirty, names, settings.history, settings.ranking)
         await self._tell(dirty, names, settings, await _computed(dirty, held), held.floating)
+        zones = settings.history.fingerprint
+        if held.elsewhere and zones != dirty.zones:
+            # Marked by other zones than these, what has no offset may have left for a day that nobody marked.
+            await self.preferences.touch(_elsewhere(dirty, held))
         if await self.preferences.of(dirty.user_id) != settings:
             # Set while this day was computed, perhaps before it was there to be marked.
             return replace(dirty, due_at=started, attempts=0)
@@ -59,6 +63,7 @@ class DayWorker:
             reason="",
             computed_at=started,
             rests_until=started + (DAY_PAUSE_BEHIND if self.behind() else DAY_PAUSE),
+            zones=zones,
         )
 
     async def mark(self, job: Recomputation) -> None:
@@ -103,6 +108,21 @@ def to_compute(dirty: DirtyDay) -> frozenset[str]:
     """The metrics to read again: what changed, all energies when one did, everything where the mark does not say."""
     names = frozenset(dirty.changed or dirty.metrics or METRICS) & METRICS.keys()
     return names.union(ENERGY) if names.intersection(ENERGY) else names
+
+
+def _elsewhere(dirty: DirtyDay, held: HeldDay) -> list[Touch]:
+    return [
+        Touch(
+            dirty.user_id,
+            date_of(day),
+            one.from_hour,
+            one.to_hour,
+            one.metrics,
+            dirty.reason,
+            traceparent=dirty.traceparent,
+        )
+        for day, one in held.elsewhere.items()
+    ]
 
 
 async def _computed(dirty: DirtyDay, held: HeldDay) -> dict[str, MetricDay]:

@@ -3,6 +3,7 @@
 A sample's own offset decides its day. A time sent as UTC has none; it takes the zone the user was in at that time.
 """
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,11 @@ class ZoneHistory(msgspec.Struct, frozen=True):
         """The zone in force at that time."""
         place = bisect_right(self.changes, moment_us, key=lambda one: one.from_us)
         return self.changes[place - 1].zone if place else self.home
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Eight bytes that differ for different histories."""
+        return hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=8).digest()
 
     def offset_at(self, moment_us: int) -> int:
         """Minutes local minus UTC at that time."""

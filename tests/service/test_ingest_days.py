@@ -592,3 +592,26 @@ async def test_a_device_is_named_however_many_there_are(days: Days) -> None:
     told = await days.explained()
     assert told["devices"]["phone-1"] == {"kind": "phone", "app": "test/1"}
     assert told["devices"]["watch-1"] == {"kind": "watch", "app": "test/1"}
+
+
+async def test_a_zone_set_before_a_day_was_computed_moves_what_it_was_marked_for(days: Days) -> None:
+    at = datetime(2026, 3, 1, 2, tzinfo=UTC)
+    await days.send("r1", without_offset(heart(at)))
+    await days.revision(1)
+    # The day rests, so the zone comes between its mark and its computation.
+    columns = without_offset(series("steps", [(at, at + HOUR, 10)]))
+    await days.running.send_bytes(topics.BATCHES, encoded(batch("r2", columns, occurred_at=days.clock())))
+    body = {"zone": "America/New_York", "from": "2026-02-20T00:00:00Z"}
+    await days.running.http.put("/v1/me/zone", json=body, headers=days.running.headers(user_id="user-1"))
+    found: Any = {}
+
+    async def moved() -> bool:
+        nonlocal found
+        days.clock.ahead += timedelta(seconds=1)
+        found = (await days.get("/v1/days/2026-02-28")).json().get("metrics", {})
+        return set(found) == {"heart_rate", "steps"}
+
+    await eventually(moved)
+    await days.settled()
+    assert found["steps"]["sum"] == 10
+    assert (await days.get(f"/v1/days/{SUNDAY}")).json()["metrics"] == {}
