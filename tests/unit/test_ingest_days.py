@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.ingest.buckets import MINUTE_US, ROW, Array
-from services.ingest.days import Series, compute, date_of, day_numbers, has_ended
+from services.ingest.days import DayInput, Series, compute, date_of, day_numbers, has_ended
 from services.ingest.zones import offsets_in, zone_of
 
 # The machine may be busy with other tests.
@@ -38,7 +38,7 @@ def steps(kind: str, *samples: tuple[str, str, float], device: str = "") -> Seri
 
 
 def total(day: date, series: Sequence[Series]) -> float | None:
-    metrics = compute(day, series)
+    metrics = compute(day, DayInput(series))
     return metrics["steps"].sum if "steps" in metrics else None
 
 
@@ -46,14 +46,14 @@ def test_readings_have_least_most_and_mean() -> None:
     series = [
         Series("heart_rate", "w", "watch", at(("2026-03-01T08:00:00+01:00", 60), ("2026-03-01T09:00:00+01:00", 71)))
     ]
-    heart = compute(DAY, series)["heart_rate"]
+    heart = compute(DAY, DayInput(series))["heart_rate"]
     assert (heart.unit, heart.count, heart.min, heart.max, heart.mean, heart.sum) == ("/min", 2, 60, 71, 65.5, None)
 
 
 def test_watch_and_phone_are_resolved_along_time() -> None:
     watch = steps("watch", ("2026-03-01T08:00:00+00:00", "2026-03-01T12:00:00+00:00", 4_000))
     phone = steps("phone", ("2026-03-01T06:00:00+00:00", "2026-03-01T20:00:00+00:00", 10_000))
-    assert total(DAY, [phone, watch]) == pytest.approx(11_142.857, abs=0.001)
+    assert total(DAY, [phone, watch]) == 11_143
 
 
 def test_a_device_alone_counts_everything_once() -> None:
@@ -80,8 +80,8 @@ def test_a_sample_belongs_to_the_day_of_its_own_offset() -> None:
     samoa = at(("2026-03-01T08:00:00-11:00", 61))
     assert auckland["start"][0] == samoa["start"][0]
     series = [Series("heart_rate", "w", "watch", np.concatenate((auckland, samoa)))]
-    assert compute(date(2026, 3, 2), series)["heart_rate"].mean == 60
-    assert compute(date(2026, 3, 1), series)["heart_rate"].mean == 61
+    assert compute(date(2026, 3, 2), DayInput(series))["heart_rate"].mean == 60
+    assert compute(date(2026, 3, 1), DayInput(series))["heart_rate"].mean == 61
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_thousands_of_records_over_one_another_are_counted_once(apart_us: int) -
     made["start"] = 20_000 * 1440 * MINUTE_US + np.arange(len(made)) * apart_us
     made["end"] = made["start"] + 5 * MINUTE_US
     made["value"], made["id_hi"] = 300, np.arange(len(made))
-    result = compute(date_of(20_000), [Series("steps", "watch", "watch", made)])["steps"]
-    assert result.sum == pytest.approx(300 + 4_999 * apart_us / 1_000_000)
+    result = compute(date_of(20_000), DayInput([Series("steps", "watch", "watch", made)]))["steps"]
+    assert result.sum == round(300 + 4_999 * apart_us / 1_000_000)
 
 
 Span = tuple[int, int, int, int]  # device, first minute, minutes, steps
@@ -151,7 +151,7 @@ def test_overlaps_agree_with_a_minute_by_minute_count(spans: list[Span]) -> None
     for number in (20_000, 20_001):
         expected = minute_by_minute([span for of in by_device.values() for span in of], (number - 20_000) * 1440)
         result = total(date_of(number), series)
-        assert (result or 0) == pytest.approx(expected, abs=0.01)
+        assert (result or 0) == pytest.approx(expected, abs=0.501)
 
 
 def minute_rows(begin: int, spans: Sequence[Span]) -> Array:
@@ -209,4 +209,4 @@ def test_days_divide_every_sample_without_rest(spans: list[tuple[int, int, int]]
     first, last = day_numbers(made)
     series = [Series("steps", "watch", "watch", made)]
     totals = [total(date_of(number), series) or 0 for number in range(first.min(), last.max() + 1)]
-    assert sum(totals) == pytest.approx(10 * len(spans), abs=0.01 * len(totals))
+    assert sum(totals) == pytest.approx(10 * len(spans), abs=0.5 * len(totals))
