@@ -202,6 +202,8 @@ def too_dense(turn: Turn, result: TurnResult, sizes: Mapping[int, int], moves: S
     moving = np.zeros(len(turn.rows), bool)
     moving[[row for move in moves for row in move.rows]] = True
     came = np.isin(result.outcome, (Outcome.STORED, Outcome.DELETED))
+    # A tombstone of a sample that is there takes its place.
+    came[result.replaced_by] = False
     came |= moving & (result.outcome == Outcome.CORRECTION)
     for place, size in too_large.items():
         without_room[np.flatnonzero(came & (turn.group == place))[MAX_BUCKET_ROWS - size :]] = True

@@ -112,6 +112,9 @@ async def test_a_bucket_takes_no_more_than_it_can_hold(ingest: Ingest) -> None:
     await ingest.send(batch("r4", many(0, 5)), batch("r5", many(30_000, 1)))
     assert await ingest.counts("r4") == {"duplicates": 5}
     assert await ingest.counts("r5") == {"refused": [(0, "too-dense")]}
+    of_first = gone("", "heart_rate", EIGHT, index=1)
+    await ingest.send(batch("r6", many(30_000, 1), received=2, deletions=(of_first,)))
+    assert await ingest.counts("r6") == {"deleted": 1, "refused": [(0, "too-dense")]}
 
 
 async def test_corrections_move_no_more_into_a_bucket_than_it_can_hold(ingest: Ingest) -> None:
