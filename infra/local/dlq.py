@@ -46,6 +46,8 @@ def list_(
     """Show unresolved dead letters, oldest first; never what is in them."""
     from infra.local import dlq_actions as actions
 
+    if resolved and type is not None:
+        raise typer.BadParameter("the audit log keeps no types; leave --type out with --resolved")
     wanted = actions.filter_of(topic, service, type, id, since, until, reason)
     actions.run(actions.show_resolutions(wanted, limit) if resolved else actions.show_letters(wanted, limit))
 

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from infra.local import dlq
 from infra.local.dead_letters import (
     SHOWN_BYTES,
     TEXT_CHARS,
@@ -222,3 +224,9 @@ def test_marks_of_a_topic_made_anew_are_forgotten_and_far_offsets_cost_nothing()
     assert marks.count(0, 50) == 0
     marks.add(3)
     assert marks.count(0, 50) == 1
+
+
+def test_a_filter_that_the_audit_log_cannot_apply_is_refused_rather_than_ignored() -> None:
+    done = CliRunner().invoke(dlq.app, ["list", "--resolved", "--type", "batch.submitted"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "keeps no types" in done.output
