@@ -15,8 +15,8 @@ from services.ingest.storing import Storing
 from shared.clock import Clock
 from shared.documents import Documents
 
-# What is looked at and struck under one lease before the job notes how far it is.
-BUCKETS_AT_ONCE, STRUCK_AT_ONCE = 1_000, 2_000
+# So many are struck in one joint write.
+STRUCK_AT_ONCE = 2_000
 _LAST_HOUR = 2**31 - 1
 
 
@@ -35,13 +35,17 @@ class _Found:
 
 @dataclass(frozen=True)
 class DeletionSearch:
-    """`tell` publishes a receipt; `days_marked` wakes the workers at the time given."""
+    """`tell` publishes a receipt; `days_marked` wakes the workers at the time given.
+
+    `buckets_at_once`: how many are looked at under one lease before the job notes how far it is.
+    """
 
     documents: Documents
     storing: Storing
     tell: Callable[[Receipt, str | None], Awaitable[None]]
     days_marked: Callable[[datetime | None], None]
     clock: Clock
+    buckets_at_once: int = 1_000
 
     async def work(self, job: DeletionJob) -> DeletionJob:
         """Search on from where the job is. The job to store: with its progress, or done and without its ids."""
@@ -70,7 +74,7 @@ class DeletionSearch:
         async for one in held:
             found.rows.extend(_strikes(one, wanted, found.outlived))
             seen += 1
-            if seen >= BUCKETS_AT_ONCE or found.struck >= STRUCK_AT_ONCE:
+            if seen >= self.buckets_at_once or found.struck >= STRUCK_AT_ONCE:
                 found.next_hour = one.hour + 1
                 break
         await held.aclose()

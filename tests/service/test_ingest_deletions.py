@@ -6,11 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from services.ingest.records import BUCKETS, DELETION_JOBS, DELETIONS, PLACES, REPLACED, SESSIONS
+from services.ingest.held import read_held
+from services.ingest.records import (
+    BUCKETS,
+    COLLECTIONS,
+    DELETION_JOBS,
+    DELETIONS,
+    PLACES,
+    REPLACED,
+    SESSIONS,
+    Receipt,
+)
+from services.ingest.samples import check
+from services.ingest.searching import DeletionSearch
+from services.ingest.storing import Storing
+from shared.documents import open_documents
 from shared.events import DayRecomputed, SeriesColumns
 from tests.batches import batch, series
 from tests.polling import eventually
-from tests.service.ingesting import EIGHT, MINUTE, Ingest, gone, ingesting, named, session, steps
+from tests.service.ingesting import EIGHT, EVER, MINUTE, Ingest, gone, ingesting, named, session, steps
 
 DAY = timedelta(days=1)
 
@@ -156,6 +170,34 @@ async def test_a_search_does_not_strike_a_later_version(ingest: Ingest) -> None:
     await ingest.send(batch("r2", received=1, deletions=(gone("a", version=6),)))
     assert await settled(ingest, "r2") == {"refused": [(0, "superseded")]}
     assert await ingest.values("heart_rate") == [60]
+
+
+async def test_a_long_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    documents = open_documents(f"sqlite:///{tmp_path}", "ingest")
+    await documents.open(COLLECTIONS)
+    now = EIGHT + DAY
+    storing = Storing(documents, lambda: now)
+    hours = [EIGHT - timedelta(hours=n) for n in range(7)]
+    held = series("heart_rate", [(at, at, 60, f"h{n}", 1) for n, at in enumerate(hours)])
+    deletions = tuple(gone(f"h{n}", "heart_rate", index=n) for n in (0, 3, 6))
+    for one in (batch("r1", held), batch("r2", received=3, deletions=deletions)):
+        await storing.store([(check(one), None)])
+    told: list[Receipt] = []
+
+    async def tell(receipt: Receipt, _cause: str | None) -> None:
+        told.append(receipt)
+
+    search = DeletionSearch(documents, storing, tell, lambda _due: None, lambda: now, buckets_at_once=2)
+    job = await documents.get(DELETION_JOBS, "r2")
+    seen: list[int] = []
+    while job is not None and job.due_at is not None:
+        job = await search.work(job)
+        seen.append(job.from_hour)
+    assert len(set(seen)) >= 3
+    assert [(one.id, one.deleted) for one in told] == [("r2", 3)]
+    rows = [row async for one in read_held(documents, "user-1", "heart_rate", 0, EVER) for row in one.rows]
+    assert len(rows) == 4
+    await documents.close()
 
 
 async def test_a_deleted_id_stays_away_in_every_later_batch_of_its_device(ingest: Ingest) -> None:
