@@ -41,6 +41,7 @@ from services.ingest.touched import touched_days
 from services.ingest.turn import REFUSALS, BucketKey, Tally, Turn, TurnResult, gather, merge_turn, too_dense, without
 from shared.clock import Clock
 from shared.documents import Documents, Put
+from shared.events import UNKNOWN_OFFSET
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ class Decided:
             tally.plus(_session_tally(of_batch)).plus(Tally(deleted=len(one.remembered)))
             for tally, of_batch, one in zip(self.result.tallies, outcomes, self.judged, strict=True)
         )
+
+    @property
+    def floating(self) -> set[str]:
+        """The users of what was put out of force and had no offset: its day rests on their zones."""
+        unknown = self.result.replaced_by[self.result.replaced["offset"] == UNKNOWN_OFFSET]
+        places: list[int] = self.turn.group[unknown].tolist()
+        users = {self.turn.keys[place].user_id for place in places}
+        return users | {was.user_id for _, was in self.sessions.replaced if was.offset_minutes == UNKNOWN_OFFSET}
 
 
 async def decide_turn(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection as Several
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from services.ingest.metrics import METRICS
@@ -92,6 +92,15 @@ async def read_facts(documents: Documents, batches: Sequence[CheckedBatch], devi
     found = await asyncio.gather(of_batches, of_records, of_senders)
     (receipts, searches), (deletions, places, sessions), (known_devices, zones, users) = found
     return Facts(receipts, searches, deletions, places, sessions, known_devices, zones, users, floating)
+
+
+async def with_zones_of(documents: Documents, facts: Facts, users: Several[str]) -> Facts:
+    """The facts with the zones of more users."""
+    missing = set(users) - facts.floating
+    if not missing:
+        return facts
+    zones, found = await asyncio.gather(_by_id(documents, ZONES, missing), _by_id(documents, USERS, missing))
+    return replace(facts, zones=facts.zones | zones, users=facts.users | found, floating=facts.floating | missing)
 
 
 async def held_buckets(documents: Documents, keys: Sequence[BucketKey]) -> dict[str, HeldBucket]:

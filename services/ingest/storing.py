@@ -9,7 +9,7 @@ from datetime import datetime
 from services.ingest.consequences import Cause, devices_of, is_news
 from services.ingest.deciding import Extras, decide_turn, write_of
 from services.ingest.joint_write import TRIES
-from services.ingest.known import Facts, held_buckets, read_facts
+from services.ingest.known import Facts, held_buckets, read_facts, with_zones_of
 from services.ingest.records import DELETION_JOBS, RECEIPTS, DeletionJob, Device, Receipt
 from services.ingest.removals import Judged, device_key
 from services.ingest.samples import CheckedBatch
@@ -68,6 +68,7 @@ class Storing:
                 read_facts(self._documents, [batch], ()), held_buckets(self._documents, turn.keys)
             )
             decided = await decide_turn(self._documents, [batch], turn, facts, held)
+            facts = await with_zones_of(self._documents, facts, decided.floating)
             causes = [Cause(batch.receipt_id, traceparent, batch.zone)]
             try:
                 return await write_of(decided, causes, facts, Extras(), self._clock).run(self._documents, self._clock)
@@ -96,6 +97,7 @@ class Storing:
             batches = [batch for batch, _ in fresh]
             turn = gather(batches)
         decided = await decide_turn(self._documents, batches, turn, facts, held)
+        facts = await with_zones_of(self._documents, facts, decided.floating)
         tallies = decided.tallies
         receipts = _receipts(decided.judged, tallies, facts, self._clock())
         searches = _searches(decided.judged, receipts, [cause for _, cause in fresh], self._clock())

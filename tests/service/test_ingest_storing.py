@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +170,20 @@ async def test_a_time_without_offset_belongs_to_the_day_of_the_users_zone_then(i
     assert str(day.date) == "2026-03-01"
     (bucket,) = await ingest.all(BUCKETS, "user_metric_hour", "user-1", "heart_rate")
     assert unpack(bucket.columns)["offset"].tolist() == [-(2**15)]
+
+
+async def test_a_correction_with_an_offset_marks_the_day_that_the_time_without_one_lay_in(ingest: Ingest) -> None:
+    late = datetime(2026, 2, 28, 16, 30, tzinfo=UTC)
+    await ingest.send(batch("r1", heart(1, start=late - 2 * DAY), zone="Asia/Tokyo", occurred_at=late - DAY))
+    await ingest.send(batch("r2", heart(1, start=late)))
+    await eventually(lambda: [one for one in ingest.days() if str(one.date) == "2026-03-01"])
+    ingest.clock.ahead += timedelta(seconds=10)
+    told = late.astimezone(timezone(timedelta(hours=1)))
+    await ingest.send(batch("r3", heart(1, 61, start=told)))
+    assert await ingest.counts("r3") == {"corrections": 1}
+    await eventually(lambda: [one for one in ingest.days() if str(one.date) == "2026-02-28"])
+    (gone_from,) = await eventually(lambda: [one for one in ingest.days()[2:] if str(one.date) == "2026-03-01"])
+    assert "heart_rate" not in gone_from.metrics
 
 
 async def referred(whole: BatchSubmitted, objects: Objects, data: bytes | None = None) -> BatchSubmitted:
