@@ -12,6 +12,9 @@ from services.ingest.records import PLACES, REPLACED, SESSIONS, Replaced, Sessio
 from services.ingest.removals import place_id
 from shared.documents import Documents, Page
 
+# A sample that was corrected more often comes on several pages.
+MOST_AT_ONE_TIME = 1_000
+
 
 @dataclass(frozen=True)
 class Now:
@@ -36,14 +39,14 @@ class History:
     ) -> Page[Replaced]:
         """States put out of force that began in [from_us, to_us), in order. Raises ValueError for a foreign cursor.
 
-        All that began at one time come on one page, so it may be a bit longer.
+        All that began at one time come on one page, so it may be a bit longer; by 1,000 at most.
         """
         index = "user_metric_start"
         page = await self.documents.find(
             REPLACED, index, (user_id, metric), at_least=from_us, below=to_us, limit=limit, cursor=cursor
         )
         found, more = list(page.documents), page.cursor
-        while more is not None:
+        while more is not None and len(found) < limit + MOST_AT_ONE_TIME:
             rest = await self.documents.find(
                 REPLACED, index, (user_id, metric), at_least=from_us, below=to_us, limit=1, cursor=more
             )

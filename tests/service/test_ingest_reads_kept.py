@@ -20,6 +20,7 @@ from services.ingest.records import (
     Session,
 )
 from services.ingest.removals import place_id
+from shared.documents import Put
 from shared.events import StageColumns, StreamColumns
 from tests.service.reading import DAY_HOUR, HOUR, MIDNIGHT, MINUTE, NOW, Reading, every, reading_from
 
@@ -253,6 +254,16 @@ async def test_the_history_of_a_sample_says_what_it_was_and_is(reading: Reading)
     assert (await reading.get("/v1/timeseries/history", cursor="x", **day)).status_code == 422
     (others,) = (await reading.get("/v1/timeseries/history", user_id="user-2", **day)).json()["samples"]
     assert (others["now"], len(others["was"])) == (None, 1)
+
+
+async def test_a_sample_corrected_without_end_comes_on_several_pages(reading: Reading) -> None:
+    at = MIDNIGHT + 8 * HOUR
+    await reading.documents.put_many([Put(REPLACED, replaced(number, at, 60, "0" * 32)) for number in range(1_200)])
+    day = {"metric": "heart_rate", "since": MIDNIGHT.isoformat(), "to": (MIDNIGHT + 24 * HOUR).isoformat()}
+    page = (await reading.get("/v1/timeseries/history", limit=10, **day)).json()
+    rest = (await reading.get("/v1/timeseries/history", limit=1_000, cursor=page["cursor"], **day)).json()
+    assert [len(one["samples"][0]["was"]) for one in (page, rest)] == [1_010, 190]
+    assert rest["cursor"] is None
 
 
 async def test_the_history_of_a_deleted_sample_says_so(reading: Reading) -> None:
