@@ -21,8 +21,6 @@ from shared.events import UNKNOWN_OFFSET, derived_id
 
 # A device is seen anew when it was not for so long.
 SEEN_EVERY = timedelta(minutes=10)
-# Twice a day for a hundred days of travel.
-MAX_ZONE_CHANGES = 200
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -196,7 +194,7 @@ def is_news(known: Device, batch: CheckedBatch) -> bool:
 
 
 def zones_of(batches: Sequence[CheckedBatch], facts: Facts) -> list[Zones]:
-    """The zone histories that the batches' zones change, the newest changes only."""
+    """The zone histories that the batches' zones change."""
     found: dict[str, ZoneHistory] = {}
     for batch in batches:
         if not batch.zone:
@@ -209,7 +207,7 @@ def zones_of(batches: Sequence[CheckedBatch], facts: Facts) -> list[Zones]:
         Zones(
             id=user_id,
             version=facts.zones[user_id].version if user_id in facts.zones else 0,
-            history=ZoneHistory(history.home, history.changes[-MAX_ZONE_CHANGES:]),
+            history=history,
         )
         for user_id, history in found.items()
     ]
