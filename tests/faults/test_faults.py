@@ -6,10 +6,14 @@ from random import Random
 
 import pytest
 
+from infra.local.instance import on_free_ports
+from tests.faults import small_disks
 from tests.faults.injections import FAULTS
 from tests.faults.ledger import Ledger, Sample
 from tests.faults.load import Mark
+from tests.faults.poison import Letter, repeated
 from tests.faults.suite import PLANTED, Plan, run
+from tests.faults.supervisor import parts
 from tests.faults.verdict import Row, Rows, Verdict, compare, rows_of, strangers, wrong_receipts
 
 # Two minutes on two free cores; the others wait 15 to 25 s each.
@@ -148,3 +152,26 @@ def test_the_same_seed_gives_the_same_order_and_the_same_samples(tmp_path: Path)
     assert Plan(1, 7).order(Random(7)) == Plan(1, 7).order(Random(7)) != Plan(1, 8).order(Random(8))
     first, second = (Ledger(tmp_path / name).fresh("u", Random(3), 20) for name in ("a", "b"))
     assert first.body() == second.body()
+
+
+def test_a_second_letter_of_the_same_record_is_a_repeat_and_one_of_another_is_not():
+    first, second = Letter(b"x", 0, 7, 1.0), Letter(b"x", 0, 8, 1.0)
+    assert repeated([first, second]) == []
+    assert repeated([first, second, first]) == [first]
+
+
+def test_where_nothing_can_be_mounted_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = small_disks.mount(on_free_ports(tmp_path), ["objects"])
+    assert found["objects"].startswith("no small file system can be mounted here")
+
+
+def test_parts_are_exchanged_for_planted_ones_and_three_brokers(tmp_path: Path):
+    plan = Plan(1, 1, planted="acks-1", brokers=3)
+    instance = on_free_ports(tmp_path, only="kafka,gateway,ingest,auth")
+    found = {part.name: part for part in parts(instance, plan.exchanged(instance))}
+    assert {"kafka", "kafka-2", "kafka-3"} <= found.keys()
+    assert found["gateway"].command[2:] == ["tests.faults.planted", "acks-1", "services.gateway.app"]
+    assert found["auth"].command[2:] == ["services.auth.app"]
+    assert found["ingest"].env["KAFKA_BOOTSTRAP_SERVERS"].count(",") == 2
+    assert len({part.port for part in found.values()}) == 6
