@@ -57,13 +57,13 @@ def batch(user: User, size: int) -> bytes:
 
 def heart_rates(user: User, size: int, *, step: timedelta = timedelta(seconds=1)) -> bytes:
     """The user's next `size` heart rates as a batch; each sample has an id, as phones send them."""
-    times = (user.sent_until + step * place for place in range(size))
+    start = user.sent_until
     user.sent_until += step * size
     run = secrets.token_hex(10)
     samples = ",".join(
-        f'{{"metric":"heart_rate","start":"{at:%Y-%m-%dT%H:%M:%S}+00:00","value":{60 + place % 40},'
+        f'{{"metric":"heart_rate","start":"{start + step * place:%Y-%m-%dT%H:%M:%S}+00:00","value":{60 + place % 40},'
         f'"id":"{run[:8]}-{run[8:12]}-{run[12:16]}-{run[16:20]}-{place:012x}"}}'
-        for place, at in enumerate(times)
+        for place in range(size)
     )
     return f'{{"device":{{"id":"watch","kind":"watch"}},"app":"bench/1","samples":[{samples}]}}'.encode()
 
