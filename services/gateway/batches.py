@@ -180,7 +180,7 @@ def _raw_envelope(body: bytes) -> RawEnvelope:
     except msgspec.ValidationError as error:
         raise Problem(422, "invalid-batch", f"Correct the batch and send it again: {_in_words(error)}.") from error
     except UnicodeDecodeError as error:
-        raise Problem(400, "not-json", "Send JSON in UTF-8.") from error
+        raise Problem(400, "not-json", "Send JSON in UTF-8; some of these bytes are not.") from error
     except RecursionError as error:
         raise Problem(400, "not-json", "The JSON is nested too deeply.") from error
     except msgspec.DecodeError as error:

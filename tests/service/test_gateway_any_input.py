@@ -152,6 +152,7 @@ LARGE = json.dumps(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(sent())
+@example(("identity", b'{"device": {"id": "\x80", "kind": "watch"}, "app": "test/1", "samples": []}'))
 async def test_any_body_is_a_problem_or_wholly_accounted_for(door: Gateway, body: tuple[str, bytes]) -> None:
     coding, content = body
     published = door.running.published[BATCHES]
