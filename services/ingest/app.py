@@ -1,9 +1,10 @@
 """The ingest service: samples, receipts and days."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -70,27 +71,8 @@ def create_app(
     searches = Workers(documents, DELETION_JOBS, search.work, concurrency=2, clock=clock)
     subscribe(broker, handlers)
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await documents.open(COLLECTIONS)
-        # Days that are due are computed even while Kafka is away; their events wait inside them.
-        tasks = [
-            asyncio.create_task(workers.run()),
-            asyncio.create_task(searches.run()),
-            asyncio.create_task(recomputations.run()),
-            asyncio.create_task(republications.run()),
-            asyncio.create_task(relay.run()),
-        ]
-        try:
-            # Reads need no Kafka.
-            async with starting(broker), watchdog:
-                yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await documents.close()
-
+    # Days that are due are computed even while Kafka is away; their events wait inside them.
+    lifespan = _lifespan(documents, broker, watchdog, (workers, searches, recomputations, republications, relay))
     app = FastAPI(title="ingest", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
     app.state.days, app.state.preferences = days, preferences
     app.state.store, app.state.handlers = store, handlers
@@ -106,6 +88,26 @@ def create_app(
     app.include_router(devices_api.create_router(reads, clock))
     app.include_router(operator_api.create_router(republisher, clock))
     return app
+
+
+def _lifespan(
+    documents: Documents, broker: Broker, watchdog: Watchdog, endless: Sequence[Workers[Any] | Relay]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        await documents.open(COLLECTIONS)
+        tasks = [asyncio.create_task(one.run()) for one in endless]
+        try:
+            # Reads need no Kafka.
+            async with starting(broker), watchdog:
+                yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await documents.close()
+
+    return lifespan
 
 
 if __name__ == "__main__":

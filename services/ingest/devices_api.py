@@ -1,5 +1,6 @@
 """The devices a user sends from, and how complete what they sent is."""
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from services.ingest.buckets import MINUTE_US
 from services.ingest.completeness import DAY_US, Gap, Tally
 from services.ingest.days import number_of
 from services.ingest.moments import local_moment, micros
+from services.ingest.records import Device
 from services.ingest.series_store import Reads
 from shared.clock import Clock, FullDate
 from shared.errors import Problem
@@ -90,18 +92,7 @@ def create_router(reads: Reads, clock: Clock) -> APIRouter:
     async def list_devices(caller: Annotated[Caller, require("samples:read")]) -> DeviceList:
         """What the caller's samples come from."""
         found = await reads.devices(caller.user_id or "")
-        return DeviceList(
-            devices=[
-                DeviceAnswer(
-                    device_id=one.device_id,
-                    kind=one.kind,
-                    app=one.app,
-                    first_seen_at=one.first_seen_at,
-                    seen_at=one.seen_at,
-                )
-                for one in sorted(found, key=lambda one: one.device_id)
-            ]
-        )
+        return DeviceList(devices=[_device(one) for one in sorted(found, key=lambda one: one.device_id)])
 
     @router.get("/v1/completeness")
     async def get_completeness(
@@ -115,30 +106,39 @@ def create_router(reads: Reads, clock: Clock) -> APIRouter:
         first, last = number_of(since), number_of(to)
         now = clock()
         tallies, offset = await reads.tallies(caller.user_id or "", first, last)
-        wanted = range(first, last + 1)
         answers: dict[tuple[str, str], list[dict[str, MetricCompleteness]]] = {}
         for (device_id, kind, metric), tally in sorted(tallies.items()):
-            days = answers.setdefault((device_id, kind), [{} for _ in wanted])
+            days = answers.setdefault((device_id, kind), [{} for _ in range(first, last + 1)])
             for place, metrics in enumerate(_metrics(tally, first, last, now, offset)):
                 days[place][metric] = metrics
-        return CompletenessAnswer(
-            **{"from": since},
-            to=to,
-            devices=[
-                DeviceCompleteness(
-                    device_id=device_id,
-                    kind=kind,
-                    last_error=None,
-                    days=[
-                        DayCompleteness(date=since + timedelta(days=place), metrics=metrics)
-                        for place, metrics in enumerate(days)
-                    ],
-                )
-                for (device_id, kind), days in answers.items()
-            ],
-        )
+        devices = [_completeness(device_id, kind, since, days) for (device_id, kind), days in answers.items()]
+        return CompletenessAnswer(**{"from": since}, to=to, devices=devices)
 
     return router
+
+
+def _device(one: Device) -> DeviceAnswer:
+    return DeviceAnswer(
+        device_id=one.device_id,
+        kind=one.kind,
+        app=one.app,
+        first_seen_at=one.first_seen_at,
+        seen_at=one.seen_at,
+    )
+
+
+def _completeness(
+    device_id: str, kind: str, since: date, days: Sequence[dict[str, MetricCompleteness]]
+) -> DeviceCompleteness:
+    """What is told of one device; `days` are its metrics by local day, from `since` on."""
+    return DeviceCompleteness(
+        device_id=device_id,
+        kind=kind,
+        last_error=None,
+        days=[
+            DayCompleteness(date=since + timedelta(days=place), metrics=metrics) for place, metrics in enumerate(days)
+        ],
+    )
 
 
 def _metrics(tally: Tally, first: int, last: int, now: datetime, offset: int) -> list[MetricCompleteness]:

@@ -45,6 +45,14 @@ EXAMPLES: list[Any] = [
         "cursor": None,
     }
 ]
+FOUND: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "application/json": {"examples": {"windows": {"value": EXAMPLES[0]}}},
+            NDJSON: {"schema": {"$ref": "#/components/schemas/Point"}},
+        }
+    }
+}
 
 
 class Point(BaseModel):
@@ -82,18 +90,7 @@ def create_router(reads: Reads) -> APIRouter:
     """The routes, bound to what they need."""
     router = APIRouter(tags=["samples"], responses=RESPONSES)
 
-    @router.get(
-        "/v1/timeseries",
-        response_model=Timeseries,
-        responses={
-            200: {
-                "content": {
-                    "application/json": {"examples": {"windows": {"value": EXAMPLES[0]}}},
-                    NDJSON: {"schema": {"$ref": "#/components/schemas/Point"}},
-                }
-            }
-        },
-    )
+    @router.get("/v1/timeseries", response_model=Timeseries, responses=FOUND)
     async def get_timeseries(
         caller: Annotated[Caller, require("samples:read")],
         chosen: Chosen,
@@ -114,24 +111,12 @@ def create_router(reads: Reads) -> APIRouter:
         """A metric over [from, to), never more. `Accept: application/x-ndjson` streams all of it, a point a line."""
         user_id = caller.user_id or ""
         merged = resolution != "raw" if merged is None else merged
-        sleep = chosen.metric.name == "sleep"
-        if chosen.metric.kind == "session":
-            _check_session(chosen, resolution, merged)
-        wanted = Wanted(
-            metric=chosen.metric.name,
-            interval=chosen.metric.kind == "interval" or sleep,
-            from_us=chosen.from_us,
-            to_us=chosen.to_us,
-            step_us=STEPS.get(resolution),
-            merged=merged,
-            ranking=await reads.ranking(user_id) if merged else Ranking(),
-            zones=await reads.zones(user_id) if resolution == "1d" else ZoneHistory(),
-        )
+        wanted = await _wanted(reads, user_id, chosen, resolution, merged)
         question = Question(
             (wanted.metric, str(chosen.from_us), str(chosen.to_us), resolution, device or "", str(merged))
         )
         mark = _mark(question, cursor)
-        if sleep:
+        if wanted.metric == "sleep":
             tables = reads.stages(user_id, wanted, device)
         else:
             tables = reads.points(user_id, wanted, device, mark.key if mark is not None else None)
@@ -141,6 +126,23 @@ def create_router(reads: Reads) -> APIRouter:
         return Response(_document(chosen, resolution, page, following), media_type="application/json")
 
     return router
+
+
+async def _wanted(reads: Reads, user_id: str, chosen: Range, resolution: Resolution, merged: bool) -> Wanted:
+    """What the parameters ask for, with what of the user's own it rests on. Raises Problem for what no session has."""
+    metric = chosen.metric
+    if metric.kind == "session":
+        _check_session(chosen, resolution, merged)
+    return Wanted(
+        metric=metric.name,
+        interval=metric.kind == "interval" or metric.name == "sleep",
+        from_us=chosen.from_us,
+        to_us=chosen.to_us,
+        step_us=STEPS.get(resolution),
+        merged=merged,
+        ranking=await reads.ranking(user_id) if merged else Ranking(),
+        zones=await reads.zones(user_id) if resolution == "1d" else ZoneHistory(),
+    )
 
 
 def _check_session(chosen: Range, resolution: Resolution, merged: bool) -> None:
