@@ -70,7 +70,7 @@ def generate_key_files(folder: Path) -> None:
         _write_once(folder / name, lambda: json.dumps(_new_private_jwk()))
     internal = load_private_jwk(folder / "internal.jwk")
     _write_once(folder / "internal-jwks.json", lambda: json.dumps(public_jwks([internal])))
-    for name in ("receipts.key", "auth-pepper.key"):
+    for name in ("receipts.key", "auth-pepper.key", "secrets.key"):
         _write_once(folder / name, lambda: secrets.token_hex(32))
     _write_once(folder / "demo-partner.key", new_api_key)
 

@@ -7,7 +7,7 @@ service's own fields start with its name (`gateway_auth_url` is GATEWAY_AUTH_URL
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_PORTS = {
@@ -46,6 +46,14 @@ class ServiceSettings(BaseSettings):
     internal_jwks_path: Path = Field(
         default=Path(".mymacro/data/keys/internal-jwks.json"),
         description="Public keys of the gateway's internal tokens (a JWK set)",
+    )
+    secrets_key_path: Path = Field(
+        default=Path(".mymacro/data/keys/secrets.key"),
+        description="Key-encryption keys of stored secrets, one of 64 hex digits a line, the newest first; mode 0600",
+    )
+    secrets_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="The same keys, separated by commas, in place of the file; empty: the file",
     )
     otel_exporter_otlp_endpoint: str = Field(
         default="", description="Where traces go (OTLP over HTTP), such as http://127.0.0.1:8130; empty: nowhere"

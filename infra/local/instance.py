@@ -117,6 +117,7 @@ def service_environment(instance: Instance) -> dict[str, str]:
         "DATABASE_URL": settings.database_url or f"sqlite:///{instance.data / 'db'}",
         "OBJECTS_URL": f"file:///{instance.data / 'objects'}",
         "INTERNAL_JWKS_PATH": str(keys / "internal-jwks.json"),
+        "SECRETS_KEY_PATH": str(keys / "secrets.key"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.otlp_port}",
         "LOG_LEVEL": settings.log_level.upper(),
         "GATEWAY_DISK_PATH": str(instance.data),

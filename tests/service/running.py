@@ -82,4 +82,8 @@ def _keep(broker: Broker, name: str, kept: list[bytes]) -> None:
 def common_settings(folder: Path) -> dict[str, Any]:
     """Settings of a service that keeps everything in `folder`, where the keys now lie too."""
     generate_key_files(folder)
-    return {"database_url": f"sqlite:///{folder}", "internal_jwks_path": folder / "internal-jwks.json"}
+    return {
+        "database_url": f"sqlite:///{folder}",
+        "internal_jwks_path": folder / "internal-jwks.json",
+        "secrets_key_path": folder / "secrets.key",
+    }

@@ -315,6 +315,7 @@ def test_key_files_are_private_and_made_once(keys: Path) -> None:
         "receipts.key",
         "auth.jwk",
         "auth-pepper.key",
+        "secrets.key",
         "demo-partner.key",
     }
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in keys.iterdir())
