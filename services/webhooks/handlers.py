@@ -32,7 +32,9 @@ class Handlers:
 
     async def handle(self, event: Event) -> None:
         """Give one event its public message, tell everybody."""
-        await self._tell(public_message(event), current_traceparent())
+        public = public_message(event)
+        bind(user_id=public.user_id, message_id=public.message_id)
+        await self.write([(public, current_traceparent())])
 
     async def handle_grant(self, event: Event) -> None:
         """Keep the grant; what was stored between the grant and this news goes out now."""
@@ -43,29 +45,27 @@ class Handlers:
             self.nudge()
 
     async def write(self, decisions: list[tuple[PublicMessage, str | None]]) -> None:
-        """As `handle` for many: each user's messages in their order, users side by side."""
-        by_user: defaultdict[str, list[tuple[PublicMessage, str | None]]] = defaultdict(list)
-        for public, traceparent in decisions:
-            by_user[public.user_id].append((public, traceparent))
-        work = (self._tell_all(messages) for messages in by_user.values())
+        """Number together, then publish from what is stored (also on a repeat) and fan out; each may be repeated.
+
+        Each user's messages are published in their order, users side by side.
+        """
+        messages = await self.store.number(decisions)
+        by_user: defaultdict[str, list[Message]] = defaultdict(list)
+        for message in messages:
+            by_user[message.user_id].append(message)
+        work = [self._fan_out(messages), *(self._publish(of_user) for of_user in by_user.values())]
         failures = [one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None]
         if failures:
             # "Later" before anything else: a batch is halved only when the database and the broker answer.
             raise next((one for one in failures if isinstance(one, Unavailable)), failures[0])
 
-    async def _tell_all(self, messages: list[tuple[PublicMessage, str | None]]) -> None:
-        for public, traceparent in messages:
-            await self._tell(public, traceparent)
+    async def _publish(self, messages: list[Message]) -> None:
+        for message in messages:
+            bind(user_id=message.user_id, message_id=message.id)
+            await self.publish(published(message), message.traceparent)
 
-    async def _tell(self, public: PublicMessage, traceparent: str | None) -> None:
-        """Number, publish from what is stored (also on a repeat), fan out; each step may be repeated."""
-        bind(user_id=public.user_id, message_id=public.message_id)
-        message = await self.store.number(public, traceparent)
-        telling = self.publish(published(message), message.traceparent)
-        await asyncio.gather(self._fan_out(message), telling)
-
-    async def _fan_out(self, message: Message) -> None:
-        if await self.store.fan_out(message):
+    async def _fan_out(self, messages: list[Message]) -> None:
+        if await self.store.fan_out(messages):
             self.nudge()
 
 

@@ -1,109 +1,39 @@
-"""What webhooks keeps: public messages in each user's order, grants, endpoints, deliveries."""
+"""The queries and writes of webhooks: who gets which message, and what became of it."""
 
 import asyncio
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Literal, TypeVar
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 
-from services.webhooks.public import TYPES, Body, PublicMessage
+from services.webhooks.numbering import Numbering, Told
+from services.webhooks.public import TYPES
+from services.webhooks.records import (
+    COLLECTIONS,
+    DELIVERIES,
+    ENDPOINTS,
+    GRANTS,
+    MESSAGES,
+    Attempt,
+    Delivery,
+    Endpoint,
+    Grant,
+    Message,
+)
 from shared.clock import Clock
-from shared.documents import Collection, Conflict, Document, Documents, Duplicate, Index
-from shared.errors import Unavailable
+from shared.documents import Collection, Conflict, Document, Documents, Duplicate
 from shared.events import GrantUpdated, derived_id
-from shared.jobs import DUE_INDEX, Job
-from shared.telemetry import trace_id_of
 
-# A user's 10 topics can at most all write at once, in a few processes: far fewer collisions than this.
-MAX_COLLISIONS = 200
+__all__ = ["COLLECTIONS", "DELIVERIES", "ENDPOINTS", "Attempt", "Delivery", "Endpoint", "Message", "Store"]
+
 SMALL_PAGE = 8
 LARGE_PAGE = 200
+PAGE = 100
+# How far the clocks of machines that write one user's messages may lie apart.
+CLOCK_SKEW = timedelta(minutes=5)
 D = TypeVar("D", bound=Document)
-
-
-class Message(Document, frozen=True, kw_only=True):
-    """A public message with its place in the user's sequence; `data` as sent. Its id is the `webhook-id`."""
-
-    user_id: str
-    sequence: int
-    type: str
-    time: datetime
-    stored_at: datetime
-    trace_id: str
-    traceparent: str | None
-    data: dict[str, Any]
-
-    def body(self) -> bytes:
-        """The bytes that are signed and sent."""
-        return Body(type=self.type, timestamp=self.time, data=self.data).model_dump_json().encode()
-
-
-class Grant(Document, frozen=True, kw_only=True):
-    """What `auth.grants.v1` last said. `caught_up`: messages that came before this news were fanned out."""
-
-    user_id: str
-    partner_id: str
-    scopes: tuple[str, ...]
-    revision: int
-    since: datetime
-    live: bool
-    caught_up: bool = False
-
-
-class Endpoint(Document, frozen=True, kw_only=True):
-    """A partner's address. No `event_types` means all. `request_hash` recognises a repeated creation."""
-
-    partner_id: str
-    url: str
-    event_types: tuple[str, ...]
-    secret: bytes
-    request_hash: str
-    created_at: datetime
-    state: Literal["enabled", "disabled"] = "enabled"
-    state_reason: str | None = None
-
-    def wants(self, message_type: str) -> bool:
-        """Is this type among those asked for?"""
-        return self.state == "enabled" and (not self.event_types or message_type in self.event_types)
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """One try: `ms` until its outcome, `error` in words unless it succeeded, `answer` its first 2 kB."""
-
-    at: datetime
-    status: int | None
-    ms: int
-    error: str | None
-    answer: str
-
-
-class Delivery(Job, frozen=True, kw_only=True):
-    """One message to one endpoint. `body` is gone once nothing is left to do."""
-
-    endpoint_id: str
-    partner_id: str
-    user_id: str
-    message_id: str
-    message_type: str
-    created_at: datetime
-    body: bytes | None
-    state: Literal["pending", "delivered", "failed", "cancelled"] = "pending"
-    tries: int = 0
-    history: tuple[Attempt, ...] = ()
-
-
-MESSAGES: Collection[Message] = Collection(
-    "messages",
-    Message,
-    (Index("sequence", ("user_id", "sequence"), unique=True), Index("stored", ("user_id", "stored_at"))),
-)
-GRANTS: Collection[Grant] = Collection("grants", Grant, (Index("pair", ("user_id", "partner_id")),))
-ENDPOINTS: Collection[Endpoint] = Collection("endpoints", Endpoint, (Index("partner", ("partner_id", "created_at")),))
-DELIVERIES: Collection[Delivery] = Collection(
-    "deliveries", Delivery, (DUE_INDEX, Index("endpoint", ("endpoint_id", "created_at")))
-)
-COLLECTIONS: tuple[Collection[Any], ...] = (MESSAGES, GRANTS, ENDPOINTS, DELIVERIES)
 
 
 class Store:
@@ -112,58 +42,48 @@ class Store:
     def __init__(self, documents: Documents, clock: Clock) -> None:
         self._documents = documents
         self._clock = clock
+        self._numbering = Numbering(documents, clock)
 
-    async def number(self, public: PublicMessage, traceparent: str | None) -> Message:
-        """The message with its place in the user's sequence: a new one at last + 1, a known one as it is stored."""
-        for _ in range(MAX_COLLISIONS):
-            known, last = await asyncio.gather(
-                self._documents.get(MESSAGES, public.message_id), self.last_sequence(public.user_id)
-            )
-            if known is not None:
-                return known
-            sequence = last + 1
-            trace_id = trace_id_of(traceparent) or ""
-            message = Message(
-                id=public.message_id,
-                user_id=public.user_id,
-                sequence=sequence,
-                type=public.type,
-                time=public.time,
-                stored_at=self._clock(),
-                trace_id=trace_id,
-                traceparent=traceparent,
-                data=public.numbered(sequence, trace_id),
-            )
-            try:
-                return await self._documents.insert(MESSAGES, message)
-            except Duplicate:
-                continue
-        # Later, not a dead letter: the message is good, its user's sequence is only crowded.
-        raise Unavailable("database")
+    async def number(self, turn: Sequence[Told]) -> list[Message]:
+        """Each message of the turn once, as it is stored with its place in its user's sequence."""
+        return await self._numbering.number(turn)
 
     async def last_sequence(self, user_id: str) -> int:
         """The user's newest sequence; 0 before the first message."""
-        page = await self._documents.find(MESSAGES, "sequence", (user_id,), descending=True, limit=1)
-        return page.documents[0].sequence if page.documents else 0
+        return await self._numbering.last_sequence(user_id)
 
     async def messages_after(self, user_id: str, sequence: int, limit: int) -> tuple[Message, ...]:
         """The user's messages above `sequence`, in order."""
         page = await self._documents.find(MESSAGES, "sequence", (user_id,), at_least=sequence + 1, limit=limit)
         return page.documents
 
-    async def fan_out(self, message: Message) -> int:
-        """Make a delivery for every endpoint that may and wants to get the message; returns how many are new."""
-        grants = await self._all(GRANTS, "pair", (message.user_id,))
-        scope = TYPES[message.type].scope
-        partners = {grant.partner_id for grant in grants if grant.live and scope in grant.scopes}
-        endpoints = [endpoint for partner in sorted(partners) for endpoint in await self.endpoints(partner)]
-        return await self._deliver(message, endpoints)
+    async def fan_out(self, messages: Sequence[Message]) -> int:
+        """Make a delivery for every endpoint that may and wants to get one of these; returns how many are new.
 
-    async def _deliver(self, message: Message, endpoints: Iterable[Endpoint]) -> int:
-        wanting = [endpoint for endpoint in endpoints if endpoint.wants(message.type)]
-        body = message.body()
-        made = await asyncio.gather(*(self._insert_delivery(message, endpoint, body) for endpoint in wanting))
-        return sum(made)
+        The messages are stored already: see `apply_grant`.
+        """
+        if not (await self._documents.find(ENDPOINTS, "partner", limit=1)).documents:
+            return 0
+        by_user: defaultdict[str, list[Message]] = defaultdict(list)
+        for message in messages:
+            by_user[message.user_id].append(message)
+        grants = await asyncio.gather(*(self._all(GRANTS, "pair", (user_id,)) for user_id in by_user))
+        live = [(grant, by_user[grant.user_id]) for found in grants for grant in found if grant.live]
+        partners = sorted({grant.partner_id for grant, _ in live})
+        endpoints = dict(zip(partners, await asyncio.gather(*map(self.endpoints, partners)), strict=True))
+        work = (self._deliver(of_user, grant, endpoints[grant.partner_id]) for grant, of_user in live)
+        return sum(await asyncio.gather(*work))
+
+    async def _deliver(self, messages: Iterable[Message], grant: Grant, endpoints: Sequence[Endpoint]) -> int:
+        """As far as the grant covers them, in their order: to each endpoint that wants them."""
+        made = 0
+        for message in messages:
+            wanting = [endpoint for endpoint in endpoints if endpoint.wants(message.type)]
+            if wanting and TYPES[message.type].scope in grant.scopes:
+                body = message.body()
+                new = await asyncio.gather(*(self._insert_delivery(message, endpoint, body) for endpoint in wanting))
+                made += sum(new)
+        return made
 
     async def _insert_delivery(self, message: Message, endpoint: Endpoint, body: bytes) -> bool:
         now = self._clock()
@@ -212,18 +132,35 @@ class Store:
 
     async def _catch_up(self, grant: Grant) -> int:
         endpoints = await self.endpoints(grant.partner_id)
-        cursor, made = None, 0
-        while endpoints:
+        made, after = 0, None
+        if endpoints and (first := await self._first_since(grant.user_id, grant.since)) is not None:
+            after = first - 1
+        while after is not None:
+            found = await self.messages_after(grant.user_id, after, PAGE)
+            reached = [message for message in found if message.stored_at >= grant.since]
+            made += await self._deliver(reached, grant, endpoints)
+            after = found[-1].sequence if len(found) == PAGE else None
+        return made
+
+    async def _first_since(self, user_id: str, since: datetime) -> int | None:
+        """The lowest sequence that was stored at `since` or later.
+
+        Whoever takes a number looks at the clock after the number before it was stored, so times rise with sequences
+        as far as the clocks of all writers agree; the walk down goes on through what their skew may have mixed.
+        """
+        first, cursor = None, None
+        while True:
             page = await self._documents.find(
-                MESSAGES, "stored", (grant.user_id,), at_least=grant.since, limit=100, cursor=cursor
+                MESSAGES, "sequence", (user_id,), descending=True, limit=PAGE, cursor=cursor
             )
             for message in page.documents:
-                if TYPES[message.type].scope in grant.scopes:
-                    made += await self._deliver(message, endpoints)
+                if message.stored_at >= since:
+                    first = message.sequence
+                elif message.stored_at < since - CLOCK_SKEW:
+                    return first
             cursor = page.cursor
             if cursor is None:
-                break
-        return made
+                return first
 
     async def granted(self, user_id: str, partner_id: str, message_type: str) -> bool:
         """Does the user let the partner see messages of this type now?"""

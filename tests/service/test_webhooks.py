@@ -477,14 +477,14 @@ async def test_a_crowded_sequence_is_tried_later_and_is_no_dead_letter(clock: Mo
     class Crowded:
         """A database where somebody else is always faster."""
 
-        async def get(self, *_: object) -> None:
-            return None
+        async def get_many(self, _: object, ids: list[str]) -> list[None]:
+            return [None for _ in ids]
 
         async def find(self, *_: object, **__: object) -> Page[Any]:
             return Page((), None)
 
-        async def insert(self, *_: object) -> None:
+        async def put_many(self, *_: object) -> None:
             raise Duplicate("messages", "sequence")
 
     with pytest.raises(Unavailable, match="database"):
-        await Store(cast(Documents, Crowded()), clock).number(public_message(insight()), None)
+        await Store(cast(Documents, Crowded()), clock).number([(public_message(insight()), None)])

@@ -1,0 +1,94 @@
+"""What webhooks keeps: public messages in each user's order, grants, endpoints, deliveries."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from services.webhooks.public import Body
+from shared.documents import Collection, Document, Index
+from shared.jobs import DUE_INDEX, Job
+
+
+class Message(Document, frozen=True, kw_only=True):
+    """A public message with its place in the user's sequence; `data` as sent. Its id is the `webhook-id`."""
+
+    user_id: str
+    sequence: int
+    type: str
+    time: datetime
+    stored_at: datetime
+    trace_id: str
+    traceparent: str | None
+    data: dict[str, Any]
+
+    def body(self) -> bytes:
+        """The bytes that are signed and sent."""
+        return Body(type=self.type, timestamp=self.time, data=self.data).model_dump_json().encode()
+
+
+class Grant(Document, frozen=True, kw_only=True):
+    """What `auth.grants.v1` last said. `caught_up`: messages that came before this news were fanned out."""
+
+    user_id: str
+    partner_id: str
+    scopes: tuple[str, ...]
+    revision: int
+    since: datetime
+    live: bool
+    caught_up: bool = False
+
+
+class Endpoint(Document, frozen=True, kw_only=True):
+    """A partner's address. No `event_types` means all. `request_hash` recognises a repeated creation."""
+
+    partner_id: str
+    url: str
+    event_types: tuple[str, ...]
+    secret: bytes
+    request_hash: str
+    created_at: datetime
+    state: Literal["enabled", "disabled"] = "enabled"
+    state_reason: str | None = None
+
+    def wants(self, message_type: str) -> bool:
+        """Is this type among those asked for?"""
+        return self.state == "enabled" and (not self.event_types or message_type in self.event_types)
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One try: `ms` until its outcome, `error` in words unless it succeeded, `answer` its first 2 kB."""
+
+    at: datetime
+    status: int | None
+    ms: int
+    error: str | None
+    answer: str
+
+
+class Delivery(Job, frozen=True, kw_only=True):
+    """One message to one endpoint. `body` is gone once nothing is left to do."""
+
+    endpoint_id: str
+    partner_id: str
+    user_id: str
+    message_id: str
+    message_type: str
+    created_at: datetime
+    body: bytes | None
+    state: Literal["pending", "delivered", "failed", "cancelled"] = "pending"
+    tries: int = 0
+    history: tuple[Attempt, ...] = ()
+
+
+MESSAGES: Collection[Message] = Collection(
+    "messages",
+    Message,
+    (Index("sequence", ("user_id", "sequence"), unique=True),),
+)
+GRANTS: Collection[Grant] = Collection("grants", Grant, (Index("pair", ("user_id", "partner_id")),))
+ENDPOINTS: Collection[Endpoint] = Collection("endpoints", Endpoint, (Index("partner", ("partner_id", "created_at")),))
+DELIVERIES: Collection[Delivery] = Collection(
+    "deliveries", Delivery, (DUE_INDEX, Index("endpoint", ("endpoint_id", "created_at")))
+)
+COLLECTIONS: tuple[Collection[Any], ...] = (MESSAGES, GRANTS, ENDPOINTS, DELIVERIES)
