@@ -140,6 +140,8 @@ class TestWrites:
     async def test_a_unique_index_lets_none_through(self, documents: Documents) -> None:
         await documents.insert(ENTRIES, Entry(id="a"))
         await documents.insert(ENTRIES, Entry(id="b"))
+        found = await documents.get_many(ENTRIES, ["a", "b"])
+        assert [one.id for one in found if one is not None] == ["a", "b"]
 
     async def test_a_known_id_counts_before_a_unique_index(self, documents: Documents) -> None:
         await documents.insert(ENTRIES, Entry(id="a", slug="soup"))

@@ -199,6 +199,8 @@ async def test_a_deleted_document_is_no_trouble(documents: Documents, broker: Br
         await eventually(lambda: broker.sent == ["a"])
         await documents.put(DAYS, with_events(Day(id="e"), event("b")))
         await eventually(lambda: "b" in broker.sent)
+    assert await documents.get(DAYS, "d") is None
+    assert broker.sent.count("a") == 1
 
 
 async def test_an_event_that_waits_already_is_not_added_again() -> None:

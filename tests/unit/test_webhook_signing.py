@@ -32,9 +32,17 @@ def headers(**changed: str | None) -> dict[str, str]:
     return {f"webhook-{name}": value for name, value in whole.items() if value is not None}
 
 
+def fits(keys: list[bytes], sent: dict[str, str], now: datetime = NOW) -> bool:
+    try:
+        verify(keys, sent, BODY, now)
+    except SignatureRefused:
+        return False
+    return True
+
+
 def test_official_vector():
     assert sign(parsed(SECRET), MESSAGE_ID, STAMP, BODY) == SIGNATURE
-    verify([parsed(SECRET)], headers(), BODY, NOW)
+    assert fits([parsed(SECRET)], headers())
 
 
 @pytest.mark.parametrize(
@@ -74,23 +82,25 @@ def test_another_body_or_secret_is_refused():
 
 @pytest.mark.parametrize("sign_of_time", [1, -1])
 def test_tolerates_five_minutes_and_not_a_second_more(sign_of_time: int):
-    verify([parsed(SECRET)], headers(), BODY, NOW + sign_of_time * timedelta(minutes=5))
+    assert fits([parsed(SECRET)], headers(), NOW + sign_of_time * timedelta(minutes=5))
     with pytest.raises(SignatureRefused, match="5 minutes"):
         verify([parsed(SECRET)], headers(), BODY, NOW + sign_of_time * timedelta(minutes=5, seconds=1))
 
 
 def test_finds_the_right_one_in_a_list():
     several = " ".join(["v1,AAAA", "v2," + SIGNATURE[3:], "v1a,AAAA", SIGNATURE])
-    verify([parsed(SECRET)], headers(signature=several), BODY, NOW)
+    assert fits([parsed(SECRET)], headers(signature=several))
+    assert not fits([parsed(SECRET)], headers(signature=several.removesuffix(SIGNATURE)))
     upper = {name.upper(): value for name, value in headers().items()}
-    verify([new_secret(), parsed(SECRET)], upper, BODY, NOW)
+    assert fits([new_secret(), parsed(SECRET)], upper)
 
 
 def test_both_secrets_sign_during_rotation():
     old, new = new_secret(), new_secret()
     sent = signed_headers([new, old], "m", STAMP, BODY)
-    verify([old], sent, BODY, NOW)
-    verify([new], sent, BODY, NOW)
+    assert fits([old], sent)
+    assert fits([new], sent)
+    assert not fits([new_secret()], sent)
 
 
 @pytest.mark.parametrize("length", [30, 31, 32])

@@ -48,8 +48,9 @@ async def test_a_follower_sees_what_comes_after_it_is_there(settings: ServiceSet
 
             follower = await follow(settings, topic, take)
             await publish(broker, topic, user(f"after{turn}"))
-            await eventually(lambda seen=seen, turn=turn: seen == [f"after{turn}"])
+            await eventually(lambda seen=seen: seen)
             await follower.stop()
+            assert seen == [f"after{turn}"]
 
 
 async def test_the_watchdog_sees_a_handler_that_never_ends(settings: ServiceSettings, topic: Topic) -> None:

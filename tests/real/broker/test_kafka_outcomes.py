@@ -117,6 +117,7 @@ async def test_a_record_that_waits_goes_to_a_new_member_with_its_partition(
             away = False
             await eventually(lambda: seen == wanted, seconds=15)
         await eventually(lambda: lag_is_zero(settings, topic))
+    assert seen == wanted
 
 
 async def test_a_batch_that_waits_comes_again_whole(settings: ServiceSettings, topic: Topic) -> None:
