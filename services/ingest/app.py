@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from services.ingest import devices_api, history_api, operator_api, receipts_api, series_api, sessions_api
 from services.ingest.api import router
@@ -38,6 +38,9 @@ from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
+# How often it looks for jobs that nobody nudged it about.
+SCAN_S = 1.0
+
 
 def create_app(
     settings: Settings | None = None,
@@ -45,8 +48,9 @@ def create_app(
     broker: Broker | None = None,
     documents: Documents | None = None,
     clock: Clock = utc_now,
+    scan_seconds: float = SCAN_S,
 ) -> FastAPI:
-    """The app; nothing is opened before its lifespan. Tests hand in a broker, documents and a clock."""
+    """The app; nothing is opened before its lifespan. Tests hand in a broker, documents, a clock and a shorter scan."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
     documents = documents or open_documents(settings.database_url, SERVICE)
@@ -54,12 +58,13 @@ def create_app(
     relay = Relay(documents, [DAYS], partial(kafka.publish_bytes, broker))
     days, preferences = DaysStore(documents), Preferences(documents, clock)
     day_worker = DayWorker(days, preferences, partial(relay.nudge, DAYS), lambda: workers.behind, clock)
-    workers = Workers(documents, DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers, clock=clock)
-    recomputations = Workers(documents, RECOMPUTATIONS, day_worker.mark, concurrency=2, clock=clock)
+    jobs = partial(Workers[Any], documents, clock=clock, scan_seconds=scan_seconds)
+    workers = jobs(DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers)
+    # What is stored last is the job itself: by then the days it marked are due.
+    recomputations = jobs(RECOMPUTATIONS, day_worker.mark, concurrency=2, on_stored=lambda _: workers.nudge())
     republisher = Republisher(documents, partial(kafka.publish, broker, topics.DAYS), clock)
-    republications = Workers(documents, REPUBLICATIONS, republisher.work, concurrency=1, clock=clock)
-    watchdog = Watchdog(broker)
-    reads, waiting = Reads(documents), Waiting()
+    republications = jobs(REPUBLICATIONS, republisher.work, concurrency=1)
+    watchdog, waiting = Watchdog(broker), Waiting()
 
     async def publish(event: ReceiptsCompleted, traceparent: str | None) -> None:
         waiting.told(one.receipt_id for one in event.receipts)
@@ -68,7 +73,7 @@ def create_app(
     storing, referred = Storing(documents, clock), Referred(Objects(settings.objects_url))
     handlers = Handlers(store, storing, referred, publish, workers.nudge, lambda: searches.nudge(), clock, preferences)
     search = DeletionSearch(documents, storing, handlers.tell, workers.nudge, clock)
-    searches = Workers(documents, DELETION_JOBS, search.work, concurrency=2, clock=clock)
+    searches = jobs(DELETION_JOBS, search.work, concurrency=2)
     subscribe(broker, handlers)
 
     # Days that are due are computed even while Kafka is away; their events wait inside them.
@@ -80,14 +85,22 @@ def create_app(
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": store.ping})
-    app.include_router(router)
-    app.include_router(receipts_api.create_router(reads, waiting, clock))
-    app.include_router(series_api.create_router(reads))
-    app.include_router(history_api.create_router(History(documents)))
-    app.include_router(sessions_api.create_router(reads))
-    app.include_router(devices_api.create_router(reads, clock))
-    app.include_router(operator_api.create_router(republisher, clock))
+    for one in _routers(documents, republisher, waiting, clock):
+        app.include_router(one)
     return app
+
+
+def _routers(documents: Documents, republisher: Republisher, waiting: Waiting, clock: Clock) -> list[APIRouter]:
+    reads = Reads(documents)
+    return [
+        router,
+        receipts_api.create_router(reads, waiting, clock),
+        series_api.create_router(reads),
+        history_api.create_router(History(documents)),
+        sessions_api.create_router(reads),
+        devices_api.create_router(reads, clock),
+        operator_api.create_router(republisher, clock),
+    ]
 
 
 def _lifespan(

@@ -24,7 +24,7 @@ from shared.events import (
 )
 from shared.kafka import make_broker
 from tests.batches import encoded, series
-from tests.service.running import Running, common_settings, running
+from tests.service.running import SCAN_S, Running, common_settings, running
 
 CET = timezone(timedelta(hours=1))
 EIGHT = datetime(2026, 3, 1, 8, tzinfo=CET)
@@ -116,7 +116,7 @@ async def ingesting(folder: Path) -> AsyncGenerator[Ingest]:
     broker = make_broker(settings, "ingest")
     clock = FakeClock()
     documents = Meddled(open_documents(settings.database_url, "ingest"))
-    app = create_app(settings, broker=broker, documents=documents, clock=clock)  # type: ignore[arg-type]
+    app = create_app(settings, broker=broker, documents=documents, clock=clock, scan_seconds=SCAN_S)  # type: ignore[arg-type]
     async with running(app, broker, "ingest", folder, listen=LISTEN) as one:
         yield Ingest(one, clock, documents)
 

@@ -15,6 +15,9 @@ from shared.identity import SCOPES, Caller, InternalTokenSigner, generate_key_fi
 from shared.kafka import Broker, publish_bytes
 from shared.topics import Topic
 
+# Tests move clocks, which no timer sees; the next scan does.
+SCAN_S = 0.05
+
 
 @dataclass(frozen=True)
 class Running:

@@ -30,7 +30,7 @@ from shared.events import (
 from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
 from tests.polling import eventually
-from tests.service.running import Running, common_settings, running
+from tests.service.running import SCAN_S, Running, common_settings, running
 
 CET = timezone(timedelta(hours=1))
 HOUR = timedelta(hours=1)
@@ -107,7 +107,7 @@ async def days(tmp_path: Path) -> AsyncGenerator[Days]:
     broker = make_broker(settings, "ingest")
     clock = Clock()
     documents = open_documents(settings.database_url, "ingest")
-    app = create_app(settings, broker=broker, documents=documents, clock=clock)
+    app = create_app(settings, broker=broker, documents=documents, clock=clock, scan_seconds=SCAN_S)
     async with running(app, broker, "ingest", tmp_path, listen=(topics.DAYS.name,)) as one:
         yield Days(one, clock, documents)
 

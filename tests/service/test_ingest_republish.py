@@ -22,7 +22,7 @@ from shared.events import DayRecomputed, DayUpdated
 from shared.identity import OPERATOR_SCOPE, SCOPES
 from shared.kafka import make_broker
 from tests.polling import eventually
-from tests.service.running import Running, common_settings, running
+from tests.service.running import SCAN_S, Running, common_settings, running
 
 FIRST = date(2026, 3, 1)
 TOLD_AT = datetime(2026, 3, 1, 19, tzinfo=UTC)
@@ -92,7 +92,7 @@ async def ingest(tmp_path: Path) -> AsyncGenerator[Ingest]:
     settings = Settings(**common_settings(tmp_path))
     broker = make_broker(settings, "ingest")
     documents = open_documents(settings.database_url, "ingest")
-    app = create_app(settings, broker=broker, documents=documents)
+    app = create_app(settings, broker=broker, documents=documents, scan_seconds=SCAN_S)
     async with running(app, broker, "ingest", tmp_path, listen=(topics.DAYS.name,)) as one:
         yield Ingest(one, documents)
 

@@ -25,7 +25,7 @@ from shared.events import BatchSubmitted, DeletionSubmitted, SessionSubmitted
 from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
 from tests.polling import eventually
-from tests.service.running import Running, common_settings, running
+from tests.service.running import SCAN_S, Running, common_settings, running
 
 CET = timezone(timedelta(hours=1))
 EIGHT = datetime(2026, 3, 1, 8, tzinfo=CET)
@@ -90,7 +90,8 @@ def second() -> BatchSubmitted:
 async def ingest(folder: Path, url: str) -> AsyncGenerator[Running]:
     settings = Settings(**common_settings(folder) | {"database_url": url, "objects_url": f"file:///{folder}/objects"})
     broker = make_broker(settings, "ingest")
-    async with running(create_app(settings, broker=broker, clock=later), broker, "ingest", folder) as one:
+    app = create_app(settings, broker=broker, clock=later, scan_seconds=SCAN_S)
+    async with running(app, broker, "ingest", folder) as one:
         yield one
 
 
