@@ -233,6 +233,18 @@ class GrantUpdated(Event, frozen=True):
     revoked_at: UtcTime | None = None
 
 
+class SessionRevoked(Event, frozen=True):
+    """A user's session was ended before its time: its access tokens, of which the last is over at `expires_at`, are
+    not good any more. `reason` is a stable code.
+    """
+
+    type: Literal["session.revoked"] = "session.revoked"
+    session_id: str
+    user_id: str
+    reason: str
+    expires_at: UtcTime
+
+
 # ingest
 
 
@@ -515,6 +527,7 @@ AnyEvent = Annotated[
     | UserUpdated
     | PartnerUpdated
     | GrantUpdated
+    | SessionRevoked
     | ReceiptsCompleted
     | DayUpdated
     | DayRecomputed

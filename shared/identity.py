@@ -35,6 +35,7 @@ __all__ = [
     "InternalTokenSigner",
     "InternalTokenVerifier",
     "UnknownKey",
+    "access_caller",
     "caller_of",
     "check_scope",
     "generate_key_files",
@@ -82,11 +83,12 @@ CACHED_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request is for: a user, a partner (perhaps for a user), or nobody."""
+    """Who a request is for: a user, a partner (perhaps for a user), or nobody. `session_id`: the user's sign-in."""
 
     user_id: str | None = None
     partner_id: str | None = None
     scopes: frozenset[str] = field(default_factory=frozenset[str])
+    session_id: str | None = None
 
 
 ANONYMOUS = Caller()
@@ -99,13 +101,14 @@ def sign_access_token(
     audience: str,
     user_id: str,
     scopes: Iterable[str],
+    session_id: str | None = None,
     client_id: str = "first-party",
     now: float | None = None,
     lifetime_s: int = ACCESS_LIFETIME_S,
 ) -> str:
-    """A user's access token (RFC 9068, `at+jwt`)."""
+    """A user's access token (RFC 9068, `at+jwt`); one without a session cannot be called back before its end."""
     issued = int(time.time() if now is None else now)
-    claims = {
+    claims: dict[str, Any] = {
         "iss": issuer,
         "aud": audience,
         "sub": user_id,
@@ -115,6 +118,8 @@ def sign_access_token(
         "exp": issued + lifetime_s,
         "jti": secrets.token_urlsafe(16),
     }
+    if session_id is not None:
+        claims["sid"] = session_id
     return signed(key, ACCESS_TYPE, claims)
 
 
@@ -126,10 +131,17 @@ def verify_access_token(token: str, keys: KeySet, *, issuer: str, audience: str,
         Problem: 401, anything else is wrong.
     """
     claims = verified(token, keys, token_type=ACCESS_TYPE, issuer=issuer, audience=audience, now=now)
-    user_id = claims.get("sub")
+    return access_caller(claims)
+
+
+def access_caller(claims: dict[str, Any]) -> Caller:
+    """The user that an access token's verified claims name. Raises Problem(401) where they name none."""
+    user_id, session_id = claims.get("sub"), claims.get("sid")
     if not isinstance(user_id, str) or not user_id:
         raise invalid_token()
-    return Caller(user_id, None, _scopes(claims))
+    if session_id is not None and (not isinstance(session_id, str) or not session_id):
+        raise invalid_token()
+    return Caller(user_id, None, _scopes(claims), session_id)
 
 
 class InternalTokenSigner:
@@ -181,7 +193,7 @@ class InternalTokenVerifier:
         if cached is not None and now < cached[0]:
             return cached[1]
         claims = self._claims(token, now)
-        caller = Caller(claims.get("sub"), claims.get("act"), _scopes(claims))
+        caller = Caller(claims.get("sub"), claims.get("act"), _scopes(claims), claims.get("sid"))
         self._cache[token] = (float(claims["exp"]), caller)
         while len(self._cache) > CACHED_TOKENS:
             self._cache.popitem(last=False)
@@ -288,4 +300,6 @@ def _internal_claims(caller: Caller, audience: str, now: int) -> dict[str, Any]:
         claims["sub"] = caller.user_id
     if caller.partner_id is not None:
         claims["act"] = caller.partner_id
+    if caller.session_id is not None:
+        claims["sid"] = caller.session_id
     return claims

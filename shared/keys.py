@@ -52,7 +52,7 @@ def load_jwks(document: dict[str, Any]) -> KeySet:
 def new_api_key() -> str:
     """A fresh partner key: `mmt_`, 30 random base62 characters (178 bits), 6 of CRC32."""
     body = "".join(secrets.choice(BASE62) for _ in range(30))
-    return API_KEY_PREFIX + body + _checksum(body)
+    return API_KEY_PREFIX + body + checksum(body)
 
 
 def is_api_key(text: str) -> bool:
@@ -60,22 +60,23 @@ def is_api_key(text: str) -> bool:
     body = text.removeprefix(API_KEY_PREFIX)
     if body == text or len(body) != 36 or not all(character in BASE62 for character in body):
         return False
-    return _checksum(body[:30]) == body[30:]
+    return checksum(body[:30]) == body[30:]
 
 
 def generate_key_files(folder: Path) -> None:
     """Make the key files that are missing in `folder`, readable by the owner alone; existing ones stay."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("internal.jwk", "auth.jwk"):
-        _write_once(folder / name, lambda: json.dumps(_new_private_jwk()))
+        write_once(folder / name, lambda: json.dumps(new_private_jwk()))
     internal = load_private_jwk(folder / "internal.jwk")
-    _write_once(folder / "internal-jwks.json", lambda: json.dumps(public_jwks([internal])))
+    write_once(folder / "internal-jwks.json", lambda: json.dumps(public_jwks([internal])))
     for name in ("receipts.key", "auth-pepper.key", "secrets.key"):
-        _write_once(folder / name, lambda: secrets.token_hex(32))
-    _write_once(folder / "demo-partner.key", new_api_key)
+        write_once(folder / name, lambda: secrets.token_hex(32))
+    write_once(folder / "demo-partner.key", new_api_key)
 
 
-def _write_once(path: Path, content: Callable[[], str]) -> None:
+def write_once(path: Path, content: Callable[[], str]) -> None:
+    """Write a file that the owner alone can read, unless it exists; seen by others whole or not at all."""
     if path.exists():
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -93,7 +94,8 @@ def _write_once(path: Path, content: Callable[[], str]) -> None:
         draft.unlink()
 
 
-def _new_private_jwk() -> dict[str, Any]:
+def new_private_jwk() -> dict[str, Any]:
+    """A fresh Ed25519 key as a JWK, its `kid` being the RFC 7638 thumbprint."""
     return dict(_with_thumbprint(OKPKey.generate_key("Ed25519")).as_dict(private=True))
 
 
@@ -102,7 +104,8 @@ def _with_thumbprint(key: OKPKey) -> OKPKey:
     return OKPKey.import_key({**document, "kid": key.thumbprint()})
 
 
-def _checksum(body: str) -> str:
+def checksum(body: str) -> str:
+    """The CRC32 of `body` as 6 base62 characters."""
     value = zlib.crc32(body.encode())
     digits = ""
     for _ in range(6):

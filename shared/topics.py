@@ -11,6 +11,8 @@ LOG_RETENTION_MS = 7 * DAY_MS
 DEAD_LETTER_RETENTION_MS = 14 * DAY_MS
 # Longer than the dead letters themselves, or resolved ones would come back; and it is the operators' audit log.
 RESOLUTION_RETENTION_MS = 90 * DAY_MS
+# Far longer than access tokens last.
+REVOCATION_RETENTION_MS = DAY_MS
 # A dead letter is a whole record, of up to 1 MiB, and headers that say why.
 DEAD_LETTER_MAX_BYTES = 2 * 1024 * 1024
 HOT_PARTITIONS = 12
@@ -58,6 +60,11 @@ PHOTOS = Topic("gateway.photos.v1", "log", "user_id", (events.PhotoSubmitted,), 
 USERS = Topic("auth.users.v1", "state", "user_id", (events.UserUpdated,), ("ingest", "nutrition", "insights"))
 PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (events.PartnerUpdated,))
 GRANTS = Topic("auth.grants.v1", "state", "grant_id", (events.GrantUpdated,), ("webhooks",))
+# A log, because a revocation means nothing once the session's last access token is over. The gateway reads it without
+# a group, from the beginning.
+REVOCATIONS = Topic(
+    "auth.revocations.v1", "log", "session_id", (events.SessionRevoked,), retention_ms=REVOCATION_RETENTION_MS
+)
 RECEIPTS = Topic("ingest.receipts.v1", "log", "user_id", (events.ReceiptsCompleted,), ("webhooks",), HOT_PARTITIONS)
 DAYS = Topic(
     "ingest.days.v1",
@@ -97,6 +104,7 @@ TOPICS: tuple[Topic, ...] = (
     USERS,
     PARTNERS,
     GRANTS,
+    REVOCATIONS,
     RECEIPTS,
     DAYS,
     READINGS,

@@ -1,4 +1,4 @@
-"""Accounts, sign-in, grants and keys over HTTP; the gateway is the only caller."""
+"""Accounts, grants and keys over HTTP; the gateway is the only caller."""
 
 from typing import Annotated, Any
 
@@ -48,23 +48,6 @@ class Account(BaseModel):
     profile: Profile
 
 
-class SignIn(BaseModel):
-    """Address and password of the user's own app."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    email: Annotated[str, Field(max_length=320)]
-    password: Annotated[str, Field(max_length=MAX_BYTES)]
-
-
-class AccessToken(BaseModel):
-    """A bearer token; `expires_in` in seconds."""
-
-    access_token: str
-    token_type: str = "Bearer"  # noqa: S105
-    expires_in: int
-
-
 class GrantRequest(BaseModel):
     """What a partner may see from now on."""
 
@@ -112,14 +95,6 @@ async def sign_up(body: SignUp, key: IdempotencyKey, deps: DepsOf, _: Annotated[
     return Account(user_id=user.id, profile=accounts.public_profile(user.profile))
 
 
-@router.post("/v1/tokens", tags=["accounts"])
-async def sign_in(body: SignIn, deps: DepsOf, _: Annotated[Caller, Depends(caller_of)]) -> AccessToken:
-    """Sign in with the user's own app. Partners' apps never see a password."""
-    user_id = await enrolment.sign_in(deps, body.email, body.password)
-    token = deps.tokens.issue(user_id, deps.clock())
-    return AccessToken(access_token=token, expires_in=deps.tokens.lifetime_s)
-
-
 @router.post("/v1/grants", status_code=201, tags=["grants"])
 async def grant(
     body: GrantRequest, key: IdempotencyKey, deps: DepsOf, caller: Annotated[Caller, require("grants:write")]
@@ -132,7 +107,7 @@ async def grant(
 @router.get("/.well-known/jwks.json", tags=["accounts"])
 async def jwks(deps: DepsOf) -> dict[str, Any]:
     """The public keys of access tokens."""
-    return deps.jwks
+    return deps.tokens.jwks(deps.clock())
 
 
 @router.post("/internal/keys/verify", include_in_schema=False)

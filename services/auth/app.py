@@ -6,19 +6,20 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 from fastapi import FastAPI
 
-from services.auth import api, enrolment
+from services.auth import api, enrolment, sessions_api
 from services.auth.accounts import Pepper
 from services.auth.enrolment import Deps
 from services.auth.keys import read_key_file
 from services.auth.passwords import Passwords
 from services.auth.settings import Settings
+from services.auth.signing import SigningKeys
 from services.auth.store import COLLECTIONS, Store
-from services.auth.tokens import AccessTokens
-from services.auth.workers import make_relay
+from services.auth.tokens import AccessTokens, RefreshTokens
+from services.auth.workers import forget_sessions, make_relay
 from shared import problems
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
-from shared.identity import InternalTokenVerifier, install_identity, load_private_jwk, public_jwks
+from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
 from shared.service import install_health, serve
@@ -49,6 +50,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, NAME))
     app.include_router(api.router)
+    app.include_router(sessions_api.router)
 
     async def database() -> None:
         await store.partner("-")
@@ -58,13 +60,14 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
 
 
 def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock) -> Deps:
-    key = load_private_jwk(settings.auth_signing_key_path)
+    secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
+    keys = SigningKeys(settings.auth_signing_key_path)
     return Deps(
         store=store,
         passwords=Passwords(threads=settings.auth_hash_threads),
-        tokens=AccessTokens(key, settings.token_issuer, settings.token_audience),
-        pepper=Pepper(bytes.fromhex(settings.auth_pepper_path.read_text().strip())),
-        jwks=public_jwks([key]),
+        tokens=AccessTokens(keys, settings.token_issuer, settings.token_audience),
+        pepper=Pepper(secret),
+        refresh_tokens=RefreshTokens(secret),
         relay=relay,
         clock=clock,
     )
@@ -84,7 +87,8 @@ def _lifespan(
             # Signing in and up goes on without Kafka: events wait in the outbox.
             await stack.enter_async_context(starting(app.state.broker))
             await stack.enter_async_context(watchdog)
-            stack.push_async_callback(_cancelled, asyncio.create_task(deps.relay.run()))
+            for work in (deps.relay.run(), forget_sessions(documents, deps.clock)):
+                stack.push_async_callback(_cancelled, asyncio.create_task(work))
             yield
 
     return lifespan

@@ -3,7 +3,6 @@
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -13,7 +12,7 @@ from services.auth.grants import Grant, Partner, PartnerKey
 from services.auth.keys import key_id
 from services.auth.passwords import MAX_BYTES, Passwords, check_acceptable
 from services.auth.store import GRANTS, PARTNERS, USERS, Store
-from services.auth.tokens import AccessTokens
+from services.auth.tokens import AccessTokens, RefreshTokens
 from shared import topics
 from shared.clock import Clock
 from shared.documents import Conflict, Duplicate
@@ -32,7 +31,7 @@ class Deps:
     passwords: Passwords
     tokens: AccessTokens
     pepper: Pepper
-    jwks: dict[str, Any]
+    refresh_tokens: RefreshTokens
     relay: Relay
     clock: Clock
 

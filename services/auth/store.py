@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from services.auth.accounts import User
 from services.auth.grants import Grant, Partner, PartnerKey
 from services.auth.keys import key_id
+from services.auth.sessions import SESSIONS
 from shared.documents.port import Collection, Documents, Index
 from shared.outbox import OUTBOX_INDEX
 
@@ -14,8 +15,8 @@ PARTNERS = Collection("partners", Partner, (OUTBOX_INDEX,))
 PARTNER_KEYS = Collection("partner_keys", PartnerKey, (Index("partner", ("partner_id",)),))
 GRANTS = Collection("grants", Grant, (Index("user", ("user_id",)), OUTBOX_INDEX))
 
-COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS)
-OUTBOXED = (USERS, PARTNERS, GRANTS)
+COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS)
+OUTBOXED = (USERS, PARTNERS, GRANTS, SESSIONS)
 
 
 @dataclass(frozen=True)

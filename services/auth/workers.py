@@ -1,9 +1,28 @@
-"""Auth's background work: the relay that publishes what accounts, partners and grants carry in their outboxes."""
+"""Auth's background work: the relay that publishes what documents carry in their outboxes, and forgetting sessions."""
 
+import asyncio
+import logging
+
+from services.auth import sessions
 from services.auth.store import OUTBOXED
+from shared.clock import Clock
 from shared.documents.port import Documents
+from shared.errors import Unavailable
 from shared.kafka import Broker, publish_bytes
 from shared.outbox import Relay
+
+FORGET_EVERY_S = 3600.0
+log = logging.getLogger(__name__)
+
+
+async def forget_sessions(documents: Documents, clock: Clock) -> None:
+    """Delete sessions that ended long ago, each hour, until cancelled."""
+    while True:
+        try:
+            await sessions.forget(documents, clock())
+        except Unavailable:
+            log.warning("ended sessions are kept for another hour: the database does not answer")
+        await asyncio.sleep(FORGET_EVERY_S)
 
 
 def make_relay(documents: Documents, broker: Broker) -> Relay:

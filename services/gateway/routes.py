@@ -44,6 +44,11 @@ OWN = (BATCHES, PHOTOS, RECEIPT, PHOTO, LIVE, WHOAMI)
 PROXIED = (
     Route("POST", "/v1/users", "auth", "anyone", None, "sign-in", MIB, keyed=True),
     Route("POST", "/v1/tokens", "auth", "anyone", None, "sign-in", MIB),
+    Route("POST", "/v1/tokens/refresh", "auth", "anyone", None, "sign-in", 4 * KIB),
+    Route("POST", "/v1/tokens/revoke", "auth", "anyone", None, "sign-in", 4 * KIB),
+    Route("GET", "/v1/me/sessions", "auth", "user", "profile:read", "read"),
+    Route("DELETE", "/v1/me/sessions", "auth", "user", "profile:write", "write"),
+    Route("DELETE", "/v1/me/sessions/{session_id}", "auth", "user", "profile:write", "write"),
     Route("POST", "/v1/grants", "auth", "user", "grants:write", "write", MIB, keyed=True),
     Route("GET", "/.well-known/jwks.json", "auth", "anyone", None, "read"),
     Route("GET", "/v1/receipts", "ingest", "user", "samples:read", "read"),
