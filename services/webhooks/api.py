@@ -1,6 +1,7 @@
 """Partners' endpoints, and a user's own messages in order."""
 
 import hashlib
+import logging
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from services.webhooks import signing
 from services.webhooks.egress import AddressRefused, Egress
+from services.webhooks.keys import EndpointKeys
 from services.webhooks.public import TYPES, EventType, Timestamp
 from services.webhooks.store import Endpoint, Message, Store
 from shared.clock import Clock
@@ -16,9 +18,11 @@ from shared.documents import Duplicate
 from shared.errors import Problem
 from shared.events import derived_id
 from shared.identity import Caller, require
+from shared.secrets import CannotOpen
 
 MAX_ENDPOINTS = 100
 MAX_EVENTS = 1000
+log = logging.getLogger(__name__)
 
 
 class NewEndpoint(BaseModel):
@@ -80,7 +84,7 @@ class EventList(BaseModel):
     last_sequence: int = Field(description="The newest sequence of this user, 0 before the first message")
 
 
-def create_router(store: Store, egress: Egress, clock: Clock) -> APIRouter:
+def create_router(store: Store, egress: Egress, keys: EndpointKeys, clock: Clock) -> APIRouter:
     """The routes, bound to what they need."""
     router = APIRouter(tags=["webhooks"])
 
@@ -97,12 +101,13 @@ def create_router(store: Store, egress: Egress, clock: Clock) -> APIRouter:
         endpoint_id = derived_id("webhook-endpoint", partner_id, idempotency_key)
         known = await store.endpoint(endpoint_id)
         if known is None:
-            known = await _create(store, egress, clock, partner_id, endpoint_id, request)
+            sealed = keys.seal(signing.new_secret(), endpoint_id, partner_id)
+            known = await _add(store, egress, _endpoint(request, endpoint_id, partner_id, sealed, clock()))
         if known.request_hash != request.fingerprint():
             raise Problem(
                 422, "idempotency-key-reused", "This Idempotency-Key came with another request; use a fresh one."
             )
-        return CreatedEndpoint(**_view(known).model_dump(), secret=signing.shown(known.secret))
+        return CreatedEndpoint(**_view(known).model_dump(), secret=_shown(keys, known))
 
     @router.get("/v1/webhook-endpoints")
     async def list_endpoints(caller: Annotated[Caller, require("webhooks:write", kind="partner")]) -> EndpointList:
@@ -129,28 +134,43 @@ def create_router(store: Store, egress: Egress, clock: Clock) -> APIRouter:
     return router
 
 
-async def _create(
-    store: Store, egress: Egress, clock: Clock, partner_id: str, endpoint_id: str, request: NewEndpoint
-) -> Endpoint:
+async def _add(store: Store, egress: Egress, endpoint: Endpoint) -> Endpoint:
+    """The endpoint as stored, which is another's when one was made under this id meanwhile."""
     try:
-        await egress.check_url(request.url)
+        await egress.check_url(endpoint.url)
     except AddressRefused as error:
         raise Problem(422, "url-not-allowed", f"Deliveries cannot go to this URL: {error}.") from error
-    if len(await store.endpoints(partner_id)) >= MAX_ENDPOINTS:
+    if len(await store.endpoints(endpoint.partner_id)) >= MAX_ENDPOINTS:
         raise Problem(409, "too-many-endpoints", f"A partner has at most {MAX_ENDPOINTS} endpoints.")
-    endpoint = Endpoint(
+    try:
+        return await store.add_endpoint(endpoint)
+    except Duplicate:
+        return await store.endpoint(endpoint.id) or endpoint
+
+
+def _endpoint(request: NewEndpoint, endpoint_id: str, partner_id: str, sealed: bytes, at: datetime) -> Endpoint:
+    return Endpoint(
         id=endpoint_id,
         partner_id=partner_id,
         url=request.url,
         event_types=tuple(request.event_types),
-        secret=signing.new_secret(),
+        secret=sealed,
         request_hash=request.fingerprint(),
-        created_at=clock(),
+        created_at=at,
     )
+
+
+def _shown(keys: EndpointKeys, endpoint: Endpoint) -> str:
     try:
-        return await store.add_endpoint(endpoint)
-    except Duplicate:
-        return await store.endpoint(endpoint_id) or endpoint
+        return signing.shown(keys.open(endpoint.secret, endpoint.id, endpoint.partner_id))
+    except CannotOpen as error:
+        log.error("the secret of endpoint %s cannot be shown: %s", endpoint.id, error)
+        raise Problem(
+            503,
+            "secret-unreadable",
+            "This endpoint's secret cannot be read now. Try again, or make another with a fresh Idempotency-Key.",
+            headers={"Retry-After": "60"},
+        ) from None
 
 
 def _partner(caller: Caller) -> str:

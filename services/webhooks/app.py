@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from services.webhooks.api import create_router
 from services.webhooks.egress import Egress, networks
 from services.webhooks.handlers import SERVICE, Handlers, subscribe
+from services.webhooks.keys import EndpointKeys
 from services.webhooks.settings import Settings
 from services.webhooks.store import COLLECTIONS, DELIVERIES, Store
 from services.webhooks.workers import Dispatcher
@@ -19,6 +20,7 @@ from shared.events import MessagePublished
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
+from shared.secrets import open_secrets
 from shared.service import install_health, serve
 from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
@@ -32,7 +34,8 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     documents = open_documents(settings.database_url, SERVICE)
     store = Store(documents, clock)
     egress = Egress(networks(settings.webhooks_allow_cidrs), connections=settings.webhooks_concurrency)
-    dispatcher = Dispatcher(store, egress, clock)
+    keys = EndpointKeys(open_secrets(settings))
+    dispatcher = Dispatcher(store, egress, keys, clock)
     workers = Workers(documents, DELIVERIES, dispatcher.work, concurrency=settings.webhooks_concurrency, clock=clock)
     watchdog = Watchdog(broker)
 
@@ -63,7 +66,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")})
-    app.include_router(create_router(store, egress, clock))
+    app.include_router(create_router(store, egress, keys, clock))
     return app
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -188,6 +189,11 @@ class Store:
     async def add_endpoint(self, endpoint: Endpoint) -> Endpoint:
         """Store a new endpoint. Raises Duplicate when its id is known."""
         return await self._documents.insert(ENDPOINTS, endpoint)
+
+    async def replace_secret(self, endpoint: Endpoint, sealed: bytes) -> None:
+        """Keep the endpoint's secret as it is sealed now, unless somebody wrote the endpoint meanwhile."""
+        with suppress(Conflict):
+            await self._documents.put(ENDPOINTS, msgspec.structs.replace(endpoint, secret=sealed))
 
     async def disable(self, endpoint_id: str, reason: str) -> None:
         """Send nothing to the endpoint any more."""

@@ -1,6 +1,7 @@
 """Delivering: claim, check the grant again, sign, POST, keep the attempt, decide what is next."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -8,16 +9,21 @@ from datetime import datetime, timedelta
 import msgspec
 
 from services.webhooks.egress import Answer, Egress
+from services.webhooks.keys import EndpointKeys
 from services.webhooks.schedule import next_wait, parse_retry_after
 from services.webhooks.signing import signed_headers
-from services.webhooks.store import Attempt, Delivery, Endpoint, Store
+from services.webhooks.store import Attempt, Delivery, Store
 from shared.clock import Clock
+from shared.secrets import CannotOpen
 from shared.telemetry import bind, current_traceparent, span
 
 HISTORY_KEPT = 20
 GONE = 410
 OBEYED = (429, 503)
 USER_AGENT = "MyMacroTracker-Webhooks/1"
+# Nothing is sent. The tries of more than three days leave the operator time to put a lost key back.
+UNSIGNED = Answer(None, 0, "not sent: the endpoint's secret cannot be opened here")
+log = logging.getLogger(__name__)
 
 
 class Dispatcher:
@@ -27,11 +33,13 @@ class Dispatcher:
         self,
         store: Store,
         egress: Egress,
+        keys: EndpointKeys,
         clock: Clock,
         jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - spreads load, guards nothing
     ) -> None:
         self._store = store
         self._egress = egress
+        self._keys = keys
         self._clock = clock
         self._jitter = jitter
 
@@ -47,20 +55,28 @@ class Dispatcher:
         if not granted:
             return ended(delivery, "cancelled", "the user's grant does not cover this any more")
         at = self._clock()
-        answer = await self._post(delivery, delivery.body, endpoint, at)
+        try:
+            secret = self._keys.open(endpoint.secret, endpoint.id, endpoint.partner_id)
+        except CannotOpen as error:
+            log.error("the secret of endpoint %s cannot sign: %s", endpoint.id, error)
+            return after(delivery, UNSIGNED, at, self._clock(), self._jitter())
+        if self._keys.is_stale(endpoint.secret):
+            sealed = self._keys.seal(secret, endpoint.id, endpoint.partner_id)
+            await self._store.replace_secret(endpoint, sealed)
+        answer = await self._post(delivery, delivery.body, endpoint.url, secret, at)
         if answer.status == GONE:
             await self._store.disable(endpoint.id, "the receiver answered 410 Gone")
         return after(delivery, answer, at, self._clock(), self._jitter())
 
-    async def _post(self, delivery: Delivery, body: bytes, endpoint: Endpoint, at: datetime) -> Answer:
+    async def _post(self, delivery: Delivery, body: bytes, url: str, secret: bytes, at: datetime) -> Answer:
         headers = {"content-type": "application/json", "user-agent": USER_AGENT}
-        headers |= signed_headers([endpoint.secret], delivery.message_id, int(at.timestamp()), body)
+        headers |= signed_headers([secret], delivery.message_id, int(at.timestamp()), body)
         attributes = {"webhook.type": delivery.message_type, "webhook.try": delivery.tries + 1}
         with span("webhook deliver", kind="client", attributes=attributes) as place:
             traceparent = current_traceparent()
             if traceparent is not None:
                 headers["traceparent"] = traceparent
-            answer = await self._egress.post(endpoint.url, headers, body)
+            answer = await self._egress.post(url, headers, body)
             bind(status=answer.status)
             if answer.error is not None:
                 place.fail(str(answer.status or "no answer"))
