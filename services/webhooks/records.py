@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from services.webhooks.keys import marked_plain
 from services.webhooks.public import Body
 from shared.documents import Collection, Document, Index
 from shared.jobs import DUE_INDEX, Job
@@ -40,7 +41,10 @@ class Grant(Document, frozen=True, kw_only=True):
 
 
 class Endpoint(Document, frozen=True, kw_only=True):
-    """A partner's address. No `event_types` means all. `request_hash` recognises a repeated creation."""
+    """A partner's address. No `event_types` means all. `request_hash` recognises a repeated creation.
+
+    `secret` as `services.webhooks.keys` seals it.
+    """
 
     partner_id: str
     url: str
@@ -87,7 +91,9 @@ MESSAGES: Collection[Message] = Collection(
     (Index("sequence", ("user_id", "sequence"), unique=True),),
 )
 GRANTS: Collection[Grant] = Collection("grants", Grant, (Index("pair", ("user_id", "partner_id")),))
-ENDPOINTS: Collection[Endpoint] = Collection("endpoints", Endpoint, (Index("partner", ("partner_id", "created_at")),))
+ENDPOINTS: Collection[Endpoint] = Collection(
+    "endpoints", Endpoint, (Index("partner", ("partner_id", "created_at")),), v=2, upgrades={1: marked_plain}
+)
 DELIVERIES: Collection[Delivery] = Collection(
     "deliveries", Delivery, (DUE_INDEX, Index("endpoint", ("endpoint_id", "created_at")))
 )
