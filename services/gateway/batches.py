@@ -120,6 +120,8 @@ def _each(
     pack: Callable[[Record, int], Packed | None], records: list[Record], places: Sequence[int], refused: list[int]
 ) -> tuple[Packed, ...]:
     """All records packed; those that cannot be are added to `refused`."""
+    if not records:
+        return ()
     found = [pack(record, place) for record, place in zip(records, places, strict=True)]
     refused.extend(place for one, place in zip(found, places, strict=True) if one is None)
     return tuple(one for one in found if one is not None)

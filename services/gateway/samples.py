@@ -1,6 +1,10 @@
-"""Samples as phones send them, and as columns. One row costs 0.5 us, with its own id and an end 1.2 us."""
+"""Samples as phones send them, and as columns.
+
+Of many rows each costs 0.5 us, with its own id and an end 1.2 us; of few each costs 4 us, where numpy alone takes 14.
+"""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -8,11 +12,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.gateway.times import parse_times
+from services.gateway.times import parse_time, parse_times
 from shared.events import SeriesColumns
 
 IDENTITY_BYTES = 16
 NO_IDENTITY = bytes(IDENTITY_BYTES)
+# Row by row costs less up to here.
+FEW = 16
 
 # Health Connect's longest name has 70 characters with its package in front.
 MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -55,6 +61,46 @@ def series_of(
     """
     if not samples:
         return (), []
+    if len(samples) <= FEW:
+        return few_series(samples, places)
+    return many_series(samples, places, keys)
+
+
+def few_series(samples: list[Sample], places: Sequence[int]) -> tuple[tuple[SeriesColumns, ...], list[int]]:
+    """As `series_of`, row by row."""
+    rows: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    misdated: list[int] = []
+    for sample, place in zip(samples, places, strict=True):
+        start = parse_time(sample.start)
+        end = start if sample.end is None else parse_time(sample.end)
+        if start is None or end is None:
+            misdated.append(place)
+            continue
+        row = (start[0], end[0], sample.value, start[1], place, identity_of(sample.id), sample.version)
+        rows.setdefault((sample.metric, sample.unit or ""), []).append(row)
+    return tuple(_packed(key, of_key) for key, of_key in rows.items()), misdated
+
+
+def _packed(key: tuple[str, str], rows: list[tuple[Any, ...]]) -> SeriesColumns:
+    start, end, value, offset, index, identity, version = zip(*rows, strict=True)
+    count = len(rows)
+    return SeriesColumns(
+        metric=key[0],
+        unit=key[1],
+        start_us=struct.pack(f"<{count}q", *start),
+        end_us=struct.pack(f"<{count}q", *end),
+        value=struct.pack(f"<{count}d", *value),
+        offset_minutes=struct.pack(f"<{count}h", *offset),
+        index=struct.pack(f"<{count}I", *index),
+        identity=b"".join(identity),
+        version=struct.pack(f"<{count}q", *version),
+    )
+
+
+def many_series(
+    samples: list[Sample], places: Sequence[int], keys: set[tuple[str, str]]
+) -> tuple[tuple[SeriesColumns, ...], list[int]]:
+    """As `series_of`, column by column."""
     count = len(samples)
     starts, offsets, valid = parse_times([sample.start for sample in samples])
     ends = starts

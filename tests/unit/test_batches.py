@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.gateway.batches import MAX_POINTS, MAX_RECORDS, MAX_SERIES, read_batch
+from services.gateway.samples import Sample, few_series, many_series, series_keys
 from services.gateway.times import parse_time, parse_times
 from shared.errors import Problem
 from shared.events import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
@@ -416,3 +417,21 @@ def test_one_by_one_and_in_columns_agree(texts: list[str]) -> None:
         single = parse_time(text)
         assert bool(good) == (single is not None)
         assert single is None or single == (int(found), int(offset))
+
+
+ROW = st.builds(
+    Sample,
+    metric=st.sampled_from(["heart_rate", "steps", "mass"]),
+    start=NEARLY | st.just("2026-03-01T08:00:00.5+01:00"),
+    value=st.floats(allow_nan=False),
+    end=st.none() | NEARLY | st.just("2026-03-01T08:01:00Z"),
+    id=st.none() | st.text(min_size=1, max_size=8),
+    version=st.integers(0, 2**63 - 1),
+    unit=st.sampled_from([None, "", "kg"]),
+)
+
+
+@given(st.lists(ROW, min_size=1, max_size=60), st.integers(0, 9_000))
+def test_row_by_row_and_in_columns_are_the_same_bytes(rows: list[Sample], first: int) -> None:
+    places = range(first, first + len(rows))
+    assert few_series(rows, places) == many_series(rows, places, series_keys(rows))
