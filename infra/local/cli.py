@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.local import control, dlq, processes, republish, setup
+from infra.local import control, dlq, processes, republish, secret_keys, setup
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
@@ -25,6 +25,7 @@ console = Console()
 errors = Console(stderr=True)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(republish.app, name="republish")
+app.add_typer(secret_keys.app, name="secrets")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

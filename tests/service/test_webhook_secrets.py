@@ -257,7 +257,7 @@ class EndpointOfVersion1(Document, frozen=True, kw_only=True):
     state_reason: str | None = None
 
 
-@pytest.mark.parametrize("secret", [bytes(range(32)), b"\x01" * 32, b"\x00" * 32])
+@pytest.mark.parametrize("secret", [bytes(range(32)), b"\x01" * 32, bytes(32)], ids=["mixed", "ones", "zeros"])
 async def test_a_secret_stored_before_sealing_signs_and_is_sealed(tmp_path: Path, receiver: Receiver, secret: bytes):
     first = Collection("endpoints", EndpointOfVersion1, (Index("partner", ("partner_id", "created_at")),))
     old = EndpointOfVersion1(
