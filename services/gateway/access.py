@@ -1,4 +1,7 @@
-"""Who calls: users' access tokens by auth's JWKS, partners' keys by asking auth; both cached, so auth may be down."""
+"""Who calls: users' access tokens by auth's JWKS, partners' keys by asking auth; both cached, so auth may be down.
+
+Sessions that were ended are kept in memory while an access token of theirs may still be good.
+"""
 
 import asyncio
 import hashlib
@@ -11,8 +14,18 @@ from typing import Any
 from joserfc.jwk import KeySet
 
 from services.gateway.proxy import Answer, Unanswered
-from shared.errors import Problem
-from shared.identity import ACCESS_TYPE, API_KEY_PREFIX, Caller, UnknownKey, is_api_key, load_jwks, verified
+from shared.errors import Problem, Unavailable
+from shared.events import Event, SessionRevoked
+from shared.identity import (
+    ACCESS_TYPE,
+    API_KEY_PREFIX,
+    Caller,
+    UnknownKey,
+    access_caller,
+    is_api_key,
+    load_jwks,
+    verified,
+)
 
 MAX_CACHED = 10_000
 # A verified token is verified again after a minute; the signature costs 0.1 ms.
@@ -49,20 +62,71 @@ def auth_unavailable() -> Problem:
     )
 
 
+class Revocations:
+    """The sessions that were ended, each until its last access token is over; fed by `auth.revocations.v1`.
+
+    An entry lasts 16 min and takes a sign-in, whose password costs auth 20 ms of a core: so many there are at most.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self._told: list[Callable[[SessionRevoked], None]] = []
+        self._caught_up = False
+
+    def tell(self, told: Callable[[SessionRevoked], None]) -> None:
+        """Call `told` with every session that is ended from now on."""
+        self._told.append(told)
+
+    async def take(self, _: str, event: Event | None) -> None:
+        """A record of the topic; one of a session whose tokens are over says nothing any more."""
+        now = self._clock()
+        while self._until and next(iter(self._until.values())) <= now:
+            del self._until[next(iter(self._until))]
+        if isinstance(event, SessionRevoked) and (until := event.expires_at.timestamp()) > now:
+            self._until[event.session_id] = until
+            for told in self._told:
+                told(event)
+
+    def cover(self, session_id: str | None) -> bool:
+        """Whether the session was ended."""
+        return session_id in self._until
+
+    def caught_up(self) -> None:
+        """Everything that was in the topic at the start has been taken."""
+        self._caught_up = True
+
+    async def ready(self) -> None:
+        """Raise Unavailable until the sessions that ended before the start are known."""
+        if not self._caught_up:
+            raise Unavailable("broker")
+
+
 class Access:
     """Identities by `Authorization` header."""
 
-    def __init__(self, tokens: "TokenVerifier", keys: "KeyVerifier", clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tokens: "TokenVerifier",
+        keys: "KeyVerifier",
+        revocations: Revocations,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._tokens = tokens
         self._keys = keys
+        self._revocations = revocations
         self._clock = clock
         self._cached: dict[bytes, tuple[Identity, float]] = {}
+        # So that a known token costs nothing more: what is revoked is taken out of the cache.
+        self._headers: dict[str, set[bytes]] = {}
+        revocations.tell(self._revoked)
 
     async def identity(self, header: bytes | None) -> Identity:
         """Who calls.
 
         Raises:
-            Problem: 401 no valid token or key, 503 auth is needed to say so and does not answer.
+            Problem: 401 no valid token or key, or its session was ended, 503 auth is needed to say so and does not
+                answer.
         """
         if header is None:
             raise unauthorized("Send `Authorization: Bearer` with an access token or a partner key.")
@@ -76,13 +140,29 @@ class Access:
         if credential.startswith(API_KEY_PREFIX):
             return await self._keys.identity(credential)
         identity = await self._tokens.identity(credential)
+        if self._revocations.cover(identity.caller.session_id):
+            raise unauthorized("This session was ended. Sign in again.", "invalid_token")
         self._remember(header, identity)
         return identity
 
     def _remember(self, header: bytes, identity: Identity) -> None:
         if len(self._cached) >= MAX_CACHED:
-            del self._cached[next(iter(self._cached))]
+            self._forget(next(iter(self._cached)))
         self._cached[header] = (identity, min(identity.expires_at, self._clock() + TOKEN_CACHED_S))
+        if identity.caller.session_id is not None:
+            self._headers.setdefault(identity.caller.session_id, set()).add(header)
+
+    def _forget(self, header: bytes) -> None:
+        session_id = self._cached.pop(header)[0].caller.session_id
+        if session_id is not None:
+            headers = self._headers[session_id]
+            headers.discard(header)
+            if not headers:
+                del self._headers[session_id]
+
+    def _revoked(self, event: SessionRevoked) -> None:
+        for header in tuple(self._headers.get(event.session_id, ())):
+            self._forget(header)
 
 
 class TokenVerifier:
@@ -127,14 +207,11 @@ class TokenVerifier:
                 audience=self._audience,
                 now=self._clock(),
             )
+            return Identity(access_caller(claims), float(claims["exp"]))
         except UnknownKey:
             raise
         except Problem as error:
             raise _bad_token(error.detail) from error
-        user_id, scope = claims.get("sub"), claims.get("scope", "")
-        if not isinstance(user_id, str) or not user_id or not isinstance(scope, str):
-            raise _bad_token()
-        return Identity(Caller(user_id, None, frozenset(scope.split())), float(claims["exp"]))
 
     async def _read(self, pause_s: float) -> None:
         """Read the keys unless that was done less than `pause_s` ago; what is known stays when auth is silent."""

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.routing import Route as HttpRoute
 
 from services.gateway import api, routes
-from services.gateway.access import Access, KeyVerifier, TokenVerifier
+from services.gateway.access import Access, KeyVerifier, Revocations, TokenVerifier
 from services.gateway.api import Api
 from services.gateway.docs import Docs
 from services.gateway.entry import Door, SecurityHeaders
@@ -23,7 +23,7 @@ from services.gateway.receipts import Ids
 from services.gateway.settings import Settings
 from shared import problems, topics
 from shared.clock import Clock, utc_now
-from shared.following import follow
+from shared.following import follow, read_state
 from shared.identity import ANONYMOUS, InternalTokenSigner
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
@@ -56,7 +56,8 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         offsets=KafkaOffsets(settings.bootstrap_servers),
     )
     proxy = Proxy(edges.upstreams, InternalTokenSigner(settings.gateway_internal_key_path))
-    live = Live(fetch_from(proxy), lambda: edges.clock().timestamp())
+    revocations = Revocations(lambda: edges.clock().timestamp())
+    live = Live(fetch_from(proxy), revocations, lambda: edges.clock().timestamp())
     watchdog = Watchdog(edges.broker)
     pressure = Pressure(_limits(settings), edges.offsets)
     app = FastAPI(
@@ -68,9 +69,10 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         redoc_url=None,
         # A redirect would go to whatever the Host header says.
         redirect_slashes=False,
-        lifespan=_lifespan(settings, edges, live, watchdog, pressure),
+        lifespan=_lifespan(settings, edges, live, revocations, watchdog, pressure),
     )
     app.state.live = live
+    app.state.revocations = revocations
     app.state.pressure = pressure
     # Added last = outermost: the trace's header is on every answer.
     app.add_middleware(SecurityHeaders)
@@ -80,12 +82,13 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         _ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock
     )
     answers = {route: proxy.forward for route in routes.PROXIED} | api.own_answers(own, live.open)
-    _add_routes(app, settings, _access(settings, proxy, edges.clock), answers, pressure)
+    _add_routes(app, settings, _access(settings, proxy, revocations, edges.clock), answers, pressure)
     if settings.gateway_docs:
         docs = Docs(edges.upstreams)
         app.router.routes.append(HttpRoute("/openapi.json", docs.openapi))
         app.router.routes.append(HttpRoute("/docs", docs.page))
-    install_health(app, watchdog.live, {"kafka": watchdog.ready}, metrics=settings.gateway_metrics)
+    parts = {"kafka": watchdog.ready, "revocations": revocations.ready}
+    install_health(app, watchdog.live, parts, metrics=settings.gateway_metrics)
     return app
 
 
@@ -123,7 +126,7 @@ def _ids(settings: Settings) -> Ids:
     return Ids(bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip()))
 
 
-def _access(settings: Settings, proxy: Proxy, clock: Clock) -> Access:
+def _access(settings: Settings, proxy: Proxy, revocations: Revocations, clock: Clock) -> Access:
     async def fetch_jwks() -> dict[str, Any]:
         answer = await _soon(proxy.ask("auth", "GET", "/.well-known/jwks.json", ANONYMOUS))
         if answer.status != 200:
@@ -139,7 +142,7 @@ def _access(settings: Settings, proxy: Proxy, clock: Clock) -> Access:
         return clock().timestamp()
 
     tokens = TokenVerifier(fetch_jwks, issuer=settings.token_issuer, audience=settings.token_audience, clock=now)
-    return Access(tokens, KeyVerifier(ask_key, now), now)
+    return Access(tokens, KeyVerifier(ask_key, now), revocations, now)
 
 
 async def _soon(asking: Awaitable[Answer]) -> Answer:
@@ -159,7 +162,7 @@ def _publisher(broker: Broker) -> Callable[[topics.Topic, bytes, str], Awaitable
 
 
 def _lifespan(
-    settings: Settings, edges: Edges, live: Live, watchdog: Watchdog, pressure: Pressure
+    settings: Settings, edges: Edges, live: Live, revocations: Revocations, watchdog: Watchdog, pressure: Pressure
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -171,7 +174,8 @@ def _lifespan(
             await stack.enter_async_context(starting(edges.broker))
             await stack.enter_async_context(watchdog)
             await pressure.look_at_disk()
-            for work in (_feed(settings, edges, live), _end(stop_event(app), live), pressure.watch()):
+            follows = (_feed(settings, edges, live), _follow_revocations(settings, edges, revocations))
+            for work in (*follows, _end(stop_event(app), live), pressure.watch()):
                 task = asyncio.create_task(work)
                 stack.push_async_callback(_cancelled, task)
             yield
@@ -184,6 +188,18 @@ async def _feed(settings: Settings, edges: Edges, live: Live) -> None:
         return
     follower = await follow(settings, topics.MESSAGES, live.take)
     live.fed_from_here()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await follower.stop()
+
+
+async def _follow_revocations(settings: Settings, edges: Edges, revocations: Revocations) -> None:
+    if not edges.follows:
+        revocations.caught_up()
+        return
+    follower = await read_state(settings, topics.REVOCATIONS, revocations.take)
+    revocations.caught_up()
     try:
         await asyncio.Event().wait()
     finally:

@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.access import Revocations
 from services.gateway.entry import Call
 from services.gateway.proxy import Proxy, Unanswered
 from shared.errors import Problem
-from shared.events import Event, MessagePublished
+from shared.events import Event, MessagePublished, SessionRevoked
 from shared.identity import Caller
 from shared.metrics import METRICS
 
@@ -63,12 +64,16 @@ class Window:
 class Live:
     """All open streams of this process."""
 
-    def __init__(self, fetch_after: FetchAfter, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, fetch_after: FetchAfter, revocations: Revocations, clock: Callable[[], float] = time.time
+    ) -> None:
         self._fetch_after = fetch_after
+        self._revocations = revocations
         self._clock = clock
         self._windows: dict[str, Window] = {}
         self._ending = False
         self.feed = 0
+        revocations.tell(self._revoked)
 
     async def take(self, event: Event) -> None:
         """A message from the topic; those of users who are not connected are passed over."""
@@ -120,9 +125,9 @@ class Live:
         if not window.readers and self._windows.get(user_id) is window:
             del self._windows[user_id]
 
-    def over(self, expires_at: float) -> bool:
-        """Whether a stream has to end: the process does, or its token has expired."""
-        return self._ending or self._clock() >= expires_at
+    def over(self, session_id: str | None, expires_at: float) -> bool:
+        """Whether a stream has to end: the process does, its token has expired, or its session was ended."""
+        return self._ending or self._clock() >= expires_at or self._revocations.cover(session_id)
 
     def left_s(self, expires_at: float) -> float:
         """How long a reader may wait for the next message."""
@@ -131,6 +136,10 @@ class Live:
     async def fetch(self, caller: Caller, after: int, limit: int = PAGE) -> dict[str, Any]:
         """Stored messages above `after`. Raises `Unanswered`."""
         return await self._fetch_after(caller, after, limit)
+
+    def _revoked(self, event: SessionRevoked) -> None:
+        if (window := self._windows.get(event.user_id)) is not None:
+            window.wake()
 
 
 class Stream:
@@ -146,7 +155,7 @@ class Stream:
         self._feed = live.feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send messages until the client goes, the token expires or the process ends."""
+        """Send messages until the client goes, the token expires, its session is ended or the process ends."""
         user_id = self._caller.user_id or ""
         window, reader = self._live.join(user_id)
         watching = asyncio.create_task(self._watch(receive, reader))
@@ -163,7 +172,7 @@ class Stream:
                 await watching
 
     async def _serve(self, window: Window, reader: asyncio.Event, send: Send) -> None:
-        while not self._gone and not self._live.over(self._expires_at):
+        while not self._gone and not self._over():
             reader.clear()
             try:
                 await self._catch_up(window, send)
@@ -179,13 +188,16 @@ class Stream:
             except TimeoutError:
                 await self._text(send, b": still here\n\n")
 
+    def _over(self) -> bool:
+        return self._live.over(self._caller.session_id, self._expires_at)
+
     async def _catch_up(self, window: Window, send: Send) -> None:
         """Send everything after the cursor, from the window while it has the next one, else from webhooks."""
         if self._cursor is None:
             self._cursor = await self._last_sequence()
         if self._feed != self._live.feed:
             self._feed, self._resuming = self._live.feed, True
-        while not self._live.over(self._expires_at) and not self._gone:
+        while not self._over() and not self._gone:
             chunk = window.chunks.get(self._cursor + 1)
             if chunk is not None:
                 await self._text(send, chunk)
