@@ -16,8 +16,8 @@ from shared.telemetry import bind, current_traceparent
 
 SERVICE = "webhooks"
 # Many small writes of many users meet here; single messages elsewhere.
-BATCHED = (topics.RECEIPTS, topics.DAYS)
-SINGLE = (topics.READINGS, topics.ENTRIES, topics.LEDGERS, topics.INSIGHTS)
+BATCHED = (topics.RECEIPTS, topics.DAYS, topics.LEDGERS)
+SINGLE = (topics.READINGS, topics.ENTRIES, topics.INSIGHTS)
 
 Publish = Callable[[MessagePublished, str | None], Awaitable[None]]
 
