@@ -183,7 +183,8 @@ def read_keys(path: Path) -> Keys:
             return parse_keys(file.read(), str(path))
     except FileNotFoundError:
         raise KeysRefused(
-            f"the key file {path} is not there; put it back from your backup, for without it no stored secret opens"
+            f"the key file {path} is not there; put it back from your backup or, on a new system, make one: "
+            "docs/secrets.md says how"
         ) from None
     except OSError as error:
         raise KeysRefused(f"the key file {path} cannot be read: {error.strerror}") from None

@@ -49,6 +49,14 @@ def test_what_was_sealed_opens_in_its_place(plain: bytes, place: dict[str, Any],
     assert len(sealed) == len(plain) + SHORTEST
 
 
+def test_what_was_sealed_by_the_first_release_opens() -> None:
+    sealed = bytes.fromhex(
+        "018b62961450c66720046db2ef540d467ac15ec4e3a6416a413c313b1afeced7c69c28a52ac1001da7db492b8cf86563dd000102"
+        "030405060708090a0b246da469a086b63be52ee5f8d4c91a0cf7a2e246895b2c08591789e02ad47afe495ad683eb1b0599bd91b3ae"
+    )
+    assert secrets(OLD).open(sealed, **PLACE) == PLAIN
+
+
 def test_the_same_secret_is_never_sealed_alike() -> None:
     one, other = secrets().seal(PLAIN, **PLACE), secrets().seal(PLAIN, **PLACE)
     # The wrapped data key, the nonce and the ciphertext.
