@@ -57,7 +57,9 @@ def create_app(
     store = Store(documents)
     relay = Relay(documents, [DAYS], partial(kafka.publish_bytes, broker))
     days, preferences = DaysStore(documents), Preferences(documents, clock)
-    day_worker = DayWorker(days, preferences, partial(relay.nudge, DAYS), lambda: workers.behind, clock)
+    day_worker = DayWorker(
+        days, preferences, partial(relay.nudge, DAYS), lambda: workers.behind or storing.behind, clock
+    )
     jobs = partial(Workers[Any], documents, clock=clock, scan_seconds=scan_seconds)
     workers = jobs(DIRTY_DAYS, day_worker.compute, concurrency=settings.ingest_day_workers)
     # What is stored last is the job itself: by then the days it marked are due.

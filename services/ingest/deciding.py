@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from services.ingest.bucket_cache import BucketCache
 from services.ingest.buckets import NO_ROWS, Array, Outcome, pack
 from services.ingest.consequences import (
     Cause,
@@ -14,7 +15,7 @@ from services.ingest.consequences import (
     zones_of,
 )
 from services.ingest.joint_write import JointWrite
-from services.ingest.known import Facts, held_buckets
+from services.ingest.known import Facts
 from services.ingest.named import Homes, find_moves, hours_of
 from services.ingest.records import (
     BUCKETS,
@@ -40,7 +41,7 @@ from services.ingest.tails import HeldBucket, stored_rows
 from services.ingest.touched import touched_days
 from services.ingest.turn import REFUSALS, BucketKey, Tally, Turn, TurnResult, gather, merge_turn, too_dense, without
 from shared.clock import Clock
-from shared.documents import Documents, Put
+from shared.documents import Put
 from shared.events import UNKNOWN_OFFSET
 
 
@@ -80,7 +81,7 @@ class Decided:
 
 
 async def decide_turn(
-    documents: Documents, batches: Sequence[CheckedBatch], turn: Turn, facts: Facts, held: dict[str, HeldBucket]
+    buckets: BucketCache, batches: Sequence[CheckedBatch], turn: Turn, facts: Facts, held: dict[str, HeldBucket]
 ) -> Decided:
     """Decide about the batches. `turn` is they gathered; buckets that it turns out to need are read too."""
     judged: Sequence[Judged] = [Judged(batch) for batch in batches]
@@ -91,7 +92,7 @@ async def decide_turn(
     while True:
         turn, moves, homes = find_moves(turn, places)
         if missing := [key for key in turn.keys if key.id not in held]:
-            held = held | await held_buckets(documents, missing)
+            held = held | await buckets.held(missing)
         rows, tailed = stored_rows(turn, held)
         result = merge_turn(turn, rows, moves)
         crowded = too_dense(turn, result, {place: len(one) for place, one in result.buckets}, moves)

@@ -1,4 +1,4 @@
-"""What a turn must know before it can be decided: buckets and tails, and all that its records refer to."""
+"""What a turn must know beside its buckets before it can be decided: all that its records refer to."""
 
 import asyncio
 from collections.abc import Collection as Several
@@ -8,14 +8,12 @@ from typing import TypeVar
 
 from services.ingest.metrics import METRICS
 from services.ingest.records import (
-    BUCKETS,
     DELETION_JOBS,
     DELETIONS,
     DEVICES,
     PLACES,
     RECEIPTS,
     SESSIONS,
-    TAILS,
     USERS,
     ZONES,
     DeletionJob,
@@ -29,8 +27,6 @@ from services.ingest.records import (
 )
 from services.ingest.removals import Known, Remembered, device_key, named_rows, place_id, session_id
 from services.ingest.samples import CheckedBatch
-from services.ingest.tails import HeldBucket
-from services.ingest.turn import BucketKey
 from services.ingest.zones import ZoneHistory
 from shared.documents import Collection, Document, Documents
 from shared.events import UNKNOWN_OFFSET
@@ -73,21 +69,21 @@ class Facts:
 
 
 async def read_facts(documents: Documents, batches: Sequence[CheckedBatch], devices: Several[str]) -> Facts:
-    """All but the buckets. `devices`: the ids of those to look up."""
+    """What the batches refer to. `devices`: the ids of those to look up."""
     floating = frozenset(one.user_id for one in batches if one.zone or _has_unknown_offsets(one))
     of_records = asyncio.gather(
-        _by_id(documents, DELETIONS, (device_key(one.user_id, one.device_id) for one in batches)),
-        _by_id(documents, PLACES, (id for one in batches for id in _places(one))),
-        _by_id(documents, SESSIONS, (id for one in batches for id in _sessions(one))),
+        by_id(documents, DELETIONS, (device_key(one.user_id, one.device_id) for one in batches)),
+        by_id(documents, PLACES, (id for one in batches for id in _places(one))),
+        by_id(documents, SESSIONS, (id for one in batches for id in _sessions(one))),
     )
     of_senders = asyncio.gather(
-        _by_id(documents, DEVICES, devices),
-        _by_id(documents, ZONES, floating),
-        _by_id(documents, USERS, floating),
+        by_id(documents, DEVICES, devices),
+        by_id(documents, ZONES, floating),
+        by_id(documents, USERS, floating),
     )
     of_batches = asyncio.gather(
-        _by_id(documents, RECEIPTS, (one.receipt_id for one in batches)),
-        _by_id(documents, DELETION_JOBS, (one.receipt_id for one in batches if one.deletions)),
+        by_id(documents, RECEIPTS, (one.receipt_id for one in batches)),
+        by_id(documents, DELETION_JOBS, (one.receipt_id for one in batches if one.deletions)),
     )
     found = await asyncio.gather(of_batches, of_records, of_senders)
     (receipts, searches), (deletions, places, sessions), (known_devices, zones, users) = found
@@ -99,18 +95,12 @@ async def with_zones_of(documents: Documents, facts: Facts, users: Several[str])
     missing = set(users) - facts.floating
     if not missing:
         return facts
-    zones, found = await asyncio.gather(_by_id(documents, ZONES, missing), _by_id(documents, USERS, missing))
+    zones, found = await asyncio.gather(by_id(documents, ZONES, missing), by_id(documents, USERS, missing))
     return replace(facts, zones=facts.zones | zones, users=facts.users | found, floating=facts.floating | missing)
 
 
-async def held_buckets(documents: Documents, keys: Sequence[BucketKey]) -> dict[str, HeldBucket]:
-    """Buckets and tails by id, in an order that misses nothing (see `held`)."""
-    tails = await _by_id(documents, TAILS, (key.id for key in keys if METRICS[key.metric].dense))
-    buckets = await _by_id(documents, BUCKETS, (key.id for key in keys))
-    return {key.id: HeldBucket(buckets.get(key.id), tails.get(key.id)) for key in keys}
-
-
-async def _by_id(documents: Documents, collection: Collection[D], ids: Iterable[str]) -> dict[str, D]:
+async def by_id(documents: Documents, collection: Collection[D], ids: Iterable[str]) -> dict[str, D]:
+    """The documents there are of these ids, by id."""
     unique = list(dict.fromkeys(ids))
     found = await documents.get_many(collection, unique) if unique else []
     return {one.id: one for one in found if one is not None}

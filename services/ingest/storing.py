@@ -4,12 +4,13 @@ import asyncio
 from collections import ChainMap, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
+from services.ingest.bucket_cache import BucketCache
 from services.ingest.consequences import Cause, devices_of, is_news
 from services.ingest.deciding import Extras, decide_turn, write_of
 from services.ingest.joint_write import TRIES
-from services.ingest.known import Facts, held_buckets, read_facts, with_zones_of
+from services.ingest.known import Facts, read_facts, with_zones_of
 from services.ingest.records import DELETION_JOBS, RECEIPTS, DeletionJob, Device, Receipt
 from services.ingest.removals import Judged, device_key
 from services.ingest.samples import CheckedBatch
@@ -22,6 +23,8 @@ from shared.events import derived_id
 Caused = tuple[CheckedBatch, str | None]
 # About 400 bytes each.
 MAX_DEVICES_KNOWN = 20_000
+# A batch that waited longer than this to be stored says that others wait too, as long as it is not older itself.
+BEHIND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,19 @@ class Stored:
 
 
 class Storing:
-    """Stores batches. One per process: it remembers which devices need no look."""
+    """Stores batches. One per process: it remembers which devices need no look, and buckets."""
 
     def __init__(self, documents: Documents, clock: Clock) -> None:
         self._documents = documents
         self._clock = clock
+        self._buckets = BucketCache(documents)
         self._devices: OrderedDict[str, Device] = OrderedDict()
+        self._last_late = datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def behind(self) -> bool:
+        """Whether batches wait for more than a second before they are stored."""
+        return self._clock() - self._last_late < BEHIND
 
     async def store(self, batches: Sequence[Caused]) -> Stored:
         """Store what is new of the batches in one joint write.
@@ -64,10 +74,8 @@ class Storing:
         """Merge tombstones found for a batch that is stored already; returns when the first of the days is due."""
         turn = gather([batch])
         for _ in range(TRIES):
-            facts, held = await asyncio.gather(
-                read_facts(self._documents, [batch], ()), held_buckets(self._documents, turn.keys)
-            )
-            decided = await decide_turn(self._documents, [batch], turn, facts, held)
+            facts, held = await asyncio.gather(read_facts(self._documents, [batch], ()), self._buckets.held(turn.keys))
+            decided = await decide_turn(self._buckets, [batch], turn, facts, held)
             facts = await with_zones_of(self._documents, facts, decided.floating)
             causes = [Cause(batch.receipt_id, traceparent, batch.zone)]
             try:
@@ -87,7 +95,7 @@ class Storing:
         batches = [batch for batch, _ in caused]
         turn = gather(batches)
         facts, held = await asyncio.gather(
-            read_facts(self._documents, batches, self._unsure_of(batches)), held_buckets(self._documents, turn.keys)
+            read_facts(self._documents, batches, self._unsure_of(batches)), self._buckets.held(turn.keys)
         )
         known = tuple(one for one in facts.receipts.values() if facts.is_settled(one.id))
         fresh = [one for one in caused if not facts.is_settled(one[0].receipt_id)]
@@ -96,7 +104,7 @@ class Storing:
         if len(fresh) < len(caused):
             batches = [batch for batch, _ in fresh]
             turn = gather(batches)
-        decided = await decide_turn(self._documents, batches, turn, facts, held)
+        decided = await decide_turn(self._buckets, batches, turn, facts, held)
         facts = await with_zones_of(self._documents, facts, decided.floating)
         tallies = decided.tallies
         receipts = _receipts(decided.judged, tallies, facts, self._clock())
@@ -108,6 +116,8 @@ class Storing:
         causes = [Cause(batch.receipt_id, traceparent, batch.zone) for batch, traceparent in fresh]
         due_at = await write_of(decided, causes, facts, extras, self._clock).run(self._documents, self._clock)
         self._remember(facts.devices.values(), extras.devices)
+        if (now := self._clock()) - min(batch.occurred_at for batch in batches) > BEHIND:
+            self._last_late = now
         written = tuple(one for one in receipts if one.id not in searches)
         return Stored(known, written, tallies, due_at, bool(searches))
 

@@ -17,7 +17,7 @@ from services.ingest.turn import MAX_BUCKET_ROWS, BucketKey, Turn
 LEAST_ROWS = 32
 FEW_ROWS = 4
 # A tail is merged when it is full; its size differs by bucket, so that buckets filled in step do not all merge at once.
-SMALLEST, LARGEST = 8, 16
+SMALLEST, LARGEST = 32, 64
 
 
 @dataclass(frozen=True)

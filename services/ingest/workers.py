@@ -31,7 +31,7 @@ INLINE_ROWS = 2_000
 class DayWorker:
     """`told` is called with the id of a day that has an event to publish.
 
-    `behind` says whether more days are due than there are workers for; then each rests longer.
+    `behind` says whether more days are due than there are workers for, or batches wait; then each rests longer.
     """
 
     store: DaysStore

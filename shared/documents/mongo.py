@@ -98,6 +98,18 @@ class MongoDocuments:
                     found[raw["_id"]] = layout.document(raw)
         return [found.get(id) for id in ids]
 
+    async def versions(self, collection: Collection[Any], ids: Sequence[str]) -> list[int]:
+        """The stored version of each id, 0 where there is none; reads no bodies."""
+        layout = self._layout(collection)
+        wanted = list(dict.fromkeys(ids))
+        found: dict[str, int] = {}
+        with self._engine() as database:
+            for start in range(0, len(wanted), IDS):
+                query = {"_id": {"$in": wanted[start : start + IDS]}}
+                for raw in await self._raw(database, layout).find(query, {"version": 1}).to_list():
+                    found[raw["_id"]] = raw["version"]
+        return [found.get(id, 0) for id in ids]
+
     async def insert(self, collection: Collection[D], document: D) -> D:
         """Store a new document and return it as stored. Raises `Duplicate`."""
         layout = self._layout(collection)

@@ -1,4 +1,4 @@
-"""The document port: ten verbs, two engines (SQLite embedded, MongoDB in a cluster).
+"""The document port: eleven verbs, two engines (SQLite embedded, MongoDB in a cluster).
 
 Documents are frozen msgspec Structs stored as BSON: times keep millisecond precision, Decimal, UUID and dates are
 text, bytes stay bytes. A service declares its collections and indexes; correctness never rests on a transaction.
@@ -120,6 +120,13 @@ class Documents(Protocol):
 
     async def get_many(self, collection: Collection[D], ids: Sequence[str]) -> list[D | None]:
         """The documents of those ids, in their order; None where there is none."""
+        ...
+
+    async def versions(self, collection: Collection[Any], ids: Sequence[str]) -> list[int]:
+        """The stored version of each id, 0 where there is none: whether what is held in memory is still true.
+
+        A document that was deleted and stored anew begins at 1 again.
+        """
         ...
 
     async def insert(self, collection: Collection[D], document: D) -> D:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from shared.documents.codec import encode
 from shared.documents.connection import connected, connected_for_reading
-from shared.documents.port import Claimable, Collection, Conflict, Document, Duplicate, Page, Put
+from shared.documents.port import Claimable, Collection, Document, Duplicate, Page, Put
 from shared.documents.tables import Table
 from shared.documents.writer import Writer, failure
 from shared.errors import Unavailable
@@ -99,6 +99,18 @@ class SqliteDocuments:
 
         return await self._read(read, documents=len(ids))
 
+    async def versions(self, collection: Collection[Any], ids: Sequence[str]) -> list[int]:
+        """The stored version of each id, 0 where there is none; reads no bodies."""
+        sql = self._table(collection).version
+        if not ids:
+            return []
+
+        def read(connection: sqlite3.Connection) -> list[int]:
+            rows = (connection.execute(sql, (id,)).fetchone() for id in ids)
+            return [0 if row is None else row[0] for row in rows]
+
+        return await self._read(read, documents=len(ids))
+
     async def insert(self, collection: Collection[D], document: D) -> D:
         """Store a new document and return it as stored. Raises `Duplicate`."""
         table = self._table(collection)
@@ -108,7 +120,7 @@ class SqliteDocuments:
         def write(connection: sqlite3.Connection) -> None:
             if connection.execute(table.get, (document.id,)).fetchone() is not None:
                 raise Duplicate(collection.name, "id")
-            _execute(connection, table, table.insert, row)
+            table.execute(connection, table.insert, row)
 
         await self._writer.run(write)
         return encoded.stored  # pyright: ignore[reportReturnType]
@@ -128,7 +140,7 @@ class SqliteDocuments:
 
         def write(connection: sqlite3.Connection) -> None:
             for put, table, row in zip(puts, tables, rows, strict=True):
-                _put(connection, table, put.document, row)
+                table.put(connection, put.document, row)
 
         await self._writer.run(write)
         return [each.stored for each in encoded]
@@ -195,7 +207,7 @@ class SqliteDocuments:
                 document = table.document(row)
                 handed_out = replace(document, due_at=now + lease, attempts=document.attempts + 1)
                 encoded = encode(handed_out, document.version + 1)
-                _put(connection, table, document, table.row(encoded))
+                table.put(connection, document, table.row(encoded))
                 claimed.append(encoded.stored)  # pyright: ignore[reportArgumentType]
             return claimed
 
@@ -263,30 +275,3 @@ class SqliteDocuments:
             return self._idle.get_nowait()
         except queue.Empty:
             return connected_for_reading(self._path)
-
-
-def _put(connection: sqlite3.Connection, table: Table, document: Document, row: tuple[Any, ...]) -> None:
-    """Write `row` where the stored version is still that of `document`."""
-    if document.version == 0:
-        if connection.execute(table.get, (document.id,)).fetchone() is not None:
-            raise Conflict(table.collection.name, [document.id])
-        _execute(connection, table, table.insert, row)
-    elif table.refresh is not None and _refreshed(connection, table, table.refresh, document, row):
-        return
-    elif _execute(connection, table, table.update, (*row[1:], document.id, document.version)) == 0:
-        raise Conflict(table.collection.name, [document.id])
-
-
-def _refreshed(
-    connection: sqlite3.Connection, table: Table, sql: str, document: Document, row: tuple[Any, ...]
-) -> bool:
-    _, version, v, *fields, body = row
-    arguments = (version, v, body, document.id, document.version, *fields)
-    return _execute(connection, table, sql, arguments) > 0
-
-
-def _execute(connection: sqlite3.Connection, table: Table, sql: str, arguments: tuple[Any, ...]) -> int:
-    try:
-        return connection.execute(sql, arguments).rowcount
-    except sqlite3.IntegrityError as error:
-        raise Duplicate(table.collection.name, table.taken(error)) from error

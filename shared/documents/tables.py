@@ -16,7 +16,7 @@ from shared.documents.codec import (
     encode_cursor,
     index_value,
 )
-from shared.documents.port import Collection, Document, Index, Page
+from shared.documents.port import Collection, Conflict, Document, Duplicate, Index, Page
 
 Row = tuple[Any, ...]
 
@@ -52,12 +52,36 @@ class Table:
             else None
         )
         self.get = f"SELECT id, version, v, body FROM {self.name} WHERE id = ?"  # noqa: S608
+        self.version = f"SELECT version FROM {self.name} WHERE id = ?"  # noqa: S608
         self.delete = f"DELETE FROM {self.name} WHERE id = ?"  # noqa: S608
 
     def row(self, encoded: Encoded) -> Row:
         """The values of `insert`; from the second on also those of `update`, before its id and version."""
         fields = [index_value(encoded.fields[name]) for name in self.fields]
         return (encoded.stored.id, encoded.stored.version, self.collection.v, *fields, encoded.body)
+
+    def put(self, connection: sqlite3.Connection, document: Document, row: Row) -> None:
+        """Write `row` where the stored version is still that of `document`. Raises `Conflict`, `Duplicate`."""
+        if document.version == 0:
+            if connection.execute(self.version, (document.id,)).fetchone() is not None:
+                raise Conflict(self.collection.name, [document.id])
+            self.execute(connection, self.insert, row)
+        elif self.refresh is not None and self._refreshed(connection, self.refresh, document, row):
+            return
+        elif self.execute(connection, self.update, (*row[1:], document.id, document.version)) == 0:
+            raise Conflict(self.collection.name, [document.id])
+
+    def _refreshed(self, connection: sqlite3.Connection, sql: str, document: Document, row: Row) -> bool:
+        _, version, v, *fields, body = row
+        arguments = (version, v, body, document.id, document.version, *fields)
+        return self.execute(connection, sql, arguments) > 0
+
+    def execute(self, connection: sqlite3.Connection, sql: str, arguments: Row) -> int:
+        """How many rows the statement changed. Raises `Duplicate`."""
+        try:
+            return connection.execute(sql, arguments).rowcount
+        except sqlite3.IntegrityError as error:
+            raise Duplicate(self.collection.name, self.taken(error)) from error
 
     def document(self, row: Row) -> Any:
         """The document in a row that begins with id, version, v, body."""

@@ -185,6 +185,22 @@ class TestWrites:
         assert [document and document.id for document in found] == ["c", None, "a", "c"]
         assert await documents.get_many(ENTRIES, []) == []
 
+    async def test_versions_tell_what_was_written_since_and_read_no_bodies(
+        self, documents: Documents, connect: Connect
+    ) -> None:
+        stored = await documents.put(ENTRIES, Entry(id="a"))
+        await documents.insert(ENTRIES, Entry(id="b"))
+        assert await documents.versions(ENTRIES, ["b", "nope", "a", "b"]) == [1, 0, 1, 1]
+        other = connect()
+        await other.open(ALL)
+        await other.put(ENTRIES, stored)
+        await other.delete(ENTRIES, "b")
+        assert await documents.versions(ENTRIES, ["a", "b"]) == [2, 0]
+        many = [f"n{n}" for n in range(1_100)]
+        await documents.put_many([Put(ENTRIES, Entry(id=id)) for id in many])
+        assert await documents.versions(ENTRIES, many) == [1] * 1_100
+        assert await documents.versions(ENTRIES, []) == []
+
     async def test_another_client_sees_what_was_answered(self, documents: Documents, connect: Connect) -> None:
         other = connect()
         await other.open(ALL)

@@ -1,23 +1,30 @@
-"""Whether rows wait in a tail or stand in the bucket, what is readable is the same."""
+"""Whether rows wait in a tail or stand in the bucket, and whoever wrote them, what is readable is the same."""
 
 import asyncio
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from services.ingest import tails
+from services.ingest.bucket_cache import BucketCache, size_of
 from services.ingest.held import read_held
-from services.ingest.records import COLLECTIONS, TAILS
+from services.ingest.records import BUCKETS, COLLECTIONS, TAILS
 from services.ingest.samples import check
 from services.ingest.storing import Storing
+from services.ingest.turn import BucketKey
 from shared.documents import Documents, open_documents
 from tests.batches import batch, series
 from tests.service.ingesting import EIGHT, EVER, gone
 
 NOW = datetime(2026, 3, 1, 19, tzinfo=UTC)
-SECOND = timedelta(seconds=1)
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
+HOUR_OF_EIGHT = round(EIGHT.timestamp()) // 3600
 # (second, value or None for a deletion, version, whether the source names it)
 Sample = tuple[int, int | None, int, bool]
 samples = st.lists(
@@ -70,23 +77,33 @@ async def read(documents: Documents) -> list[tuple[int, float]]:
 async def stored(folder: Path, turns: list[list[list[Sample]]]) -> tuple[list[tuple[int, float]], int]:
     documents = open_documents(f"sqlite:///{folder}", "ingest")
     await documents.open(COLLECTIONS)
-    storing = Storing(documents, lambda: NOW)
+    # Each remembers the buckets as it saw them, and the other one writes them.
+    processes = [Storing(documents, lambda: NOW), Storing(documents, lambda: NOW)]
     base = [(n, 50, 0, False) for n in range(40)]
-    await storing.store([(sent(0, base), None)])  # type: ignore[list-item]
+    await processes[0].store([(sent(0, base), None)])  # type: ignore[list-item]
     number = 0
-    for turn in turns:
+    for place, turn in enumerate(turns):
         batches = []
         for one in turn:
             number += 1
             batches.append((sent(number, one), None))
-        done = await storing.store(batches)  # type: ignore[arg-type]
+        done = await processes[place // 2 % 2].store(batches)  # type: ignore[arg-type]
         assert [one.received for one in done.written] == [
             one.stored + one.duplicates + one.corrections + one.deleted + len(one.refused) for one in done.written
         ]
     found = await read(documents)
-    tails = await documents.find(TAILS, "user_metric_hour", ("user-1",))
+    found_tails = await documents.find(TAILS, "user_metric_hour", ("user-1",))
     await documents.close()
-    return found, sum(one.version for one in tails.documents)
+    return found, sum(one.version for one in found_tails.documents)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_tails() -> Iterator[None]:
+    """So short that a few turns fill them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tails, "SMALLEST", 3)
+        patch.setattr(tails, "LARGEST", 6)
+        yield
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -102,3 +119,36 @@ def test_turns_of_single_new_samples_go_through_a_tail(tmp_path: Path) -> None:
     found, writes = asyncio.run(stored(tmp_path, turns))
     assert found == after(turns)
     assert writes >= 25
+
+
+async def test_buckets_are_remembered_while_there_is_room_and_never_stale(tmp_path: Path) -> None:
+    documents = open_documents(f"sqlite:///{tmp_path}", "ingest")
+    await documents.open(COLLECTIONS)
+    storing = Storing(documents, lambda: NOW)
+    for hour in range(3):
+        rows = [(EIGHT + hour * HOUR + n * SECOND, EIGHT + hour * HOUR + n * SECOND, 60.0, "", 0) for n in range(50)]
+        await storing.store([(check(batch(f"r{hour}", series("heart_rate", rows))), None)])
+    keys = [
+        BucketKey("user-1", "heart_rate", "watch-1", "watch", hour) for hour in range(HOUR_OF_EIGHT, HOUR_OF_EIGHT + 3)
+    ]
+    stored = [await documents.get(BUCKETS, key.id) for key in keys]
+    buckets = [one for one in stored if one is not None]
+    assert len(buckets) == 3
+
+    cache = BucketCache(documents, max_bytes=2 * size_of(buckets[0].columns))
+    first = await cache.held(keys[:2])
+    again = await cache.held([keys[1], keys[0]])
+    assert all(again[key.id].bucket is first[key.id].bucket for key in keys[:2])
+    # The third takes the place of the one that was not used for longest.
+    await cache.held(keys[2:])
+    held = await cache.held(keys)
+    assert held[keys[0].id].bucket is again[keys[0].id].bucket
+    assert held[keys[1].id].bucket is not again[keys[1].id].bucket
+
+    await documents.put(BUCKETS, replace(buckets[0], device_kind="ring"))
+    fresh = (await cache.held(keys[:1]))[keys[0].id].bucket
+    assert fresh is not None
+    assert (fresh.device_kind, fresh.version) == ("ring", 2)
+    await documents.delete(BUCKETS, keys[0].id)
+    assert (await cache.held(keys[:1]))[keys[0].id].bucket is None
+    await documents.close()

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from services.ingest.deletions import FINAL_VERSION
 from services.ingest.metrics import METRICS, Stage
 from services.ingest.refusals import CODES
-from services.ingest.samples import CheckedBatch, CheckedSeries, check, decode, decode_head
+from services.ingest.samples import FEW_ROWS, CheckedBatch, CheckedSeries, check, decode, decode_head
 from shared.errors import Rejected
 from shared.events import UNKNOWN_OFFSET, DeletionSubmitted, SeriesColumns, SessionSubmitted, StageColumns
 from tests.batches import batch, encoded, series
@@ -269,6 +269,24 @@ def test_every_record_is_stored_or_refused_with_a_listed_reason(
         assert (each.rows["value"] >= metric.lowest).all()
         assert (each.rows["value"] <= metric.highest * (1 + 1e-9)).all()
         assert (each.rows["end"] >= each.rows["start"]).all()
+
+
+@calm
+@given(
+    name=NAMES,
+    value=VALUES,
+    start=st.integers(-(2**61), 2**61) | st.integers(1_772_000_000, 1_772_400_000).map(lambda one: one * 10**6),
+    length=st.integers(-(10**12), 10**15) | st.sampled_from([0, 1, 60_000_000, 2**61]),
+    spare=st.integers(-(2**62), 2**62) | st.just(32_768),
+)
+@example(name="steps", value=10.0, start=1_772_000_000_000_000, length=60_000_000, spare=32_768)
+def test_a_record_alone_is_judged_as_it_is_among_many(
+    name: str, value: float, start: int, length: int, spare: int
+) -> None:
+    alone = checked(_columns(name, "", [value], start, length, spare))
+    many = checked(_columns(name, "", [value] * (FEW_ROWS + 1), start, length, spare))
+    assert [code for _, code in many.refused] == [code for _, code in alone.refused] * (FEW_ROWS + 1)
+    assert len(many.series) == len(alone.series)
 
 
 def test_sessions_and_deletions_are_judged_with_the_samples() -> None:
