@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
 
 ALGORITHM = "Ed25519"  # RFC 9864; it deprecates the name EdDSA, and joserfc warns of it
@@ -21,7 +22,10 @@ def load_private_jwk(path: Path) -> OKPKey:
     Raises:
         ValueError: the file is no such key.
     """
-    key = OKPKey.import_key(json.loads(path.read_text()))
+    try:
+        key = OKPKey.import_key(json.loads(path.read_text()))
+    except (JoseError, ValueError, TypeError, AttributeError) as error:  # joserfc takes anything for a dict
+        raise ValueError(f"{path} is not an Ed25519 private key") from error
     if not key.is_private or key.curve_name != "Ed25519":
         raise ValueError(f"{path} is not an Ed25519 private key")
     return _with_thumbprint(key)

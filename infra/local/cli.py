@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.local import control, dlq, processes, republish, secret_keys, setup
+from infra.local import control, dlq, processes, republish, secret_keys, setup, signing_keys
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
@@ -26,6 +26,7 @@ errors = Console(stderr=True)
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(republish.app, name="republish")
 app.add_typer(secret_keys.app, name="secrets")
+app.add_typer(signing_keys.app, name="keys")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

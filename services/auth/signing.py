@@ -7,7 +7,7 @@ file ever changes.
 
 import json
 import logging
-import time
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -48,23 +48,23 @@ class SigningKeys:
         self._first = first
         self._paths = _paths(first)
         self._keys = [_read(first, path) for path in self._paths]
-        self._read_at = time.monotonic()
+        self._read_at = 0.0
 
     def signing(self, now: datetime) -> OKPKey:
         """The key that signs at `now`: the newest one whose time has come."""
-        due = [key for key in self._known() if key.signs_from <= now.timestamp()]
+        due = [key for key in self._known(now) if key.signs_from <= now.timestamp()]
         return due[-1].key
 
     def jwks(self, now: datetime) -> dict[str, Any]:
         """The public keys of all tokens that are good at `now`, and of those soon to be signed, as a JWK set."""
-        keys = self._known()
+        keys = self._known(now)
         ended = now.timestamp() - TOKENS_LAST.total_seconds()
         kept = [key for key, after in pairwise(keys) if after.signs_from > ended]
         return public_jwks(key.key for key in (*kept, keys[-1]))
 
-    def _known(self) -> list[Key]:
-        if time.monotonic() - self._read_at >= READ_AGAIN_S:
-            self._read_at = time.monotonic()
+    def _known(self, now: datetime) -> list[Key]:
+        if abs(now.timestamp() - self._read_at) >= READ_AGAIN_S:
+            self._read_at = now.timestamp()
             try:
                 paths = _paths(self._first)
                 if paths != self._paths:
@@ -80,11 +80,14 @@ def add_key(first: Path, now: datetime) -> tuple[Path, datetime]:
     """Put a fresh key beside `first`: its file, and from when on it signs.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: there is no `first`, or the key cannot be written.
     """
     signs_from = int((now + PUBLISHED_AHEAD).timestamp())
     path = first.with_name(f"{first.stem}-{signs_from}{first.suffix}")
+    owner = first.stat()
     write_once(path, lambda: json.dumps(new_private_jwk()))
+    # Root may rotate for the account that runs auth; until then auth tries again every 10 s.
+    os.chown(path, owner.st_uid, owner.st_gid)
     return path, datetime.fromtimestamp(signs_from, now.tzinfo)
 
 
