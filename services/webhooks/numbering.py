@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from weakref import WeakValueDictionary
 
 from services.webhooks.public import PublicMessage
@@ -79,19 +80,7 @@ class Numbering:
         messages: list[Message] = []
         for public, traceparent in new:
             last[public.user_id] += 1
-            trace_id = trace_id_of(traceparent) or ""
-            message = Message(
-                id=public.message_id,
-                user_id=public.user_id,
-                sequence=last[public.user_id],
-                type=public.type,
-                time=public.time,
-                stored_at=now,
-                trace_id=trace_id,
-                traceparent=traceparent,
-                data=public.numbered(last[public.user_id], trace_id),
-            )
-            messages.append(message)
+            messages.append(_placed(public, traceparent, last[public.user_id], now))
         stored = await self._documents.put_many([Put(MESSAGES, message) for message in messages])
         self._remember(last)
         return {message.id: message for message in stored if isinstance(message, Message)}
@@ -123,3 +112,18 @@ class Numbering:
         finally:
             for lock in held:
                 lock.release()
+
+
+def _placed(public: PublicMessage, traceparent: str | None, sequence: int, now: datetime) -> Message:
+    trace_id = trace_id_of(traceparent) or ""
+    return Message(
+        id=public.message_id,
+        user_id=public.user_id,
+        sequence=sequence,
+        type=public.type,
+        time=public.time,
+        stored_at=now,
+        trace_id=trace_id,
+        traceparent=traceparent,
+        data=public.numbered(sequence, trace_id),
+    )
