@@ -1,5 +1,6 @@
 """Endpoints' secrets: sealed in the database's files, opened to sign, and what happens when they do not open."""
 
+import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -242,6 +243,28 @@ async def test_after_a_rotation_the_next_delivery_seals_anew(
     for request in receiver.received:
         signing.verify([signing.parsed(made["secret"])], request.headers, request.body, utc_now())
     assert (await created(service, receiver.url))["secret"] == made["secret"]
+
+
+async def test_deliveries_side_by_side_after_a_rotation_all_arrive_signed(
+    service: Running, receiver: Receiver, documents: Documents, tmp_path: Path
+):
+    made = await created(service, receiver.url)
+    before = await endpoint(documents, made["endpoint_id"])
+    add_key(tmp_path)
+    await asyncio.gather(*(tell(service, number) for number in range(8)))
+    await eventually(lambda: len(receiver.received) == 8)
+    for request in receiver.received:
+        signing.verify([signing.parsed(made["secret"])], request.headers, request.body, utc_now())
+    assert key_id((await endpoint(documents, made["endpoint_id"])).secret) != key_id(before.secret)
+
+
+async def test_sealing_anew_undoes_nobodys_write(service: Running, receiver: Receiver, documents: Documents):
+    made = await created(service, receiver.url)
+    read_before = await endpoint(documents, made["endpoint_id"])
+    await service.app.state.store.disable(made["endpoint_id"], "meanwhile")
+    await service.app.state.store.replace_secret(read_before, b"sealed anew")
+    now = await endpoint(documents, made["endpoint_id"])
+    assert (now.state, now.secret) == ("disabled", read_before.secret)
 
 
 class EndpointOfVersion1(Document, frozen=True, kw_only=True):
