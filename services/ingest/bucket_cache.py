@@ -49,6 +49,8 @@ class BucketCache:
         """Keep it as the one used last, and forget those not used for longest."""
         known = self._remembered.pop(bucket.id, None)
         self._remembered[bucket.id] = bucket
+        if known is bucket:
+            return
         self._bytes += size_of(bucket.columns) - (size_of(known.columns) if known is not None else 0)
         while self._bytes > self._max_bytes:
             _, oldest = self._remembered.popitem(last=False)
