@@ -1,4 +1,4 @@
-"""Kafka for services: a broker with safe settings, publishing that waits for the ack, subscribing with outcomes.
+"""Kafka for services: a broker with safe settings, and subscribing with outcomes; `shared.publishing` publishes.
 
 FastStream's own acknowledgements lose or repeat records, so subscribers run under `AckPolicy.MANUAL` and
 `shared.outcomes` decides. Records reach us as raw bytes: decoding is part of a handler's turn, and a record that
@@ -16,24 +16,22 @@ from itertools import chain
 from typing import Any
 
 import msgspec
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
 from faststream import AckPolicy, StreamMessage
-from faststream.exceptions import IncorrectState
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from pydantic import ValidationError
 
-from shared import telemetry
 from shared.dead_letters import DeadLetterCause, DeadLetters, OnDeadLetter, Undecodable
-from shared.errors import Rejected, Unavailable
 from shared.events import Event
-from shared.metrics import METRICS
 from shared.outcomes import Batches, Decode, SingleRecords, UnknownType, Write
 from shared.places import Places
+from shared.publishing import REQUEST_TIMEOUT_MS, Producer, partition_of_key, publish, publish_bytes
 from shared.settings import ServiceSettings
 from shared.topics import DEAD_LETTER_MAX_BYTES, Topic
 
 __all__ = [
+    "REQUEST_TIMEOUT_MS",
     "Broker",
     "DeadLetterCause",
     "event_decoder",
@@ -44,13 +42,8 @@ __all__ = [
     "subscribe_batches",
 ]
 
-REQUEST_TIMEOUT_MS = 10_000
-# aiokafka lets a batch expire only after its request timed out, so a send can take twice the request's time.
-SEND_SECONDS = 2 * REQUEST_TIMEOUT_MS / 1000 + 1
 # A handler's turn is 60 s at most; a member that does not come back within this time leaves its group.
 MAX_POLL_INTERVAL_MS = 90_000
-# Below the broker's 1 MiB a record, with room for key and headers.
-MAX_VALUE_BYTES = 1_000_000
 # A poll ends at once when there are records; this bounds how late a resumed partition is seen.
 POLL_MS = 200
 # Under load more records are on their way, and a turn's commits, writes and events cost the same for one as for fifty:
@@ -59,7 +52,6 @@ GATHER_SECONDS = 0.02
 MANY_WAIT, GATHER_MANY_SECONDS = 8, 0.05
 # Shorter than uvicorn's 8 s, so that consumers are done before the rest stops.
 GRACEFUL_SECONDS = 6.0
-log = logging.getLogger(__name__)
 
 
 class Broker(KafkaBroker):
@@ -72,6 +64,7 @@ class Broker(KafkaBroker):
             acks="all",
             enable_idempotence=False,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
+            partitioner=partition_of_key,
             # Of dead letters, which hold any record and say more; `publish_bytes` bounds the others.
             max_request_size=DEAD_LETTER_MAX_BYTES,
             allow_auto_create_topics=False,
@@ -81,6 +74,7 @@ class Broker(KafkaBroker):
             logger=_faststream_logger(),
             log_level=logging.DEBUG,
         )
+        self.config.broker_config.producer = Producer(parser=None, decoder=None)
         self.settings = settings
         self.service = service
         self.places: list[Places] = []
@@ -95,59 +89,6 @@ class Broker(KafkaBroker):
 def make_broker(settings: ServiceSettings, service: str) -> Broker:
     """A broker that is not connected yet; `shared.start.start_broker` connects it."""
     return Broker(settings, service)
-
-
-async def publish(broker: KafkaBroker, topic: Topic, event: Event, *, traceparent: str | None = None) -> None:
-    """Publish `event` as JSON under its topic's key and wait for the ack.
-
-    Raises:
-        Unavailable: no ack within 21 s; the event may or may not be stored.
-        Rejected: the event is larger than 1,000,000 bytes.
-    """
-    key = str(getattr(event, topic.key))
-    await publish_bytes(broker, topic.name, event.model_dump_json().encode(), key, traceparent=traceparent)
-
-
-async def publish_bytes(
-    broker: KafkaBroker,
-    topic_name: str,
-    value: bytes | None,
-    key: str | bytes | None,
-    *,
-    headers: dict[str, str] | None = None,
-    traceparent: str | None = None,
-    max_bytes: int = MAX_VALUE_BYTES,
-) -> None:
-    """Publish `value` (None deletes the key on a state topic) and wait for the ack; `traceparent` is the cause.
-
-    Raises:
-        Unavailable: no ack within 21 s; the record may or may not be stored.
-        Rejected: the value is larger than `max_bytes`.
-    """
-    if value is not None and len(value) > max_bytes:
-        raise Rejected("event-too-large", f"{len(value)} bytes; send it by reference")
-    with telemetry.span(f"{topic_name} publish", parent=traceparent, kind="producer"):
-        carried = dict(headers or {})
-        if (current := telemetry.current_traceparent()) is not None:
-            carried["traceparent"] = current
-        await _send(broker, topic_name, value, key.encode() if isinstance(key, str) else key, carried)
-
-
-async def _send(
-    broker: KafkaBroker, topic_name: str, value: bytes | None, key: bytes | None, headers: dict[str, str]
-) -> None:
-    try:
-        with METRICS.publish_seconds.labels(topic_name).time():
-            async with asyncio.timeout(SEND_SECONDS):
-                await broker.publish(value, topic=topic_name, key=key, headers=headers)
-    except MessageSizeTooLargeError as error:
-        METRICS.published.labels(topic_name, "failed").inc()
-        raise Rejected("event-too-large") from error
-    except (KafkaError, TimeoutError, OSError, IncorrectState) as error:
-        METRICS.published.labels(topic_name, "failed").inc()
-        log.warning("not published to %s: %s", topic_name, type(error).__name__)
-        raise Unavailable("broker") from error
-    METRICS.published.labels(topic_name, "acked").inc()
 
 
 def subscribe(
