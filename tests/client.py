@@ -23,6 +23,7 @@ class Client:
     phone: Phone
     user_id: str
     receiver: Receiver | None = None
+    refresh_token: str = ""
 
 
 @asynccontextmanager
@@ -32,8 +33,9 @@ async def signed_in(url: str, *, patience: float = 100) -> AsyncIterator[Client]
         phone = Phone(url, session, time.monotonic() + patience)
         account = {"email": f"{secrets.token_hex(8)}@example.com", "password": secrets.token_urlsafe(24)}
         user = await phone.send("POST", "/v1/users", key=str(uuid4()), body=account | {"profile": PROFILE})
-        phone.token = (await phone.send("POST", "/v1/tokens", body=account)).body["access_token"]
-        yield Client(phone, user.body["user_id"])
+        tokens = (await phone.send("POST", "/v1/tokens", body=account)).body
+        phone.token = tokens["access_token"]
+        yield Client(phone, user.body["user_id"], refresh_token=tokens["refresh_token"])
 
 
 @asynccontextmanager
