@@ -30,8 +30,26 @@ class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
     home_zone: str = "UTC"
 
 
+class SecondFactor(msgspec.Struct, frozen=True, kw_only=True):
+    """An authenticator app. `sealed` is its secret; codes up to `last_step` are used; `recovery` are codes' hashes."""
+
+    sealed: bytes
+    last_step: int = -1
+    recovery: tuple[str, ...] = ()
+
+
+class Familiar(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the user signed in from: the network under the pepper, and when last (to a day)."""
+
+    hash: str
+    seen_at: datetime
+
+
 class User(Outboxed, frozen=True, kw_only=True):
-    """A user. `email_hash` is the normalised address under the pepper; `request_hash` leaves the password out."""
+    """A user. `email_hash` is the normalised address under the pepper; `request_hash` leaves the password out.
+
+    `revision` counts what others are told of. `pending_factor` is an authenticator that no code has confirmed yet.
+    """
 
     email: str
     email_hash: str
@@ -40,6 +58,9 @@ class User(Outboxed, frozen=True, kw_only=True):
     revision: int
     created_at: datetime
     request_hash: str
+    second_factor: SecondFactor | None = None
+    pending_factor: SecondFactor | None = None
+    familiar: tuple[Familiar, ...] = ()
 
 
 class Pepper:
@@ -58,6 +79,18 @@ class Pepper:
     def email_hash(self, email: str) -> str:
         """The unique index on addresses."""
         return self._digest("email", email).hex()
+
+    def familiar_hash(self, user_id: str, network: str) -> str:
+        """A network that this user signed in from; the same one reads differently for every user."""
+        return self._digest("familiar", user_id, network).hex()
+
+    def guess_slot(self, email: str, slots: int) -> int:
+        """Which of `slots` counters guesses at this address count in."""
+        return int.from_bytes(self._digest("guesses", email)[:8], "big") % slots
+
+    def recovery_hash(self, user_id: str, code: str) -> str:
+        """A recovery code of this user."""
+        return self._digest("recovery", user_id, code).hex()
 
     def _digest(self, *parts: str) -> bytes:
         message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)

@@ -6,10 +6,13 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 from fastapi import FastAPI
 
-from services.auth import api, enrolment, sessions_api
+from services.auth import account_api, api, enrolment, sessions_api
 from services.auth.accounts import Pepper
 from services.auth.enrolment import Deps
+from services.auth.factors import Factors
+from services.auth.guesses import Guesses
 from services.auth.keys import read_key_file
+from services.auth.mail import FileMail, Mail, Post, SmtpMail
 from services.auth.passwords import Passwords
 from services.auth.settings import Settings
 from services.auth.signing import SigningKeys
@@ -22,6 +25,7 @@ from shared.documents import Documents, open_documents
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
+from shared.secrets import open_secrets
 from shared.service import install_health, serve
 from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
@@ -50,6 +54,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, NAME))
     app.include_router(api.router)
+    app.include_router(account_api.router)
     app.include_router(sessions_api.router)
 
     async def database() -> None:
@@ -61,16 +66,28 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
 
 def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock) -> Deps:
     secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
+    pepper = Pepper(secret)
     keys = SigningKeys(settings.auth_signing_key_path)
     return Deps(
         store=store,
         passwords=Passwords(threads=settings.auth_hash_threads),
         tokens=AccessTokens(keys, settings.token_issuer, settings.token_audience),
-        pepper=Pepper(secret),
+        pepper=pepper,
         refresh_tokens=RefreshTokens(secret),
+        guesses=Guesses(store, pepper, clock, per_s=settings.auth_guesses_per_s),
+        factors=Factors(open_secrets(settings), pepper),
+        mail=_mail(settings),
+        post=Post(),
         relay=relay,
         clock=clock,
     )
+
+
+def _mail(settings: Settings) -> Mail:
+    url = settings.auth_smtp_url.get_secret_value()
+    if url:
+        return SmtpMail(url, settings.auth_mail_from)
+    return FileMail(settings.auth_mail_folder, settings.auth_mail_from)
 
 
 def _lifespan(
@@ -87,7 +104,7 @@ def _lifespan(
             # Signing in and up goes on without Kafka: events wait in the outbox.
             await stack.enter_async_context(starting(app.state.broker))
             await stack.enter_async_context(watchdog)
-            for work in (deps.relay.run(), forget_sessions(documents, deps.clock)):
+            for work in (deps.relay.run(), deps.post.run(), forget_sessions(documents, deps.clock)):
                 stack.push_async_callback(_cancelled, asyncio.create_task(work))
             yield
 

@@ -8,8 +8,11 @@ from msgspec.structs import replace
 
 from services.auth import accounts, grants
 from services.auth.accounts import Pepper, User
+from services.auth.factors import Factors
 from services.auth.grants import Grant, Partner, PartnerKey
+from services.auth.guesses import Guesses, Ticket, seen_from
 from services.auth.keys import key_id
+from services.auth.mail import Mail, Post
 from services.auth.passwords import MAX_BYTES, Passwords, check_acceptable
 from services.auth.store import GRANTS, PARTNERS, USERS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
@@ -32,6 +35,10 @@ class Deps:
     tokens: AccessTokens
     pepper: Pepper
     refresh_tokens: RefreshTokens
+    guesses: Guesses
+    factors: Factors
+    mail: Mail
+    post: Post
     relay: Relay
     clock: Clock
 
@@ -41,9 +48,9 @@ async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Prof
 
     Raises:
         Problem: 409 the address is taken (which tells that it is known: accepted until addresses are verified by
-            mail), 422 another request under this key, or a password too short.
+            mail), 422 another request under this key, or a password that we do not take.
     """
-    check_acceptable(password)
+    check_acceptable(password, context=(email, email.partition("@")[0]))
     user_id = deps.pepper.user_id(key, email)
     known = await deps.store.user(user_id)
     if known is None:
@@ -83,30 +90,76 @@ async def _add_user(deps: Deps, user_id: str, email: str, password_hash: str, pr
         return None
 
 
-async def sign_in(deps: Deps, email: str, password: str) -> str:
+async def sign_in(deps: Deps, email: str, password: str, second_factor: str | None = None, address: str = "") -> str:
     """The user's id. Equal answers and times for unknown addresses and wrong passwords.
 
+    `second_factor`: the authenticator's code or a recovery code, each good for once. `address`: where the request
+    came from, as the gateway says.
+
     Raises:
-        Problem: 401.
+        Problem: 401 `wrong-credentials`, also for a wrong second factor; 401 `second-factor-required`; 429.
     """
     try:
-        user = await deps.store.user_by_email(deps.pepper.email_hash(accounts.normalised_address(email)))
+        normalised = accounts.normalised_address(email)
+        user = await deps.store.user_by_email(deps.pepper.email_hash(normalised))
     except ValueError:
-        user = None
-    fits = len(password.encode(errors="replace")) <= MAX_BYTES
-    right = await deps.passwords.verify(user.password_hash if user else None, password if fits else "")
-    if user is None or not right:
-        raise Problem(401, "wrong-credentials", "The address or the password is wrong.")
-    if deps.passwords.needs_rehash(user.password_hash):
-        await _rehash(deps, user, password)
+        normalised, user = email, None
+    ticket = await deps.guesses.admit(normalised, user, address)
+    if not await _is_right(deps, ticket, user, password) or user is None:
+        raise _wrong_credentials()
+    await _note_sign_in(deps, user, password, second_factor, address)
+    await deps.guesses.right(ticket)
     return user.id
 
 
-async def _rehash(deps: Deps, user: User, password: str) -> None:
+async def _is_right(deps: Deps, ticket: Ticket, user: User | None, password: str) -> bool:
+    fits = len(password.encode(errors="replace")) <= MAX_BYTES
     try:
-        await deps.store.put_user(replace(user, password_hash=await deps.passwords.hash(password)))
-    except Conflict:
-        return  # the next sign-in does it
+        return await deps.passwords.verify(user.password_hash if user else None, password if fits else "")
+    except Problem:
+        await deps.guesses.untried(ticket)
+        raise
+
+
+async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: str | None, address: str) -> None:
+    """Use up the second factor, and remember the network. Raises Problem(401)."""
+    verified = user.password_hash
+    rehashed = await deps.passwords.hash(password) if deps.passwords.needs_rehash(verified) else verified
+    for _ in range(ATTEMPTS):
+        if user.password_hash != verified:
+            raise _wrong_credentials()  # changed since it was compared
+        now = deps.clock()
+        signed_in = replace(_past_second_factor(deps, user, second_factor), password_hash=rehashed)
+        signed_in = seen_from(signed_in, deps.pepper, address, now)
+        if signed_in == user:
+            return
+        try:
+            await deps.store.put_user(signed_in)
+        except Conflict:
+            # Read again, so that of two sign-ins with one code the second finds it used.
+            user = await deps.store.user(user.id) or user
+            continue
+        return
+    raise Unavailable("database")
+
+
+def _past_second_factor(deps: Deps, user: User, code: str | None) -> User:
+    if user.second_factor is None:
+        return user
+    if code is None:
+        raise Problem(
+            401,
+            "second-factor-required",
+            "Send the same again with `second_factor`: the code of your authenticator app, or a recovery code.",
+        )
+    used = deps.factors.used(user, code, deps.clock())
+    if used is None:
+        raise _wrong_credentials()
+    return used
+
+
+def _wrong_credentials() -> Problem:
+    return Problem(401, "wrong-credentials", "The address, the password or the code is wrong.")
 
 
 async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Sequence[str]) -> Grant:

@@ -10,6 +10,7 @@ from services.auth import enrolment, sessions
 from services.auth.enrolment import Deps
 from services.auth.passwords import MAX_BYTES
 from services.auth.sessions import Session
+from shared.client_address import client_address_of
 from shared.errors import Problem
 from shared.identity import Caller, caller_of, require
 
@@ -19,13 +20,18 @@ RefreshTokenText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class SignIn(BaseModel):
-    """Address and password of the user's own app. `device` is what the user's list of sessions calls it."""
+    """Address and password of the user's own app. `device` is what the user's list of sessions calls it.
+
+    `second_factor`, once one is switched on: the authenticator's code, or a recovery code. Without it the answer to
+    right credentials is 401 `second-factor-required`.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     email: Annotated[str, Field(max_length=320)]
     password: Annotated[str, Field(max_length=MAX_BYTES)]
     device: Annotated[str, Field(max_length=64, examples=["Ada's phone"])] = ""
+    second_factor: Annotated[str | None, Field(max_length=32, examples=["123456"])] = None
 
 
 class RefreshTokenBody(BaseModel):
@@ -86,14 +92,15 @@ def deps_of(request: Request) -> Deps:
 
 DepsOf = Annotated[Deps, Depends(deps_of)]
 Anybody = Annotated[Caller, Depends(caller_of)]
+ClientAddress = Annotated[str, Depends(client_address_of)]
 Reader = Annotated[Caller, require("profile:read")]
 Writer = Annotated[Caller, require("profile:write")]
 
 
 @router.post("/v1/tokens", tags=["accounts"])
-async def sign_in(body: SignIn, deps: DepsOf, _: Anybody) -> Tokens:
+async def sign_in(body: SignIn, deps: DepsOf, address: ClientAddress, _: Anybody) -> Tokens:
     """Sign in with the user's own app, which starts a session. Partners' apps never see a password."""
-    user_id = await enrolment.sign_in(deps, body.email, body.password)
+    user_id = await enrolment.sign_in(deps, body.email, body.password, body.second_factor, address)
     return _tokens(deps, *await sessions.start(deps, user_id, body.device))
 
 

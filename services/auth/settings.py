@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
 from shared.settings import ServiceSettings
 
@@ -24,5 +24,23 @@ class Settings(ServiceSettings):
     auth_hash_threads: int = Field(
         default=2, ge=1, description="Passwords hashed at once; each takes 19 MiB and a core for 20 ms"
     )
+    auth_guesses_per_s: float = Field(
+        default=5, gt=0, description="Failed sign-ins a second from networks their users never came from; 500 at once"
+    )
+    auth_smtp_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="smtp://[user:password@]host[:587] (with STARTTLS) or smtps://…[:465]; empty: letters become files",
+    )
+    auth_mail_from: str = Field(default="MyMacroTracker <no-reply@localhost>", description="Sender of letters")
+    auth_mail_folder: Path = Field(
+        default=Path(".mymacro/data/mail"), description="Where letters lie without AUTH_SMTP_URL, one .eml file each"
+    )
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
     token_audience: str = Field(default="https://mymacrotracker.dev/api", description="`aud` of access tokens")
+
+    @field_validator("auth_smtp_url")
+    @classmethod
+    def _is_mail_server(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not url.get_secret_value().startswith(("smtp://", "smtps://")):
+            raise ValueError("must begin with smtp:// or smtps://")
+        return url

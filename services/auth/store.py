@@ -1,13 +1,23 @@
 """Auth's collections and the questions asked of them."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from services.auth.accounts import User
 from services.auth.grants import Grant, Partner, PartnerKey
 from services.auth.keys import key_id
+from services.auth.recovery import Reset, reset_id
 from services.auth.sessions import SESSIONS
-from shared.documents.port import Collection, Documents, Index
+from shared.documents.port import Collection, Document, Documents, Index
 from shared.outbox import OUTBOX_INDEX
+
+
+class GuessSlot(Document, frozen=True, kw_only=True):
+    """Guesses at the addresses of one slot: when its bucket is full again, and failures since the last success."""
+
+    full_at: datetime
+    failures: int = 0
+
 
 EMAIL_INDEX = "email"
 USERS = Collection("users", User, (Index(EMAIL_INDEX, ("email_hash",), unique=True), OUTBOX_INDEX))
@@ -15,7 +25,10 @@ PARTNERS = Collection("partners", Partner, (OUTBOX_INDEX,))
 PARTNER_KEYS = Collection("partner_keys", PartnerKey, (Index("partner", ("partner_id",)),))
 GRANTS = Collection("grants", Grant, (Index("user", ("user_id",)), OUTBOX_INDEX))
 
-COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS)
+RESETS = Collection("resets", Reset, (Index("user", ("user_id",)), Index("expiry", ("expires_at",))))
+GUESSES = Collection("guesses", GuessSlot)
+
+COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS, RESETS, GUESSES)
 OUTBOXED = (USERS, PARTNERS, GRANTS, SESSIONS)
 
 
@@ -65,3 +78,28 @@ class Store:
     async def put_grant(self, grant: Grant) -> Grant:
         """Store a grant over the version read. Raises `Conflict`."""
         return await self.documents.put(GRANTS, grant)
+
+    async def guesses(self, slot: str) -> GuessSlot | None:
+        """What is counted in a slot."""
+        return await self.documents.get(GUESSES, slot)
+
+    async def put_guesses(self, slot: GuessSlot) -> GuessSlot:
+        """Store a slot over the version read. Raises `Conflict`."""
+        return await self.documents.put(GUESSES, slot)
+
+    async def add_reset(self, reset: Reset, now: datetime) -> None:
+        """Store a reset, and forget those that have run out."""
+        await self.documents.delete_where(RESETS, "expiry", (), below=now)
+        await self.documents.insert(RESETS, reset)
+
+    async def reset(self, token: str) -> Reset | None:
+        """The reset of this token, run out or not."""
+        return await self.documents.get(RESETS, reset_id(token))
+
+    async def take_reset(self, reset: Reset) -> bool:
+        """Use it up; False when somebody else did."""
+        return await self.documents.delete(RESETS, reset.id)
+
+    async def forget_resets(self, user_id: str) -> None:
+        """Let none of the user's letters work any more."""
+        await self.documents.delete_where(RESETS, "user", (user_id,))

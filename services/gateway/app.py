@@ -55,7 +55,8 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         AiohttpUpstreams(settings.upstream_urls),
         offsets=KafkaOffsets(settings.bootstrap_servers),
     )
-    proxy = Proxy(edges.upstreams, InternalTokenSigner(settings.gateway_internal_key_path))
+    signer = InternalTokenSigner(settings.gateway_internal_key_path)
+    proxy = Proxy(edges.upstreams, signer, trusted_proxies=settings.trusted_proxies)
     revocations = Revocations(lambda: edges.clock().timestamp())
     live = Live(fetch_from(proxy), revocations, lambda: edges.clock().timestamp())
     watchdog = Watchdog(edges.broker)
@@ -186,7 +187,7 @@ def _lifespan(
 async def _feed(settings: Settings, edges: Edges, live: Live) -> None:
     if not edges.follows:
         return
-    follower = await follow(settings, topics.MESSAGES, live.take)
+    follower = await follow(settings, topics.MESSAGES, live.take, wanted=live.connected)
     live.fed_from_here()
     try:
         await asyncio.Event().wait()

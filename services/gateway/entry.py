@@ -49,7 +49,10 @@ class Identities(Protocol):
 
 @dataclass(frozen=True)
 class Call:
-    """A request that passed the door. `target` is path and query as they came, `key` the Idempotency-Key or ""."""
+    """A request that passed the door. `target` is path and query as they came, `key` the Idempotency-Key or "".
+
+    `peer` is the address at the other end of the connection, "" for none.
+    """
 
     route: Route
     target: str
@@ -60,6 +63,7 @@ class Call:
     expires_at: float
     key: str
     body: bytes
+    peer: str = ""
 
     def header(self, name: str) -> str | None:
         """A header's value; `name` in lower case."""
@@ -111,6 +115,7 @@ class Door:
             expires_at,
             key,
             body,
+            (scope.get("client") or ("",))[0],
         )
         answer = await self._answers(call)
         await answer(scope, receive, send)

@@ -6,7 +6,7 @@ connection buffers, 128 KiB, however slowly the caller reads.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from services.gateway.entry import Call
+from shared.client_address import CLIENT_ADDRESS, Network, origin
 from shared.errors import Problem
 from shared.identity import Caller, InternalTokenSigner
 from shared.telemetry import current_traceparent
@@ -164,9 +165,12 @@ class AiohttpUpstreams:
 class Proxy:
     """Sends a call to the service that answers it."""
 
-    def __init__(self, upstreams: Upstreams, signer: InternalTokenSigner) -> None:
+    def __init__(
+        self, upstreams: Upstreams, signer: InternalTokenSigner, *, trusted_proxies: Sequence[Network] = ()
+    ) -> None:
         self._upstreams = upstreams
         self._signer = signer
+        self._trusted_proxies = tuple(trusted_proxies)
         self._flowing = 0
 
     async def ask(
@@ -198,6 +202,8 @@ class Proxy:
             Problem: 503, it does not answer.
         """
         headers = {name: value for name in PASSED_ON if (value := call.header(name)) is not None}
+        # Never the caller's own header of that name: PASSED_ON is closed, and a test holds it to that.
+        headers[CLIENT_ADDRESS] = origin(call.peer, call.header("x-forwarded-for") or "", self._trusted_proxies)
         route = call.route
         try:
             answer = await self._sent(route.service, route.method, call.target, call.caller, headers, call.body)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from shared.client_address import Network, networks
 from shared.settings import ServiceSettings
 
 MIB = 1024 * 1024
@@ -40,10 +41,26 @@ class Settings(ServiceSettings):
     gateway_min_free_bytes: int = Field(
         default=512 * MIB, ge=0, description="Free bytes of GATEWAY_DISK_PATH below which nothing is accepted"
     )
+    gateway_trusted_proxies: str = Field(
+        default="",
+        description="Networks of the proxies before the gateway, such as 10.0.0.0/8, comma-separated: theirs is the "
+        "X-Forwarded-For that tells where a caller is; empty: nobody's",
+    )
     gateway_metrics: bool = Field(default=False, description="Serve /metrics on the public port too")
     gateway_docs: bool = Field(default=True, description="Serve /docs and /openapi.json")
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
     token_audience: str = Field(default="https://mymacrotracker.dev/api", description="`aud` of access tokens")
+
+    @field_validator("gateway_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks(text)
+        return text
+
+    @property
+    def trusted_proxies(self) -> tuple[Network, ...]:
+        """The networks one by one."""
+        return networks(self.gateway_trusted_proxies)
 
     @property
     def upstream_urls(self) -> dict[str, str]:

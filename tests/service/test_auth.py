@@ -20,7 +20,7 @@ from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.running import Running, common_settings, running
 
-PASSWORD = "correct horse battery staple"
+PASSWORD = "violet tractor hums at noon"
 EMAIL = "Ada@Example.org"
 GRANT = {"partner_id": "demo-partner", "scopes": ["days:read", "ledger:read"]}
 

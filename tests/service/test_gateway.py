@@ -490,12 +490,13 @@ async def test_from_sign_up_to_a_batch_with_the_real_auth(door: Gateway) -> None
         internal_jwks_path=folder / "internal-jwks.json",
         auth_signing_key_path=folder / "auth.jwk",
         auth_pepper_path=folder / "auth-pepper.key",
+        secrets_key_path=folder / "secrets.key",
         auth_demo_partner_key_path=folder / "demo-partner.key",
         kafka_bootstrap_servers="127.0.0.1:9",
     )
     auth = create_auth(settings, broker=make_broker(settings, "auth"))
     door.services.apps["auth"] = auth
-    account = {"email": "ada@example.org", "password": "correct horse battery staple"}
+    account = {"email": "ada@example.org", "password": "violet tractor hums at noon"}
     async with auth.router.lifespan_context(auth):
         made = await door.ask("POST", "/v1/users", token=None, json=account, key="u1")
         again = await door.ask("POST", "/v1/users", token=None, json=account, key="u1")
@@ -521,6 +522,7 @@ async def test_one_openapi_document_and_a_page(door: Gateway) -> None:
         AuthSettings(
             auth_signing_key_path=door.folder / "auth.jwk",
             auth_pepper_path=door.folder / "auth-pepper.key",
+            secrets_key_path=door.folder / "secrets.key",
             database_url=f"sqlite:///{door.folder}",
         )
     )
