@@ -1,6 +1,7 @@
 """What insights does with what it hears: days, diary entries and profiles become ledgers and insights."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -29,7 +30,7 @@ from shared.events import (
     UserUpdated,
     derived_id,
 )
-from shared.kafka import Broker
+from shared.kafka import Broker, subscribe_batches
 from shared.kafka import subscribe as subscribe_to
 from shared.outbox import outbox_event, with_events
 
@@ -37,9 +38,18 @@ SERVICE = "insights"
 Change = Callable[[Ledger], Ledger]
 
 
+@dataclass(frozen=True)
+class MeasuredDay:
+    """What a ledger takes from an event of a user's day."""
+
+    user_id: str
+    day: date
+    measured: DayInput
+
+
 def subscribe(broker: Broker, handlers: "Handlers") -> None:
     """Connect the handlers to what they listen to."""
-    subscribe_to(broker, topics.DAYS, SERVICE, handlers.on_day)
+    subscribe_batches(broker, topics.DAYS, SERVICE, measured_day, handlers.on_days)
     subscribe_to(broker, topics.ENTRIES, SERVICE, handlers.on_entry)
     subscribe_to(broker, topics.USERS, SERVICE, handlers.on_user_updated)
 
@@ -52,16 +62,20 @@ class Handlers:
     told: Callable[[Ledger, Insight | None], None]
     clock: Clock
 
-    async def on_day(self, event: DayUpdated | DayRecomputed) -> None:
-        """Take a day's newest revision into its ledger."""
-        measured = measured_on(event)
-
-        def change(ledger: Ledger) -> Ledger:
-            if ledger.measured is not None and ledger.measured.revision >= measured.revision:
-                return ledger
-            return replace(ledger, measured=measured)
-
-        await self._change(event.user_id, event.date, change)
+    async def on_days(self, days: Sequence[tuple[MeasuredDay, str | None]]) -> None:
+        """Take each day's newest revision into its ledger; ledgers are written side by side."""
+        newest: dict[str, tuple[MeasuredDay, str | None]] = {}
+        for one, cause in days:
+            id = ledger_id(one.user_id, one.day)
+            if id not in newest or newest[id][0].measured.revision <= one.measured.revision:
+                newest[id] = (one, cause)
+        work = (
+            self._change(one.user_id, one.day, _with_measured(one.measured), cause) for one, cause in newest.values()
+        )
+        failures = [one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None]
+        if failures:
+            # "Later" before anything else: a batch is halved only when the database answers.
+            raise next((one for one in failures if isinstance(one, Unavailable)), failures[0])
 
     async def on_entry(self, event: EntryCreated | EntryUpdated | EntryDeleted) -> None:
         """Take an entry's newest revision into the ledger of its day, and out of the one it was in before."""
@@ -95,13 +109,13 @@ class Handlers:
         for day in await self.store.days_of(event.user_id):
             await self._change(event.user_id, day, lambda ledger: ledger)
 
-    async def _change(self, user_id: str, day: date, change: Change) -> None:
-        """Change one input of a ledger, and tell what follows from it."""
+    async def _change(self, user_id: str, day: date, change: Change, cause: str | None = None) -> None:
+        """Change one input of a ledger, and tell what follows from it as part of `cause` (or of the current trace)."""
         for _ in range(TRIES):
             held = await self.store.ledger(user_id, day)
             body = await self.store.body(user_id)
             blank = Ledger(id=ledger_id(user_id, day), user_id=user_id, day=day, updated_at=self.clock())
-            changed, insight = settled(change(held or blank), body, self.clock())
+            changed, insight = settled(change(held or blank), body, self.clock(), cause)
             if changed == held:
                 self.told(changed, insight)
                 return
@@ -114,6 +128,15 @@ class Handlers:
         raise Unavailable("database")
 
 
+def _with_measured(measured: DayInput) -> Change:
+    def change(ledger: Ledger) -> Ledger:
+        if ledger.measured is not None and ledger.measured.revision >= measured.revision:
+            return ledger
+        return replace(ledger, measured=measured)
+
+    return change
+
+
 def _with_entry(id: str, entry: EntryInput) -> Change:
     def change(ledger: Ledger) -> Ledger:
         known = ledger.entries.get(id)
@@ -124,24 +147,24 @@ def _with_entry(id: str, entry: EntryInput) -> Change:
     return change
 
 
-def settled(ledger: Ledger, body: Body, now: datetime) -> tuple[Ledger, Insight | None]:
+def settled(ledger: Ledger, body: Body, now: datetime, cause: str | None = None) -> tuple[Ledger, Insight | None]:
     """The ledger with what follows from its inputs: a revision if it changed, an insight if there is news."""
     made = balance(ledger.day, body, ledger.measured, ledger.entries)
     # A deletion may be the first that is heard of a day; it alone is nothing to tell.
     known = ledger.revision > 0 or ledger.measured is not None or not all(one.gone for one in ledger.entries.values())
     if known and made != ledger.balance:
         ledger = replace(ledger, balance=made, revision=ledger.revision + 1, updated_at=now)
-        ledger = with_events(ledger, outbox_event(topics.LEDGERS, _ledger_event(ledger)))
-    insight = _insight(ledger, now)
+        ledger = with_events(ledger, outbox_event(topics.LEDGERS, _ledger_event(ledger), cause))
+    insight = _insight(ledger, now, cause)
     if insight is not None:
         ledger = replace(ledger, spoken={fact.id: fact.value for fact in insight.facts})
     return ledger, insight
 
 
-def measured_on(event: DayUpdated | DayRecomputed) -> DayInput:
+def measured_day(event: DayUpdated | DayRecomputed) -> MeasuredDay:
     """What a ledger takes from a day."""
     steps, active, heart = (event.metrics.get(name) for name in ("steps", "energy_active", "heart_rate"))
-    return DayInput(
+    measured = DayInput(
         revision=event.revision,
         steps=_decimal(steps, "sum"),
         energy_active=_decimal(active, "sum"),
@@ -150,6 +173,7 @@ def measured_on(event: DayUpdated | DayRecomputed) -> DayInput:
         n={name: metric.count for name, metric in sorted(event.metrics.items())},
         active_derived=active is not None and active.derived,
     )
+    return MeasuredDay(event.user_id, event.date, measured)
 
 
 def _decimal(metric: DayMetric | None, name: str) -> Decimal | None:
@@ -176,7 +200,7 @@ def _ledger_event(ledger: Ledger) -> LedgerUpdated:
     )
 
 
-def _insight(ledger: Ledger, now: datetime) -> Insight | None:
+def _insight(ledger: Ledger, now: datetime, cause: str | None) -> Insight | None:
     """What is to be said about the day now, if it is news; the same facts always make the same insight."""
     facts = facts_of(ledger.measured, ledger.balance)
     words = written(facts) if is_news(ledger.spoken, facts) else None
@@ -203,4 +227,4 @@ def _insight(ledger: Ledger, now: datetime) -> Insight | None:
         facts=tuple(Fact(id=fact.id, value=fact.value, unit=fact.unit, window=fact.window, n=fact.n) for fact in facts),
         mode="deterministic",
     )
-    return with_events(insight, outbox_event(topics.INSIGHTS, event))
+    return with_events(insight, outbox_event(topics.INSIGHTS, event, cause))

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from services.insights.app import create_app
-from services.insights.handlers import SERVICE
+from services.insights.handlers import SERVICE, Handlers, measured_day
 from services.insights.settings import Settings
-from services.insights.store import LEDGERS
+from services.insights.store import LEDGERS, Ledger, Store
 from shared import topics
 from shared.documents import Documents, open_documents
+from shared.errors import Unavailable
 from shared.events import (
     DayMetric,
     DayRecomputed,
@@ -164,6 +165,41 @@ async def test_the_same_day_twice_and_an_older_one_tell_nothing_new(service: Run
     recomputed = DayRecomputed(**day(4, steps=3000).model_dump(exclude={"type"}), previous={}, reason="late-data")
     await service.send(topics.DAYS, recomputed)
     assert (await shown(service))["revision"] == 2
+
+
+async def test_a_turn_of_days_takes_the_newest_of_each_and_goes_on_from_its_trace(service: Running) -> None:
+    documents = service.app.state.documents
+    told: list[Ledger] = []
+    handlers = Handlers(Store(documents), lambda ledger, _: told.append(ledger), lambda: NOW)
+    other = date(2026, 3, 2)
+    turn = [day(3, steps=3000), day(2, steps=2000), day(1, other, steps=10)]
+    causes = [TRACEPARENT, None, TRACEPARENT.replace("0af7", "1bf8")]
+    decisions = [(measured_day(one), cause) for one, cause in zip(turn, causes, strict=True)]
+    await handlers.on_days(decisions)
+    ledgers_told = {one.day: one for one in told}
+    assert {on: (one.revision, one.measured and one.measured.revision) for on, one in ledgers_told.items()} == {
+        DAY: (1, 3),
+        other: (1, 1),
+    }
+    assert [event.traceparent for event in ledgers_told[DAY].outbox] == [TRACEPARENT]
+    assert [event.traceparent for event in ledgers_told[other].outbox] == [causes[2]]
+    told.clear()
+    await handlers.on_days(decisions)
+    assert {one.day: one.revision for one in told} == {DAY: 1, other: 1}
+
+
+async def test_a_turn_of_days_waits_for_the_database_as_a_whole(service: Running) -> None:
+    documents = service.app.state.documents
+
+    async def away(_: object) -> None:
+        raise Unavailable("database")
+
+    documents.meddle = away
+    handlers = Handlers(Store(documents), lambda *_: None, lambda: NOW)
+    with pytest.raises(Unavailable):
+        await handlers.on_days(
+            [(measured_day(one), None) for one in (day(1, steps=1), day(1, date(2026, 3, 2), steps=2))]
+        )
 
 
 async def test_entries_come_change_move_and_go(service: Running) -> None:
