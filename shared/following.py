@@ -36,13 +36,23 @@ log = logging.getLogger(__name__)
 
 Apply = Callable[[str, Event | None], Awaitable[None]]
 OnEvent = Callable[[Event], Awaitable[None]]
+Wanted = Callable[[str], bool]
+
+
+def _everything(_: str) -> bool:
+    return True
 
 
 async def follow(
-    settings: ServiceSettings, topic: Topic, on_event: OnEvent, start: Literal["end", "beginning"] = "end"
+    settings: ServiceSettings,
+    topic: Topic,
+    on_event: OnEvent,
+    start: Literal["end", "beginning"] = "end",
+    wanted: Wanted = _everything,
 ) -> "Follower":
     """Give every event from now on to `on_event`; whatever is published after this returns is seen.
 
+    Records whose key is not `wanted` at the moment they come are passed over unread: no decoding, no span.
     `on_event` may see an event again after a failure of the broker, and should not raise: what it raises is logged
     and passed over, `Unavailable` is tried again. Waits for Kafka and the topic. `stop` the result.
     """
@@ -51,7 +61,7 @@ async def follow(
         if event is not None:
             await on_event(event)
 
-    follower = Follower(settings, topic, apply, start)
+    follower = Follower(settings, topic, apply, start, wanted)
     await follower.begin()
     return follower
 
@@ -87,13 +97,19 @@ class Follower:
     """A reader at work; `caught_up` is set once it has passed the end that the topic had at the start."""
 
     def __init__(
-        self, settings: ServiceSettings, topic: Topic, apply: Apply, start: Literal["end", "beginning"]
+        self,
+        settings: ServiceSettings,
+        topic: Topic,
+        apply: Apply,
+        start: Literal["end", "beginning"],
+        wanted: Wanted = _everything,
     ) -> None:
         self.caught_up = asyncio.Event()
         self._servers = settings.bootstrap_servers
         self._topic = topic
         self._apply = apply
         self._start = start
+        self._wanted = wanted
         self._decode = event_decoder(topic)
         self._partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
         self._next: dict[TopicPartition, int] = {}
@@ -193,6 +209,9 @@ class Follower:
 
     async def _take(self, record: Record) -> None:
         key = (record.key or b"").decode(errors="replace")
+        if not self._wanted(key):
+            METRICS.messages.labels(record.topic, "done").inc()
+            return
         outcome = "done"
         parent = header_of(record, "traceparent")
         with telemetry.span(f"{record.topic} process", parent=parent, kind="consumer") as span:

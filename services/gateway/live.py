@@ -75,6 +75,10 @@ class Live:
         self.feed = 0
         revocations.tell(self._revoked)
 
+    def connected(self, user_id: str) -> bool:
+        """Whether the user has a stream open here."""
+        return user_id in self._windows
+
     async def take(self, event: Event) -> None:
         """A message from the topic; those of users who are not connected are passed over."""
         if isinstance(event, MessagePublished) and (window := self._windows.get(event.user_id)) is not None:
