@@ -20,11 +20,11 @@ import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks import measure
+from benchmarks.ingest_load import Stored
 from benchmarks.stacks import fresh_stack
 from infra.local.instance import Instance
 from infra.local.phone import Phone
 from infra.local.receiver import Receiver
-from shared import events, topics
 
 POSTS = 120
 WARM_UP = 20
@@ -97,54 +97,13 @@ async def introduce(phone: Phone, receiver: Receiver, partner_key: str) -> str:
     return user.body["user_id"]
 
 
-class Receipts:
-    """When each receipt was told of on `ingest.receipts.v1`, by `time.monotonic`."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-        self._seen: dict[str, float] = {}
-        self._news = asyncio.Event()
-        self._reading: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Read from the end on."""
-        await self._consumer.start()
-        partitions = [TopicPartition(topics.RECEIPTS.name, number) for number in range(topics.RECEIPTS.partitions)]
-        self._consumer.assign(partitions)
-        await self._consumer.seek_to_end(*partitions)
-        for partition in partitions:
-            await self._consumer.position(partition)
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        async for record in self._consumer:
-            at = time.monotonic()
-            for receipt in events.ReceiptsCompleted.model_validate_json(record.value or b"").receipts:
-                self._seen[receipt.receipt_id] = at
-            self._news.set()
-
-    async def told(self, receipt_id: str) -> float:
-        """When the receipt's event came."""
-        async with asyncio.timeout(30):
-            while receipt_id not in self._seen:
-                self._news.clear()
-                await self._news.wait()
-        return self._seen[receipt_id]
-
-    async def stop(self) -> None:
-        """Stop reading."""
-        if self._reading:
-            self._reading.cancel()
-        await self._consumer.stop()
-
-
 @dataclass(frozen=True)
 class Bench:
     """What each post needs."""
 
     phone: Phone
     receiver: Receiver
-    receipts: Receipts
+    receipts: Stored
     user_id: str
 
     async def post(self, date: datetime, *, polled: bool) -> dict[str, float]:
@@ -169,7 +128,7 @@ class Bench:
 
 async def measure_path(instance: Instance) -> dict[str, Any]:
     """The medians, and their ratios to the raw path of the same run."""
-    raw, receipts, receiver = RawPath(instance.bootstrap_servers), Receipts(instance.bootstrap_servers), Receiver(0)
+    raw, receipts, receiver = RawPath(instance.bootstrap_servers), Stored(instance.bootstrap_servers), Receiver(0)
     await raw.start()
     await receipts.start()
     await receiver.start()
