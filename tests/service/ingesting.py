@@ -36,14 +36,23 @@ EVER = 2**31 - 1
 
 @dataclass
 class FakeClock:
-    """Runs with the real one, shifted."""
+    """Runs with the real one, from `first` on and shifted."""
 
+    first: datetime = datetime(2026, 3, 1, 19, tzinfo=UTC)
     ahead: timedelta = field(default_factory=timedelta)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __call__(self) -> datetime:
-        moment = datetime(2026, 3, 1, 19, tzinfo=UTC) + (datetime.now(UTC) - self.began) + self.ahead
+        moment = self.first + (datetime.now(UTC) - self.began) + self.ahead
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def days_told(running: Running) -> list[DayUpdated | DayRecomputed]:
+    """The days it published, in order."""
+    return [
+        (DayRecomputed if b'"day.recomputed"' in one else DayUpdated).model_validate_json(one)
+        for one in running.published[topics.DAYS.name]
+    ]
 
 
 @dataclass
@@ -60,10 +69,7 @@ class Ingest:
         return [ReceiptsCompleted.model_validate_json(one) for one in self.running.published[topics.RECEIPTS.name]]
 
     def days(self) -> list[DayUpdated | DayRecomputed]:
-        return [
-            (DayRecomputed if b'"day.recomputed"' in one else DayUpdated).model_validate_json(one)
-            for one in self.running.published[topics.DAYS.name]
-        ]
+        return days_told(self.running)
 
     async def counts(self, receipt_id: str) -> dict[str, Any]:
         """What the receipt counts, but for zeros; all of it adds up to what was received."""

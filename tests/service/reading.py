@@ -93,7 +93,10 @@ async def reading_from(folder: Path) -> AsyncGenerator[Reading]:
     broker = make_broker(settings, "ingest")
     documents = open_documents(settings.database_url, "ingest")
     ticks = itertools.count()
-    clock = lambda: NOW + next(ticks) * timedelta(milliseconds=1)  # noqa: E731
+
+    def clock() -> datetime:
+        return NOW + next(ticks) * timedelta(milliseconds=1)
+
     app = create_app(settings, broker=broker, documents=documents, clock=clock)
     async with running(app, broker, "ingest", folder, listen=(topics.RECEIPTS.name,)) as one:
         yield Reading(one, documents)

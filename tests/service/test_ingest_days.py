@@ -1,7 +1,7 @@
 """Days as users see them: merged, explained, told again when something changes, and theirs alone."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from shared.events import (
 from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
 from tests.polling import eventually
+from tests.service.ingesting import FakeClock, days_told
 from tests.service.running import SCAN_S, Running, common_settings, running
 
 CET = timezone(timedelta(hours=1))
@@ -40,21 +41,9 @@ PHONE = {"device_id": "phone-1", "device_kind": "phone"}
 
 
 @dataclass
-class Clock:
-    """Runs with the real one, shifted."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-    began: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    def __call__(self) -> datetime:
-        moment = datetime(2026, 3, 1, 20, tzinfo=UTC) + (datetime.now(UTC) - self.began) + self.ahead
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-@dataclass
 class Days:
     running: Running
-    clock: Clock
+    clock: FakeClock
     documents: Documents
 
     async def send(self, receipt_id: str, *columns: SeriesColumns, **changed: Any) -> None:
@@ -86,10 +75,7 @@ class Days:
         return answer.json()
 
     def told(self) -> list[DayUpdated | DayRecomputed]:
-        return [
-            (DayRecomputed if b'"day.recomputed"' in one else DayUpdated).model_validate_json(one)
-            for one in self.running.published[topics.DAYS.name]
-        ]
+        return days_told(self.running)
 
     async def revision(self, number: int, day: str = SUNDAY) -> DayUpdated | DayRecomputed:
         """That revision of a day, once it is told and nothing is left to compute."""
@@ -105,7 +91,7 @@ class Days:
 async def days(tmp_path: Path) -> AsyncGenerator[Days]:
     settings = Settings(**common_settings(tmp_path))
     broker = make_broker(settings, "ingest")
-    clock = Clock()
+    clock = FakeClock(datetime(2026, 3, 1, 20, tzinfo=UTC))
     documents = open_documents(settings.database_url, "ingest")
     app = create_app(settings, broker=broker, documents=documents, clock=clock, scan_seconds=SCAN_S)
     async with running(app, broker, "ingest", tmp_path, listen=(topics.DAYS.name,)) as one:

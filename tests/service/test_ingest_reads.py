@@ -273,7 +273,7 @@ async def test_a_receipt_is_waited_for_and_told_when_it_is_stored(reading: Readi
     assert (await reading.get("/v1/receipts/r1")).status_code == 404
     assert (await reading.get("/v1/receipts/r1", wait="50ms")).status_code == 404
     waiting = asyncio.create_task(reading.get("/v1/receipts/r1", wait="10s"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the request begins
     await reading.running.send_bytes(topics.BATCHES, encoded(batch("r1", series("steps", []), zone="")))
     answer = await waiting
     assert (answer.status_code, answer.json()["state"]) == (200, "stored")
@@ -281,7 +281,7 @@ async def test_a_receipt_is_waited_for_and_told_when_it_is_stored(reading: Readi
 
 async def test_a_receipt_that_another_process_stored_is_seen_too(reading: Reading) -> None:
     waiting = asyncio.create_task(reading.get("/v1/receipts/rcp-user-1-1", wait="10"))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the request begins
     await reading.documents.insert(RECEIPTS, receipt(1))
     assert (await waiting).status_code == 200
 
