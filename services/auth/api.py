@@ -1,6 +1,7 @@
 """Accounts, grants and keys over HTTP; the gateway is the only caller."""
 
 from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import APIRouter, Depends, Header, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -66,6 +67,15 @@ class GrantAnswer(BaseModel):
     revision: int
 
 
+class ServerMetadata(BaseModel):
+    """What there is of an authorization server: keys, and neither grants nor response types of OAuth."""
+
+    issuer: str
+    jwks_uri: str
+    response_types_supported: tuple[str, ...] = ()
+    grant_types_supported: tuple[str, ...] = ()
+
+
 class KeyToVerify(BaseModel):
     """A partner's API key as it came in."""
 
@@ -108,6 +118,14 @@ async def grant(
 async def jwks(deps: DepsOf) -> dict[str, Any]:
     """The public keys of access tokens."""
     return deps.tokens.jwks(deps.clock())
+
+
+@router.get("/.well-known/oauth-authorization-server", tags=["accounts"])
+async def metadata(deps: DepsOf) -> ServerMetadata:
+    """Authorization server metadata (RFC 8414), by which a service of yours finds the keys of access tokens."""
+    issuer = urlsplit(deps.tokens.issuer)
+    keys = urlunsplit((issuer.scheme, issuer.netloc, "/.well-known/jwks.json", "", ""))
+    return ServerMetadata(issuer=deps.tokens.issuer, jwks_uri=keys)
 
 
 @router.post("/internal/keys/verify", include_in_schema=False)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from services.auth.tokens import RefreshToken, RefreshTokens
 from shared import topics
 from shared.clock import Clock
-from shared.documents import Collection, Conflict, Documents, Index
+from shared.documents import Collection, Conflict, Document, Documents, Index
 from shared.errors import Problem, Unavailable
 from shared.events import SessionRevoked, derived_id
 from shared.identity import ACCESS_LIFETIME_S
@@ -32,6 +32,8 @@ KEPT = timedelta(days=30)
 MAX_LIVE = 100
 # Beyond the last access token's end: the clocks of several machines.
 SLACK = timedelta(minutes=1)
+# Longer than any sign-in takes.
+CUTOFF_KEPT = timedelta(days=1)
 ATTEMPTS = 10
 PAGE = 100
 
@@ -39,6 +41,7 @@ SIGNED_OUT = "signed-out"
 ENDED_BY_USER = "ended-by-user"
 TOKEN_REUSED = "refresh-token-reused"  # noqa: S105
 TOO_MANY = "too-many-sessions"
+CUT_OFF = "ended-meanwhile"
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,15 @@ SESSIONS = Collection(
 )
 
 
+class Cutoff(Document, frozen=True, kw_only=True):
+    """When all sessions of a user (its id) were ended last, so that none arises from a sign-in of before."""
+
+    at: datetime
+
+
+CUTOFFS = Collection("session_cutoffs", Cutoff, (Index(FORGET_INDEX, ("at",)),))
+
+
 class HasDocuments(Protocol):
     """The store, as far as sessions need it."""
 
@@ -109,8 +121,12 @@ class Deps(Protocol):
         ...
 
 
-async def start(deps: Deps, user_id: str, device: str) -> tuple[Session, str]:
-    """A new session of a user who has just proved who they are, and its first refresh token."""
+async def start(deps: Deps, user_id: str, device: str, *, asked_at: datetime) -> tuple[Session, str]:
+    """A new session of a user who has proved who they are since `asked_at`, and its first refresh token.
+
+    Raises:
+        Problem: 401 all sessions were ended meanwhile, perhaps because the password was changed.
+    """
     await _make_room(deps, user_id)
     token = deps.refresh_tokens.first()
     now = deps.clock()
@@ -124,7 +140,13 @@ async def start(deps: Deps, user_id: str, device: str) -> tuple[Session, str]:
         ends_at=now + IDLE,
         forget_at=now + IDLE + KEPT,
     )
-    return await deps.store.documents.insert(SESSIONS, session), deps.refresh_tokens.text(token)
+    stored = await deps.store.documents.insert(SESSIONS, session)
+    # `end_all` writes its cutoff before it looks for sessions, so it finds this one or is found here.
+    cutoff = await deps.store.documents.get(CUTOFFS, user_id)
+    if cutoff is not None and asked_at <= cutoff.at:
+        await end(deps, session.id, reason=CUT_OFF)
+        raise Problem(401, "sessions-ended", "All sessions were ended meanwhile. Sign in again.")
+    return stored, deps.refresh_tokens.text(token)
 
 
 async def refresh(deps: Deps, text: str) -> tuple[Session, str]:
@@ -181,10 +203,12 @@ async def sign_out(deps: Deps, text: str) -> None:
 
 
 async def end_all(deps: Deps, user_id: str, *, but: str | None = None, reason: str) -> int:
-    """End every session of a user but the one with the id `but`; how many that were.
+    """End every session of a user but the one with the id `but`, and sign-ins under way; how many sessions that were.
 
+    Call it after what it follows from is written, such as the new password.
     `reason` is a stable code such as `password-changed`, which the user and the readers of the event see.
     """
+    await _cut_off(deps, user_id)
     ended = 0
     for session in await live(deps, user_id):
         if session.id != but and await end(deps, session.id, reason=reason):
@@ -214,6 +238,7 @@ async def alarming(deps: Deps, user_id: str) -> list[Session]:
 
 async def forget(documents: Documents, now: datetime) -> int:
     """Delete the sessions that ended 30 days ago; how many that were."""
+    await documents.delete_where(CUTOFFS, FORGET_INDEX, below=now - CUTOFF_KEPT, equals=())
     return await documents.delete_where(SESSIONS, FORGET_INDEX, below=now, equals=())
 
 
@@ -226,6 +251,18 @@ async def _make_room(deps: Deps, user_id: str) -> None:
     sessions = await live(deps, user_id)
     for session in sessions[: max(0, len(sessions) - MAX_LIVE + 1)]:
         await end(deps, session.id, reason=TOO_MANY)
+
+
+async def _cut_off(deps: Deps, user_id: str) -> None:
+    for _ in range(ATTEMPTS):
+        known = await deps.store.documents.get(CUTOFFS, user_id)
+        cutoff = Cutoff(id=user_id, version=known.version if known else 0, at=deps.clock())
+        try:
+            await deps.store.documents.put(CUTOFFS, cutoff)
+        except Conflict:
+            continue
+        return
+    raise Unavailable("database")
 
 
 def _rotated(session: Session, successor: RefreshToken, now: datetime) -> Session:

@@ -7,7 +7,7 @@ from services.auth.accounts import User
 from services.auth.grants import Grant, Partner, PartnerKey
 from services.auth.keys import key_id
 from services.auth.recovery import Reset, reset_id
-from services.auth.sessions import SESSIONS
+from services.auth.sessions import CUTOFFS, SESSIONS
 from shared.documents.port import Collection, Document, Documents, Index
 from shared.outbox import OUTBOX_INDEX
 
@@ -28,7 +28,7 @@ GRANTS = Collection("grants", Grant, (Index("user", ("user_id",)), OUTBOX_INDEX)
 RESETS = Collection("resets", Reset, (Index("user", ("user_id",)), Index("expiry", ("expires_at",))))
 GUESSES = Collection("guesses", GuessSlot)
 
-COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS, RESETS, GUESSES)
+COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS, CUTOFFS, RESETS, GUESSES)
 OUTBOXED = (USERS, PARTNERS, GRANTS, SESSIONS)
 
 

@@ -60,6 +60,7 @@ PROXIED = (
     Route("POST", "/v1/me/second-factor/removals", "auth", "user", "profile:write", "sign-in", 64 * KIB),
     Route("POST", "/v1/grants", "auth", "user", "grants:write", "write", MIB, keyed=True),
     Route("GET", "/.well-known/jwks.json", "auth", "anyone", None, "read"),
+    Route("GET", "/.well-known/oauth-authorization-server", "auth", "anyone", None, "read"),
     Route("GET", "/v1/receipts", "ingest", "user", "samples:read", "read"),
     Route("GET", "/v1/days", "ingest", "user", "days:read", "read"),
     Route("GET", "/v1/days/{date}", "ingest", "user", "days:read", "read"),

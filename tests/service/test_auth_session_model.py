@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.auth import sessions
-from services.auth.sessions import SESSIONS
+from services.auth.sessions import CUTOFFS, SESSIONS
 from services.auth.tokens import RefreshTokens
 from shared.documents import Documents, open_documents
 from shared.errors import Problem
@@ -71,7 +71,7 @@ async def answer(deps: Deps, token: str) -> str | None:
 
 async def follow(documents: Documents, steps: list[tuple[int, int]]) -> None:
     deps = Deps(SimpleNamespace(documents=documents), Relay(documents, (SESSIONS,), never), RefreshTokens(b"s" * 32))
-    session, text = await sessions.start(deps, "usr_1", "")  # type: ignore[arg-type]
+    session, text = await sessions.start(deps, "usr_1", "", asked_at=START)  # type: ignore[arg-type]
     model = Model([text])
     for back, seconds in steps:
         deps.now += timedelta(seconds=seconds)
@@ -97,7 +97,7 @@ def test_at_most_one_token_lives_whatever_is_presented(steps: list[tuple[int, in
     async def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             documents = open_documents(f"sqlite:///{folder}", "auth")
-            await documents.open([SESSIONS])
+            await documents.open([SESSIONS, CUTOFFS])
             try:
                 await follow(documents, steps)
             finally:

@@ -12,12 +12,13 @@ import pytest
 
 from services.auth import sessions
 from services.auth.app import create_app
-from services.auth.sessions import SESSIONS, Session
+from services.auth.sessions import CUTOFFS, SESSIONS, Session
 from services.auth.settings import Settings
 from services.auth.tokens import RefreshToken, RefreshTokens
 from shared import events, topics
 from shared.clock import utc_now
 from shared.documents import Documents
+from shared.errors import Problem
 from shared.identity import SCOPES, Caller
 from shared.kafka import make_broker
 from tests.polling import eventually
@@ -271,9 +272,26 @@ async def test_ending_all_sessions_spares_none_unless_told(service: Running) -> 
     assert [event.reason for event in await told(service, 3)].count("password-changed") == 2
 
 
+async def test_a_sign_in_that_was_under_way_when_all_sessions_were_ended_gives_none(service: Running) -> None:
+    deps = service.app.state.deps
+    for _ in range(2):
+        asked_at = deps.clock()
+        assert await sessions.end_all(deps, "usr_busy", reason="password-changed") == 0
+        with pytest.raises(Problem, match="Sign in again"):
+            await sessions.start(deps, "usr_busy", "", asked_at=asked_at)
+    assert await sessions.live(deps, "usr_busy") == []
+    await sessions.start(deps, "usr_busy", "", asked_at=deps.clock() + timedelta(milliseconds=1))
+    assert len(await sessions.live(deps, "usr_busy")) == 1
+    await sessions.forget(documents(service), deps.clock() + timedelta(days=2))
+    assert await documents(service).get(CUTOFFS, "usr_busy") is None
+
+
 async def test_the_hundred_and_first_session_ends_the_one_unused_longest(service: Running) -> None:
     deps = service.app.state.deps
-    started = [await sessions.start(deps, "usr_many", str(number)) for number in range(sessions.MAX_LIVE + 1)]
+    started = [
+        await sessions.start(deps, "usr_many", str(number), asked_at=deps.clock())
+        for number in range(sessions.MAX_LIVE + 1)
+    ]
     live = {session.id for session in await sessions.live(deps, "usr_many")}
     assert live == {session.id for session, _ in started[1:]}
     (event,) = await told(service, 1)

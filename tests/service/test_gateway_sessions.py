@@ -278,6 +278,16 @@ async def test_keys_change_under_load_without_a_refused_token(with_auth: Gateway
     assert door.clock() > signs_from
 
 
+async def test_the_metadata_names_the_keys_and_nothing_that_is_not_there(with_auth: Gateway) -> None:
+    answered = await with_auth.ask("GET", "/.well-known/oauth-authorization-server", token=None)
+    assert answered.json() == {
+        "issuer": Settings().token_issuer,
+        "jwks_uri": "https://mymacrotracker.dev/.well-known/jwks.json",
+        "response_types_supported": [],
+        "grant_types_supported": [],
+    }
+
+
 async def test_a_new_key_is_published_before_it_signs(with_auth: Gateway) -> None:
     door = with_auth
     path, signs_from = add_key(door.folder / "auth.jwk", door.clock())
