@@ -1,0 +1,93 @@
+"""Letters: files that only their owner reads, SMTP only over TLS, and a queue that forgives a mail server."""
+
+import asyncio
+import smtplib
+import stat
+from pathlib import Path
+
+import pytest
+
+from services.auth.mail import FileMail, Letter, Post, SmtpMail
+from services.auth.settings import Settings
+from shared.errors import Unavailable
+from tests.polling import eventually
+
+LETTER = Letter("ada@example.org", "Subject", "Text")
+
+
+async def test_a_letter_becomes_a_file_of_its_owners(tmp_path: Path) -> None:
+    folder = tmp_path / "mail"
+    await FileMail(folder, "us@example.org").send(LETTER)
+    (file,) = folder.glob("*.eml")
+    assert b"To: ada@example.org" in file.read_bytes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+async def test_an_address_cannot_add_headers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"newline|linefeed"):
+        await FileMail(tmp_path, "us@example.org").send(Letter("a@example.org\nBcc: eve@example.org", "s", "t"))
+
+
+async def test_a_server_without_tls_gets_no_letter() -> None:
+    said: list[bytes] = []
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 plain\r\n")
+        while line := await reader.readline():
+            said.append(line)
+            writer.write(b"250 plain\r\n" if line.lower().startswith(b"ehlo") else b"500 no\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(server, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        with pytest.raises(Unavailable):
+            await SmtpMail(f"smtp://user:secret@127.0.0.1:{port}", "us@example.org").send(LETTER)
+    assert said
+    assert not any(b"AUTH" in line or b"MAIL" in line or b"secret" in line for line in said)
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        await SmtpMail("smtps://127.0.0.1:9", "us@example.org").send(LETTER)
+
+
+@pytest.mark.parametrize("url", ["http://x", "mail.example.org"])
+def test_only_mail_servers_are_set(url: str) -> None:
+    with pytest.raises(ValueError, match="smtp://"):
+        Settings(auth_smtp_url=url)  # type: ignore[arg-type]
+
+
+async def test_letters_are_tried_again_and_a_defect_stops_none_behind_it() -> None:
+    post, tries, done = Post(pauses_s=(0, 0)), [0], [0]
+
+    async def third_time() -> None:
+        tries[0] += 1
+        if tries[0] < 3:
+            raise Unavailable("mail")
+        done[0] += 1
+
+    async def defect() -> None:
+        raise smtplib.SMTPServerDisconnected
+
+    async def away() -> None:
+        raise Unavailable("mail")
+
+    async def last() -> None:
+        done[0] += 1
+
+    running = asyncio.create_task(post.run())
+    assert all(post.later(work) for work in (defect, defect, defect, defect, away, third_time, last))
+    await eventually(lambda: done[0] == 2)
+    assert tries == [3]
+    running.cancel()
+
+
+async def test_too_many_letters_are_refused() -> None:
+    post = Post(most=2)
+
+    async def work() -> None:
+        return
+
+    assert [post.later(work) for _ in range(3)] == [True, True, False]
