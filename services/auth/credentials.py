@@ -181,7 +181,12 @@ async def _with_password(deps: Deps, user_id: str, password: str) -> User:
     """The user, who knows the password."""
     worked = deps.guesses.admit_own(user_id)
     user = await own(deps, user_id)
-    if not await deps.passwords.verify(user.password_hash, password):
+    try:
+        right = await deps.passwords.verify(user.password_hash, password)
+    except Problem:
+        worked()  # too busy: it was not looked at
+        raise
+    if not right:
         raise _wrong_password()
     worked()
     return user

@@ -89,3 +89,37 @@ def test_bounds(password: str, code: str) -> None:
 @pytest.mark.parametrize("password", ["violet hums noon", "violette fée 🦊 " * 50, "pass phrase with spaces"])
 def test_length_alone_counts(password: str) -> None:
     check_acceptable(password)
+
+
+@pytest.mark.parametrize("password", ["mizzle+9", "tür7/ñor"])
+def test_eight_characters_stand_beside_a_second_factor(password: str) -> None:
+    check_acceptable(password, two_factors=True)
+    with pytest.raises(Problem) as refused:
+        check_acceptable(password)
+    assert refused.value.code == "password-too-short"
+    with pytest.raises(Problem):
+        check_acceptable(password[:7], two_factors=True)
+
+
+@pytest.mark.parametrize("password", ["violet\thums noon", "violet hums noon\n", "violet hums\x00noon"])
+def test_control_characters_are_refused(password: str) -> None:
+    with pytest.raises(Problem) as refused:
+        check_acceptable(password)
+    assert refused.value.code == "password-not-printable"
+
+
+async def test_a_password_is_hashed_whole(passwords: Passwords) -> None:
+    stored = await passwords.hash("a" * 1023 + "b")
+    assert not await passwords.verify(stored, "a" * 1023 + "c")
+    assert not await passwords.verify(stored, "a" * 1023)
+
+
+async def test_keyboards_that_compose_differently_agree(passwords: Passwords) -> None:
+    stored = await passwords.hash("une id\u00e9e de passage")
+    assert await passwords.verify(stored, "une ide\u0301e de passage")
+    # Unlike NFKC: a ligature is no "fi".
+    assert not await passwords.verify(await passwords.hash("\ufb01ne and long enough"), "fine and long enough")
+
+
+async def test_half_a_surrogate_pair_is_a_wrong_password(passwords: Passwords) -> None:
+    assert not await passwords.verify(await passwords.hash(LONG), "\ud800" * 20)
