@@ -1,9 +1,12 @@
 """A whole stack of a test's own, on free ports, beside any other."""
 
+import asyncio
 import os
 import secrets
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +56,19 @@ class Stack:
         pid = self.state.pid(name)
         os.kill(pid, number)
         return pid
+
+
+async def mymacro(stack: Stack, *words: str, code: int = 0) -> str:
+    """What `./mymacro words…` says for that stack; it must end with `code`."""
+    env = {**os.environ, **stack.instance.environment(), "COLUMNS": "250"}
+    command = [sys.executable, "-m", "infra.local.cli", *words]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert "Traceback" not in said
+    return said
 
 
 def running_stack(**settings: object) -> "RunningStack":

@@ -21,6 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def kafka() -> Iterator[Stack]:
+    """A broker alone, for tests that kill it."""
+    with running_stack(only="kafka") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The whole stack, ready, with the demo user and partner; stopped and removed at the end, come what may."""
     with running_stack() as found:

@@ -1,11 +1,8 @@
 """What operators mend on a running stack, by the commands they type."""
 
-import asyncio
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,29 +13,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from infra.local.phone import Phone
-from infra.local.settings import ROOT
 from services.gateway.receipts import RECEIPT_PREFIX, Ids
 from shared import topics
 from shared.clock import utc_now
 from shared.events import BatchObject, BatchSubmitted, new_event_id
 from tests.client import signed_in
 from tests.polling import eventually
-from tests.running_stack import Stack
+from tests.running_stack import Stack, mymacro
 
 MORNING = datetime(2026, 2, 1, 8, tzinfo=UTC)
-
-
-async def mymacro(stack: Stack, *words: str, code: int = 0) -> str:
-    """What the command says; it must end with `code`."""
-    env = {**os.environ, **stack.instance.environment(), "COLUMNS": "250"}
-    command = [sys.executable, "-m", "infra.local.cli", *words]
-    done = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == code, said
-    assert "Traceback" not in said
-    return said
 
 
 def steps(day: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from infra.local.instance import Instance, on_free_ports
 from infra.local.settings import ROOT
 from shared.topics import TOPICS
 from tests.polling import eventually
-from tests.running_stack import running_stack
+from tests.running_stack import Stack
 
 
 @contextmanager
@@ -75,33 +75,32 @@ async def test_up_twice_and_down_twice(tmp_path: Path):
         control.stop(instance)
 
 
-async def test_the_topics_are_there_and_made_once():
-    with running_stack(only="kafka") as stack:
-        assert await topics.create([stack.bootstrap_servers]) == []
-        admin = AIOKafkaAdminClient(bootstrap_servers=[stack.bootstrap_servers])
-        await admin.start()
-        try:
-            found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-        finally:
-            await admin.close()
-        for topic in TOPICS:
-            assert found[topic.name] == topic.partitions
-            assert {topic.dead_letters(reader) for reader in topic.readers} <= found.keys()
+async def test_the_topics_are_there_and_made_once(kafka: Stack):
+    assert await topics.create([kafka.bootstrap_servers]) == []
+    admin = AIOKafkaAdminClient(bootstrap_servers=[kafka.bootstrap_servers])
+    await admin.start()
+    try:
+        found = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+    finally:
+        await admin.close()
+    for topic in TOPICS:
+        assert found[topic.name] == topic.partitions
+        assert {topic.dead_letters(reader) for reader in topic.readers} <= found.keys()
 
 
-async def test_a_killed_process_comes_back_and_is_reported():
-    with running_stack(only="kafka") as stack:
-        killed = stack.kill("kafka")
+async def test_a_killed_process_comes_back_and_is_reported(kafka: Stack):
+    before = kafka.state.processes["kafka"]["restarts"]
+    killed = kafka.kill("kafka")
 
-        def back() -> State | None:
-            state = stack.state
-            kafka = state.processes["kafka"]
-            return state if kafka["state"] == "ready" and kafka["pid"] != killed else None
+    def back() -> State | None:
+        state = kafka.state
+        broker = state.processes["kafka"]
+        return state if broker["state"] == "ready" and broker["pid"] != killed else None
 
-        state = await eventually(back, seconds=40)
-        assert state is not None
-        assert state.processes["kafka"]["restarts"] == 1
-        assert state.processes["kafka"]["last_end"] == "killed by SIGKILL"
+    state = await eventually(back, seconds=40)
+    assert state is not None
+    assert state.processes["kafka"]["restarts"] == before + 1
+    assert state.processes["kafka"]["last_end"] == "killed by SIGKILL"
 
 
 async def test_a_killed_supervisor_leaves_no_orphan_and_the_next_start_works(tmp_path: Path):
@@ -136,6 +135,8 @@ async def test_killing_the_launcher_before_ready_leaves_no_orphan(tmp_path: Path
         await eventually(lambda: processes.marked(instance.data), seconds=20)
         process.kill()
         await eventually(lambda: not control.running(instance) and not processes.marked(instance.data), seconds=20)
+        assert not control.running(instance)
+        assert processes.marked(instance.data) == []
 
 
 async def test_foreground_stays_until_ctrl_c(tmp_path: Path):
@@ -149,11 +150,10 @@ async def test_foreground_stays_until_ctrl_c(tmp_path: Path):
         assert processes.marked(instance.data) == []
 
 
-async def test_a_taken_port_is_one_sentence(tmp_path: Path):
-    with running_stack(only="kafka") as stack:
-        taken = stack.instance.settings.kafka_port
-        other = on_free_ports(tmp_path, only="kafka", kafka_port=taken)
-        code, said = finished(other, "up")
-        assert code == 1
-        sentence = f"Port {taken} is taken by another program; stop it, or choose another with MYMACRO_KAFKA_PORT."
-        assert said.strip().splitlines() == [sentence]
+async def test_a_taken_port_is_one_sentence(kafka: Stack, tmp_path: Path):
+    taken = kafka.instance.settings.kafka_port
+    other = on_free_ports(tmp_path, only="kafka", kafka_port=taken)
+    code, said = finished(other, "up")
+    assert code == 1
+    sentence = f"Port {taken} is taken by another program; stop it, or choose another with MYMACRO_KAFKA_PORT."
+    assert said.strip().splitlines() == [sentence]

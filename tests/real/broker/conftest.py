@@ -1,19 +1,11 @@
-"""A broker of our own, for these tests kill it."""
-
-from collections.abc import Iterator
+"""What these tests need of the broker they may kill."""
 
 import pytest
 
 from shared.settings import ServiceSettings
 from shared.topics import Topic
 from tests.real_topics import create, fresh_topic
-from tests.running_stack import Stack, running_stack
-
-
-@pytest.fixture(scope="session")
-def kafka() -> Iterator[Stack]:
-    with running_stack(only="kafka") as found:
-        yield found
+from tests.running_stack import Stack
 
 
 @pytest.fixture

@@ -2,16 +2,12 @@
 
 import asyncio
 import getpass
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from infra.local.settings import ROOT
 from shared import events
 from shared.dead_letter_count import Counter
 from shared.errors import Rejected
@@ -21,22 +17,9 @@ from shared.settings import ServiceSettings
 from shared.topics import RESOLUTIONS, Topic
 from tests.polling import eventually
 from tests.real_topics import SERVICE, fresh_topic, lag_is_zero, read_all, running, subscribed, user
-from tests.running_stack import Stack
+from tests.running_stack import Stack, mymacro
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-
-
-async def mymacro(stack: Stack, *words: str, code: int = 0) -> str:
-    """What the command says; it must end with `code`."""
-    env = {**os.environ, **stack.instance.environment(), "COLUMNS": "250"}
-    command = [sys.executable, "-m", "infra.local.cli", *words]
-    done = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == code, said
-    assert "Traceback" not in said
-    return said
 
 
 async def poisoned(settings: ServiceSettings, topic: Topic, revisions: int = 3) -> None:
@@ -69,16 +52,18 @@ async def test_list_shows_where_and_why_and_nothing_that_is_inside(
     assert "profile" not in said
     assert "poison" not in said
     assert len(positions(await mymacro(kafka, "dlq", "list", "--topic", topic.name, "--limit", "1"), topic)) == 1
-    for words, count in (
-        (("--type", "user.updated"), 3),
-        (("--reason", "undecodable"), 1),
-        (("--id", "u-2"), 1),
-        (("--id", f"{letters}/0/3"), 1),
-        (("--service", "webhooks"), 0),
-        (("--since", "1h"), 4),
-        (("--until", "1h"), 0),
-    ):
-        assert len(positions(await mymacro(kafka, "dlq", "list", "--topic", topic.name, *words), topic)) == count, words
+    meant = {
+        ("--type", "user.updated"): 3,
+        ("--reason", "undecodable"): 1,
+        ("--id", "u-2"): 1,
+        ("--id", f"{letters}/0/3"): 1,
+        ("--service", "webhooks"): 0,
+        ("--since", "1h"): 4,
+        ("--until", "1h"): 0,
+    }
+    listed = await asyncio.gather(*(mymacro(kafka, "dlq", "list", "--topic", topic.name, *words) for words in meant))
+    found = [len(positions(said, topic)) for said in listed]
+    assert dict(zip(meant, found, strict=True)) == meant
 
 
 async def test_show_tells_the_cause_and_the_payload_and_writes_the_bytes(
