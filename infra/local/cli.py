@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.local import control, dlq, processes, republish, secret_keys, setup, signing_keys
+from infra.local import control, dlq, processes, republish, secret_keys, setup, signing_keys, testing
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
@@ -172,7 +172,7 @@ def test(context: typer.Context) -> None:
     except SetupError as error:
         fail(str(error))
     os.environ["MYMACRO_TEST_ALL"] = "1" if everything else ""
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT))
+    raise typer.Exit(testing.run(arguments))
 
 
 @app.command()
