@@ -1,6 +1,7 @@
 """How several runs of pytest become one verdict."""
 
 import pytest
+
 from infra.local.testing import NOTHING_COLLECTED, verdict
 
 
