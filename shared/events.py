@@ -212,17 +212,26 @@ class UserUpdated(Event, frozen=True):
 
 
 class PartnerUpdated(Event, frozen=True):
-    """The partner's full state; never a key."""
+    """The partner's full state; never a key. Only an active one may do anything.
+
+    One that was never approved is not told of. `requests_per_min` is its quota, None for the setting's.
+    """
 
     type: Literal["partner.updated"] = "partner.updated"
     partner_id: str
     revision: int
     name: str
     scopes: tuple[str, ...]
+    state: Literal["pending", "active", "suspended"] = "active"
+    requests_per_min: int | None = None
 
 
 class GrantUpdated(Event, frozen=True):
-    """What a user lets a partner see, in full. `revoked_at` set means nothing any more."""
+    """What a user lets a partner see, in full. `revoked_at` set means nothing any more.
+
+    `since_revision` is the revision at which the grant last came to life: given first, or again after a revocation.
+    What was issued for an earlier revision stays void.
+    """
 
     type: Literal["grant.updated"] = "grant.updated"
     grant_id: str
@@ -230,6 +239,7 @@ class GrantUpdated(Event, frozen=True):
     partner_id: str
     revision: int
     scopes: tuple[str, ...]
+    since_revision: int = 1
     revoked_at: UtcTime | None = None
 
 

@@ -29,7 +29,9 @@ __all__ = [
     "ACCESS_TYPE",
     "ANONYMOUS",
     "API_KEY_PREFIX",
+    "GRANTABLE_SCOPES",
     "OPERATOR_SCOPE",
+    "PARTNER_SCOPES",
     "SCOPES",
     "Caller",
     "InternalTokenSigner",
@@ -69,7 +71,16 @@ SCOPES: tuple[str, ...] = (
     "webhooks:write",
     "live:read",
     "grants:write",
+    "users:manage",
+    "partner:read",
+    "partner:write",
 )
+# About the partner itself: the operator grants them, no user can, and no user has them.
+PARTNER_SCOPES = frozenset({"webhooks:write", "users:manage", "partner:read", "partner:write"})
+# Of the user's own app alone.
+_OWN_APP_SCOPES = frozenset({"profile:read", "profile:write", "grants:write"})
+# What a user can let a partner do, in order.
+GRANTABLE_SCOPES = tuple(scope for scope in SCOPES if scope not in PARTNER_SCOPES | _OWN_APP_SCOPES)
 # Of operators' commands, which sign with the gateway's key; no user, partner or grant ever has it.
 OPERATOR_SCOPE = "operator"
 INTERNAL_TYPE = "internal+jwt"

@@ -14,11 +14,10 @@ from datetime import datetime
 from typing import Any
 
 from services.auth.signing import SigningKeys
-from shared.identity import ACCESS_LIFETIME_S, SCOPES, sign_access_token
+from shared.identity import ACCESS_LIFETIME_S, PARTNER_SCOPES, SCOPES, sign_access_token
 from shared.keys import checksum
 
-# Webhook endpoints belong to partners.
-USER_SCOPES = tuple(scope for scope in SCOPES if scope != "webhooks:write")
+USER_SCOPES = tuple(scope for scope in SCOPES if scope not in PARTNER_SCOPES)
 REFRESH_PREFIX = "mmr_"
 SESSION_PREFIX = "sid_"
 SESSION_BYTES = 16

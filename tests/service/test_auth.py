@@ -15,7 +15,7 @@ from services.auth.settings import Settings
 from services.auth.store import USERS
 from shared import events, topics
 from shared.documents import open_documents
-from shared.identity import SCOPES, load_jwks, new_api_key, verify_access_token
+from shared.identity import PARTNER_SCOPES, SCOPES, load_jwks, new_api_key, verify_access_token
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.running import Running, common_settings, running
@@ -152,7 +152,7 @@ async def test_a_token_is_verified_by_the_key_set(service: Running) -> None:
         answer.json()["access_token"], keys, issuer=settings.token_issuer, audience=settings.token_audience
     )
     assert caller.user_id == user_id
-    assert caller.scopes == set(SCOPES) - {"webhooks:write"}
+    assert caller.scopes == set(SCOPES) - PARTNER_SCOPES
 
 
 async def test_unknown_address_and_wrong_password_look_the_same(service: Running) -> None:
