@@ -55,8 +55,13 @@ def load_jwks(document: dict[str, Any]) -> KeySet:
 
 def new_api_key() -> str:
     """A fresh partner key: `mmt_`, 30 random base62 characters (178 bits), 6 of CRC32."""
+    return new_credential(API_KEY_PREFIX)
+
+
+def new_credential(prefix: str) -> str:
+    """A fresh secret of a partner's under the prefix that names its kind, which secret scanners look for."""
     body = "".join(secrets.choice(BASE62) for _ in range(30))
-    return API_KEY_PREFIX + body + checksum(body)
+    return prefix + body + checksum(body)
 
 
 def is_api_key(text: str) -> bool:

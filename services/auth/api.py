@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from services.auth import accounts, enrolment
+from services.auth import accounts, clients, enrolment
 from services.auth.accounts import normalised_address
 from services.auth.enrolment import Deps
 from services.auth.grants import Grant
@@ -129,13 +129,17 @@ async def metadata(deps: DepsOf) -> ServerMetadata:
 
 
 @router.post("/internal/keys/verify", include_in_schema=False)
-async def verify_key(body: KeyToVerify, deps: DepsOf, caller: Annotated[Caller, Depends(caller_of)]) -> VerifiedKey:
+async def verify_key(
+    body: KeyToVerify, deps: DepsOf, caller: Annotated[Caller, Depends(caller_of)], afterwards: BackgroundTasks
+) -> VerifiedKey:
     """Whose API key this is; 404 for no valid one. Only the gateway itself asks, for nobody else."""
     if caller.user_id is not None or caller.partner_id is not None:
         raise Problem(403, "insufficient-scope", "Only the gateway itself may ask.")
-    found = await deps.store.partner_key(body.key) if is_api_key(body.key) else None
-    if found is None or (found.expires_at is not None and found.expires_at <= deps.clock()):
+    found = await clients.verified_key(deps, body.key) if is_api_key(body.key) else None
+    if found is None:
         raise Problem(404, "not-found", "There is no such key.")
+    # Behind the answer, for which a partner's call waits.
+    afterwards.add_task(clients.note_use, deps, body.key)
     expires_at = found.expires_at.isoformat() if found.expires_at else None
     return VerifiedKey(partner_id=found.partner_id, scopes=found.scopes, expires_at=expires_at)
 

@@ -9,12 +9,20 @@ from msgspec.structs import replace
 from services.auth import accounts, grants
 from services.auth.accounts import Pepper, User
 from services.auth.factors import Factors
-from services.auth.grants import Grant, Partner, PartnerKey
+from services.auth.grants import GRANTS, Grant
 from services.auth.guesses import Guesses, Ticket, seen_from
-from services.auth.keys import key_id
+from services.auth.keys import PartnerKey, key_id
 from services.auth.mail import Mail, Post
+from services.auth.partners import (
+    DEMO_PARTNER_ID,
+    DEMO_PARTNER_NAME,
+    DEMO_PARTNER_SCOPES,
+    PARTNERS,
+    Partner,
+    partner_updated,
+)
 from services.auth.passwords import MAX_BYTES, Passwords, check_acceptable
-from services.auth.store import GRANTS, PARTNERS, USERS, Store
+from services.auth.store import USERS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
 from shared import topics
 from shared.clock import Clock
@@ -169,7 +177,7 @@ async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Seq
         Problem: 404 no such partner, 422 scopes it cannot have, or another request under this key.
     """
     partner = await deps.store.partner(partner_id)
-    if partner is None:
+    if partner is None or partner.state != "active":
         raise Problem(404, "not-found", "There is no such partner; ask it for its partner_id.")
     allowed = grants.check_scopes(partner, scopes)
     hashed = grants.request_hash(partner_id, scopes)
@@ -192,8 +200,10 @@ def _granted(
     deps: Deps, known: Grant | None, user_id: str, partner_id: str, scopes: tuple[str, ...], key: str, hashed: str
 ) -> Grant:
     requests = grants.remembered(known, key, hashed)
-    if known is not None and known.scopes == scopes:
+    lives = known is not None and known.revoked_at is None
+    if known is not None and lives and known.scopes == scopes:
         return replace(known, requests=requests)
+    now, revision = deps.clock(), known.revision + 1 if known else 1
     granted = Grant(
         id=grants.grant_id(user_id, partner_id),
         version=known.version if known else 0,
@@ -202,8 +212,10 @@ def _granted(
         user_id=user_id,
         partner_id=partner_id,
         scopes=scopes,
-        revision=known.revision + 1 if known else 1,
-        granted_at=deps.clock(),
+        revision=revision,
+        granted_at=now,
+        since_revision=known.since_revision if known and lives else revision,
+        since_at=known.since_at if known and lives else now,
         requests=requests,
     )
     return with_events(granted, outbox_event(topics.GRANTS, grants.grant_updated(granted)))
@@ -212,20 +224,14 @@ def _granted(
 async def seed_demo_partner(deps: Deps, key: str) -> None:
     """Make the demo partner and its key; repeated at every start, it changes nothing."""
     now = deps.clock()
-    known = await deps.store.partner(grants.DEMO_PARTNER_ID)
-    if known is None or known.scopes != grants.DEMO_PARTNER_SCOPES:
-        partner = Partner(
-            id=grants.DEMO_PARTNER_ID,
-            version=known.version if known else 0,
-            name=grants.DEMO_PARTNER_NAME,
-            scopes=grants.DEMO_PARTNER_SCOPES,
-            revision=known.revision + 1 if known else 1,
-        )
-        event = outbox_event(topics.PARTNERS, grants.partner_updated(partner, now))
-        await deps.store.put_partner(with_events(partner, event))
+    known = await deps.store.partner(DEMO_PARTNER_ID)
+    if known is None or known.scopes != DEMO_PARTNER_SCOPES:
+        fresh = Partner(id=DEMO_PARTNER_ID, name=DEMO_PARTNER_NAME, scopes=(), revision=0, state="active")
+        base = known or fresh
+        partner = replace(base, scopes=DEMO_PARTNER_SCOPES, revision=base.revision + 1)
+        await deps.store.put_partner(with_events(partner, outbox_event(topics.PARTNERS, partner_updated(partner, now))))
         deps.relay.nudge(PARTNERS, partner.id)
     if await deps.store.partner_key(key) is None:
-        scopes = grants.DEMO_PARTNER_SCOPES
         await deps.store.put_partner_key(
-            PartnerKey(id=key_id(key), partner_id=grants.DEMO_PARTNER_ID, scopes=scopes, created_at=now)
+            PartnerKey(id=key_id(key), partner_id=DEMO_PARTNER_ID, scopes=DEMO_PARTNER_SCOPES, created_at=now)
         )

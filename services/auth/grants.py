@@ -1,57 +1,47 @@
-"""Partners, and what users let them see."""
+"""What users let partners see."""
 
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
-from shared.documents.port import Document
+from services.auth.partners import Partner
+from shared.documents.port import Collection, Index
 from shared.errors import Problem
-from shared.events import GrantUpdated, PartnerUpdated, derived_id
-from shared.outbox import Outboxed
+from shared.events import GrantUpdated, derived_id
+from shared.identity import GRANTABLE_SCOPES
+from shared.outbox import OUTBOX_INDEX, Outboxed
 
-# What a grant can be about: the user's data. The rest is about the partner itself.
-PARTNER_ONLY = frozenset({"webhooks:write", "grants:write"})
 REMEMBERED_REQUESTS = 16
-DEMO_PARTNER_ID = "demo-partner"
-DEMO_PARTNER_NAME = "Demo partner"
-DEMO_PARTNER_SCOPES = (
-    "samples:read",
-    "days:read",
-    "photos:read",
-    "diary:read",
-    "ledger:read",
-    "insights:read",
-    "live:read",
-    "webhooks:write",
-)
-
-
-class Partner(Outboxed, frozen=True, kw_only=True):
-    """A client that users grant scopes to; `scopes` is the most it can ever have."""
-
-    name: str
-    scopes: tuple[str, ...]
-    revision: int
-
-
-class PartnerKey(Document, frozen=True, kw_only=True):
-    """An API key. Its id is the key's SHA-256; the key itself is nowhere."""
-
-    partner_id: str
-    scopes: tuple[str, ...]
-    created_at: datetime
-    expires_at: datetime | None = None
 
 
 class Grant(Outboxed, frozen=True, kw_only=True):
-    """What one user lets one partner see. `requests` are the last (Idempotency-Key, request hash) pairs."""
+    """What one user lets one partner see, or did until `revoked_at`.
+
+    `granted_at` is the time of this revision; without a break the grant lives since `since_at`, in `since_revision`.
+    `requests` are the last (Idempotency-Key, request hash) pairs.
+    """
 
     user_id: str
     partner_id: str
     scopes: tuple[str, ...]
     revision: int
     granted_at: datetime
+    since_revision: int
+    since_at: datetime
+    revoked_at: datetime | None = None
     requests: tuple[tuple[str, str], ...] = ()
+
+
+def _with_beginning(raw: dict[str, Any]) -> dict[str, Any]:
+    # Version 1 could not be revoked, so it lives since its first revision; when that was, nobody wrote down.
+    return raw | {"since_revision": 1, "since_at": raw["granted_at"]}
+
+
+USER_INDEX = "user"
+GRANTS = Collection(
+    "grants", Grant, (Index(USER_INDEX, ("user_id",)), OUTBOX_INDEX), v=2, upgrades={1: _with_beginning}
+)
 
 
 def grant_id(user_id: str, partner_id: str) -> str:
@@ -70,7 +60,7 @@ def check_scopes(partner: Partner, scopes: Iterable[str]) -> tuple[str, ...]:
     Raises:
         Problem: 422, the partner cannot have one of them.
     """
-    grantable = set(partner.scopes) - PARTNER_ONLY
+    grantable = set(partner.scopes) & set(GRANTABLE_SCOPES)
     wanted = set(scopes)
     if not wanted <= grantable:
         raise Problem(
@@ -112,16 +102,6 @@ def grant_updated(grant: Grant) -> GrantUpdated:
         partner_id=grant.partner_id,
         revision=grant.revision,
         scopes=grant.scopes,
-    )
-
-
-def partner_updated(partner: Partner, at: datetime) -> PartnerUpdated:
-    """The event that tells the others of this revision."""
-    return PartnerUpdated(
-        event_id=derived_id(partner.id, partner.revision, "partner.updated"),
-        occurred_at=at,
-        partner_id=partner.id,
-        revision=partner.revision,
-        name=partner.name,
-        scopes=partner.scopes,
+        since_revision=grant.since_revision,
+        revoked_at=grant.revoked_at,
     )

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from services.auth.accounts import User
-from services.auth.grants import Grant, Partner, PartnerKey
-from services.auth.keys import key_id
+from services.auth.grants import GRANTS, Grant
+from services.auth.keys import PARTNER_KEYS, PartnerKey, key_id
+from services.auth.partners import PARTNERS, Partner
 from services.auth.recovery import Reset, reset_id
 from services.auth.sessions import CUTOFFS, SESSIONS
 from shared.documents.port import Collection, Document, Documents, Index
@@ -21,9 +22,6 @@ class GuessSlot(Document, frozen=True, kw_only=True):
 
 EMAIL_INDEX = "email"
 USERS = Collection("users", User, (Index(EMAIL_INDEX, ("email_hash",), unique=True), OUTBOX_INDEX))
-PARTNERS = Collection("partners", Partner, (OUTBOX_INDEX,))
-PARTNER_KEYS = Collection("partner_keys", PartnerKey, (Index("partner", ("partner_id",)),))
-GRANTS = Collection("grants", Grant, (Index("user", ("user_id",)), OUTBOX_INDEX))
 
 RESETS = Collection("resets", Reset, (Index("user", ("user_id",)), Index("expiry", ("expires_at",))))
 GUESSES = Collection("guesses", GuessSlot)
