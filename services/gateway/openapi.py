@@ -30,6 +30,24 @@ KEY_PARAMETER = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 SCHEMAS = "#/components/schemas/"
+RATE_LIMITED: dict[str, Any] = {
+    "description": "Too many calls (`rate-limited`, with `limit` and `retry_after_s`), or what the detail says. "
+    "Nothing was taken: send it again after the time in Retry-After, under the same Idempotency-Key.",
+    "headers": {
+        "Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}},
+        "RateLimit-Policy": {
+            "description": 'Each limit of this call, on every answer: `"user-read";q=1200;w=60` is 1200 at once, and '
+            "1200 every 60 s",
+            "schema": {"type": "string"},
+        },
+        "RateLimit": {
+            "description": 'What is left of each, on every answer: `"user-read";r=1100;t=5` is 1100 at once; in 5 s '
+            "all of the quota is there again or, after a 429, one call is",
+            "schema": {"type": "string"},
+        },
+    },
+    "content": {"application/problem+json": {"schema": {"$ref": f"{SCHEMAS}ProblemDocument"}}},
+}
 
 
 def merge(documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -71,6 +89,7 @@ def _described(route: Route, operation: dict[str, Any]) -> dict[str, Any]:
     operation["security"] = ALLOWED_BY[route.caller]
     if route.scope is not None:
         operation["x-required-scope"] = route.scope
+    operation["responses"] = dict(sorted({**operation.get("responses", {}), "429": RATE_LIMITED}.items()))
     if route.keyed:
         others = [p for p in operation.get("parameters", []) if str(p.get("name", "")).lower() != "idempotency-key"]
         operation["parameters"] = [*others, KEY_PARAMETER]

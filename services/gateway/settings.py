@@ -1,9 +1,12 @@
 """What the gateway reads from its environment."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
+from services.gateway.rates import MOST_CALLS, Policy, policy
+from services.gateway.routes import RateClass
 from shared.client_address import Network, networks
 from shared.settings import ServiceSettings
 
@@ -46,6 +49,29 @@ class Settings(ServiceSettings):
         description="Networks of the proxies before the gateway, such as 10.0.0.0/8, comma-separated: theirs is the "
         "X-Forwarded-For that tells where a caller is; empty: nobody's",
     )
+    gateway_rate_read: str = Field(
+        default="1200/60",
+        description="Reads of a user, and of a network where no token is needed: so many at once, and as many again, "
+        "evenly, in so many seconds",
+    )
+    gateway_rate_write: str = Field(default="1200/60", description="The same of writes; a batch is one, so is a photo")
+    gateway_rate_sign_in: str = Field(
+        default="600/60", description="The same of sign-ins, refreshes of tokens, and what concerns passwords"
+    )
+    gateway_rate_stream: str = Field(default="120/60", description="The same of live streams opened")
+    gateway_rate_failed: str = Field(
+        default="600/60",
+        description="Calls of a network without a good token or key; beyond, unknown ones from there are not looked at",
+    )
+    gateway_rate_key: str = Field(default="1200/60", description="Calls with one key of a partner")
+    gateway_partner_requests_per_min: int = Field(
+        default=2400, ge=1, le=MOST_CALLS, description="Calls of a partner that has no quota of its own"
+    )
+    gateway_rates_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="The Redis in which several gateways count these together, as "
+        "redis://[:password@]host[:port][/number] or rediss://; empty: each in its own memory",
+    )
     gateway_metrics: bool = Field(default=False, description="Serve /metrics on the public port too")
     gateway_docs: bool = Field(default=True, description="Serve /docs and /openapi.json")
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
@@ -56,6 +82,29 @@ class Settings(ServiceSettings):
     def _are_networks(cls, text: str) -> str:
         networks(text)
         return text
+
+    @field_validator(
+        "gateway_rate_read",
+        "gateway_rate_write",
+        "gateway_rate_sign_in",
+        "gateway_rate_stream",
+        "gateway_rate_failed",
+        "gateway_rate_key",
+    )
+    @classmethod
+    def _are_rates(cls, text: str) -> str:
+        policy("", text)
+        return text
+
+    def rate(self, rate: RateClass, whose: Literal["user", "address"]) -> Policy:
+        """What is allowed in a class of routes."""
+        texts: dict[RateClass, str] = {
+            "read": self.gateway_rate_read,
+            "write": self.gateway_rate_write,
+            "sign-in": self.gateway_rate_sign_in,
+            "stream": self.gateway_rate_stream,
+        }
+        return policy(f"{whose}-{rate}", texts[rate])
 
     @property
     def trusted_proxies(self) -> tuple[Network, ...]:

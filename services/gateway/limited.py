@@ -1,0 +1,180 @@
+"""A route within its limits: whose account a call is on, and what every answer says of that.
+
+* A user: the class of the route (read, write, sign-in, stream). A partner's app that acts for the user has buckets of
+  its own in each class, so that it cannot use up the user's.
+* A partner: its quota for all of its calls, and beside it a limit for each of its keys.
+* Nobody yet, on routes for anyone: the network that the call comes from, an IPv4 address or an IPv6 /64.
+* A network whose calls fail for want of a good token or key: after so many, unknown tokens and keys from there are not
+  looked at any more for a while. Those that were good lately are, so a bad neighbour locks nobody out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway.entry import Identities
+from services.gateway.rates import Buckets, Charge, MemoryBuckets, Policy, Taken, rate_limited, told
+from services.gateway.routes import RateClass, Route
+from shared.client_address import Network, network_of, origin
+from shared.errors import Problem
+from shared.identity import Caller
+
+QUOTA_WINDOW_S = 60
+MOST_GOOD = 10_000
+# Bytes of an X-Forwarded-For whose network is remembered.
+LONGEST_KEPT = 256
+
+QuotaOf = Callable[[str], int | None]
+
+
+def no_quota(_: str) -> int | None:
+    """No partner has a quota of its own."""
+    return None
+
+
+@dataclass(frozen=True)
+class Policies:
+    """What is allowed: `users`, and `networks` on routes for anyone, by class; `partner_quota` in calls a minute."""
+
+    users: Mapping[RateClass, Policy]
+    networks: Mapping[RateClass, Policy]
+    failed: Policy
+    key: Policy
+    partner_quota: int
+    quota_of: QuotaOf = no_quota
+
+    def partner(self, partner_id: str) -> Policy:
+        """The partner's quota now."""
+        own = self.quota_of(partner_id)
+        return Policy("partner", self.partner_quota if own is None else max(1, own), QUOTA_WINDOW_S)
+
+
+class Rates:
+    """The limits with what they need. `own` are this process's buckets: what fails is counted where it costs."""
+
+    def __init__(
+        self, policies: Policies, buckets: Buckets, own: MemoryBuckets, trusted_proxies: Sequence[Network] = ()
+    ) -> None:
+        self.policies = policies
+        self.buckets = buckets
+        self.own = own
+        self.good = Lately(MOST_GOOD)
+        self._trusted = tuple(trusted_proxies)
+        self._known_network = lru_cache(4096)(self._network)
+
+    def network(self, peer: str, forwarded_for: bytes | None) -> str:
+        """The network a request came from. X-Forwarded-For counts where a trusted proxy wrote it, else for nothing."""
+        if not self._trusted or forwarded_for is None:
+            return self._known_network(peer, b"")
+        if len(forwarded_for) > LONGEST_KEPT:
+            return self._network(peer, forwarded_for)
+        return self._known_network(peer, forwarded_for)
+
+    def _network(self, peer: str, forwarded_for: bytes) -> str:
+        return network_of(origin(peer, forwarded_for.decode("latin-1"), self._trusted))
+
+
+class Lately:
+    """Headers that were good lately, by their hash. One that has another's hash is looked at, and nothing more."""
+
+    def __init__(self, most: int) -> None:
+        self._half = most // 2
+        self._young: set[int] = set()
+        self._old: set[int] = set()
+
+    def add(self, header: bytes) -> None:
+        """Remember it."""
+        if len(self._young) >= self._half:
+            self._young, self._old = set(), self._young
+        self._young.add(hash(header))
+
+    def discard(self, header: bytes) -> None:
+        """Forget it."""
+        self._young.discard(hash(header))
+        self._old.discard(hash(header))
+
+    def __contains__(self, header: bytes) -> bool:
+        number = hash(header)
+        return number in self._young or number in self._old
+
+
+class Limited:
+    """A route's application, held to its limits; every answer it gives says what is left of them."""
+
+    def __init__(self, app: ASGIApp, route: Route, identities: Identities, rates: Rates) -> None:
+        self._app = app
+        self._route = route
+        self._identities = identities
+        self._rates = rates
+        self._of_user = rates.policies.users[route.rate]
+        self._of_network = rates.policies.networks[route.rate]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Raises Problem: 429 over a limit, and what the application raises."""
+        # As the application does: the refusals here are of this route too.
+        scope["route"] = self._route
+        charges = await self._charges(scope)
+        taken = await self._rates.buckets.take(charges)
+        if not taken.allowed:
+            raise rate_limited(charges, taken)
+        headers = told(charges, taken)
+        fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *fields]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, telling)
+        except Problem as problem:
+            problem.headers = {**problem.headers, **headers}
+            raise
+
+    async def _charges(self, scope: Scope) -> list[Charge]:
+        authorization = forwarded_for = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"x-forwarded-for":
+                forwarded_for = value
+        if self._route.caller == "anyone":
+            return [Charge(self._of_network, self._network(scope, forwarded_for))]
+        caller = await self._caller(scope, authorization, forwarded_for)
+        return self._of_caller(caller, authorization or b"")
+
+    async def _caller(self, scope: Scope, authorization: bytes | None, forwarded_for: bytes | None) -> Caller:
+        """Who calls. Raises Problem: 401, 404, 429 too many of these for this network, 503."""
+        if authorization is not None and authorization in self._rates.good:
+            failures: list[Charge] = []
+        else:
+            failures = [Charge(self._rates.policies.failed, self._network(scope, forwarded_for))]
+            full_in_s = [self._rates.own.full_in_s(failures[0])]
+            if failures[0].policy.wait_s(full_in_s[0]):
+                raise rate_limited(failures, Taken(False, full_in_s))
+        try:
+            identity = await self._identities.identity(authorization)
+        except Problem as problem:
+            if problem.status in (401, 404):
+                self._rates.good.discard(authorization or b"")
+                failures = failures or [Charge(self._rates.policies.failed, self._network(scope, forwarded_for))]
+                problem.headers = {**problem.headers, **told(failures, self._rates.own.take_now(failures))}
+            raise
+        if failures and authorization is not None:
+            self._rates.good.add(authorization)
+        return identity.caller
+
+    def _of_caller(self, caller: Caller, authorization: bytes) -> list[Charge]:
+        if caller.partner_id is None:
+            return [Charge(self._of_user, caller.user_id or "")]
+        quota = Charge(self._rates.policies.partner(caller.partner_id), caller.partner_id)
+        if caller.user_id is None:
+            key = blake2b(authorization, digest_size=16).hexdigest()
+            return [Charge(self._rates.policies.key, key), quota]
+        return [Charge(self._of_user, f"{caller.user_id} {caller.partner_id}"), quota]
+
+    def _network(self, scope: Scope, forwarded_for: bytes | None) -> str:
+        return self._rates.network((scope.get("client") or ("",))[0], forwarded_for)
