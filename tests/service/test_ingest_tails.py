@@ -135,7 +135,7 @@ async def test_buckets_are_remembered_while_there_is_room_and_never_stale(tmp_pa
     buckets = [one for one in stored if one is not None]
     assert len(buckets) == 3
 
-    cache = BucketCache(documents, max_bytes=2 * size_of(buckets[0].columns))
+    cache = BucketCache(documents, max_bytes=2 * size_of(buckets[0]))
     first = await cache.held(keys[:2])
     again = await cache.held([keys[1], keys[0]])
     assert all(again[key.id].bucket is first[key.id].bucket for key in keys[:2])
