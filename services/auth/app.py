@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
-from services.auth import account_api, api, enrolment, sessions_api
+from services.auth import account_api, api, audit, audit_api, enrolment, sessions_api
 from services.auth.accounts import Pepper
+from services.auth.audit import Attempts
 from services.auth.enrolment import Deps
 from services.auth.factors import Factors
 from services.auth.guesses import Guesses
@@ -46,6 +48,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
         title="MyMacroTracker auth",
         version="1",
         telemetry=FASTAPI_TELEMETRY,
+        dependencies=[Depends(audit.note_origin)],
         lifespan=_lifespan(settings, documents, watchdog, deps),
     )
     app.state.deps = deps
@@ -56,6 +59,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.include_router(api.router)
     app.include_router(account_api.router)
     app.include_router(sessions_api.router)
+    app.include_router(audit_api.router)
 
     async def database() -> None:
         await store.partner("-")
@@ -78,6 +82,7 @@ def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock) -> Deps:
         factors=Factors(open_secrets(settings), pepper),
         mail=_mail(settings),
         post=Post(),
+        attempts=Attempts(store.documents, clock),
         relay=relay,
         clock=clock,
     )
@@ -104,7 +109,9 @@ def _lifespan(
             # Signing in and up goes on without Kafka: events wait in the outbox.
             await stack.enter_async_context(starting(app.state.broker))
             await stack.enter_async_context(watchdog)
-            for work in (deps.relay.run(), deps.post.run(), forget_sessions(documents, deps.clock)):
+            pruning = audit.keep_pruned(documents, deps.clock, timedelta(days=settings.auth_audit_days))
+            forgetting = forget_sessions(documents, deps.clock)
+            for work in (deps.relay.run(), deps.post.run(), deps.attempts.run(), forgetting, pruning):
                 stack.push_async_callback(_cancelled, asyncio.create_task(work))
             yield
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from services.auth import recovery, sessions
+from services.auth import audit, recovery, sessions
 from services.auth.accounts import User
 from services.auth.enrolment import ATTEMPTS, Deps
 from services.auth.mail import Letter
@@ -60,6 +60,7 @@ def ask_for_reset(deps: Deps, email: str, address: str) -> None:
         Problem: 429, or 503 when too many letters wait.
     """
     deps.guesses.admit_letter(email, address)
+    asked = audit.origin()
 
     async def write() -> None:
         user = await deps.store.user_by_email(deps.pepper.email_hash(email))
@@ -67,7 +68,7 @@ def ask_for_reset(deps: Deps, email: str, address: str) -> None:
             return
         token, now = recovery.new_reset_token(), deps.clock()
         reset = Reset(id=recovery.reset_id(token), user_id=user.id, expires_at=now + RESET_LIFETIME)
-        await deps.store.add_reset(reset, now)
+        await deps.store.add_reset(reset, now, audit.line("password-reset-asked", now, user_id=user.id, asked=asked))
         await deps.mail.send(Letter(user.email, SUBJECT, RESET_TEXT.format(token=token)))
 
     if not deps.post.later(write):
@@ -88,7 +89,7 @@ async def reset_password(deps: Deps, token: str, new: str) -> None:
     hashed = await deps.passwords.hash(new)
     if not await deps.store.take_reset(reset):
         raise _no_such_reset()
-    await _write(deps, user, lambda known: _repassworded(known, new, hashed))
+    await _write(deps, user, lambda known: _repassworded(known, new, hashed), "password-reset")
     await deps.store.forget_resets(user.id)
     await deps.guesses.reopen(user.email)
     await _tell(deps, user, None, PASSWORD_RESET, "Your password was set anew by mail.")
@@ -132,7 +133,7 @@ async def confirm_second_factor(deps: Deps, user_id: str, session_id: str | None
         codes.append(found[1])
         return found[0]
 
-    user = await _write(deps, user, confirmed)
+    user = await _write(deps, user, confirmed, "second-factor-on")
     worked()
     await _tell(deps, user, session_id, SECOND_FACTOR_CHANGED, "A second factor was switched on.")
     return codes[-1]
@@ -150,7 +151,7 @@ async def renew_recovery_codes(deps: Deps, user_id: str, session_id: str | None,
         codes.append(found)
         return changed
 
-    user = await _write(deps, user, renewed)
+    user = await _write(deps, user, renewed, "recovery-codes-renewed")
     await _tell(deps, user, session_id, SECOND_FACTOR_CHANGED, "Your recovery codes were made anew.")
     return codes[-1]
 
@@ -173,7 +174,7 @@ async def remove_second_factor(deps: Deps, user_id: str, session_id: str | None,
         check_length(password)
         return replace(known, second_factor=None, pending_factor=None)
 
-    user = await _write(deps, user, without)
+    user = await _write(deps, user, without, "second-factor-off")
     await _tell(deps, user, session_id, SECOND_FACTOR_CHANGED, "The second factor was switched off.")
 
 
@@ -187,6 +188,7 @@ async def _with_password(deps: Deps, user_id: str, password: str) -> User:
         worked()  # too busy: it was not looked at
         raise
     if not right:
+        deps.attempts.note("wrong-password", user_id)
         raise _wrong_password()
     worked()
     return user
@@ -201,7 +203,7 @@ async def _set_password(deps: Deps, user: User, new: str, *, only: str) -> None:
             raise _wrong_password()  # somebody else changed it meanwhile
         return _repassworded(known, new, hashed)
 
-    await _write(deps, user, changed)
+    await _write(deps, user, changed, "password-changed")
     await deps.store.forget_resets(user.id)
 
 
@@ -216,11 +218,12 @@ def _repassworded(user: User, new: str, hashed: str) -> User:
     return replace(user, password_hash=hashed)
 
 
-async def _write(deps: Deps, user: User, change: Callable[[User], User]) -> User:
-    """Store what `change` makes of the user; of a newer version when there is one."""
+async def _write(deps: Deps, user: User, change: Callable[[User], User], kind: audit.Kind | None = None) -> User:
+    """Store what `change` makes of the user, of a newer version when there is one; the audit log calls it `kind`."""
     for _ in range(ATTEMPTS):
+        told = (audit.line(kind, deps.clock(), user_id=user.id),) if kind is not None else ()
         try:
-            return await deps.store.put_user(change(user))
+            return await deps.store.put_user(change(user), *told)
         except Conflict:
             user = await own(deps, user.id)
     raise Unavailable("database")

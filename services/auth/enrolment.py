@@ -3,11 +3,13 @@
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from msgspec.structs import replace
 
-from services.auth import accounts, grants
+from services.auth import accounts, audit, grants
 from services.auth.accounts import Pepper, User
+from services.auth.audit import Attempts
 from services.auth.factors import Factors
 from services.auth.grants import GRANTS, Grant
 from services.auth.guesses import Guesses, Ticket, seen_from
@@ -26,7 +28,7 @@ from services.auth.store import USERS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
 from shared import topics
 from shared.clock import Clock
-from shared.documents import Conflict, Duplicate
+from shared.documents import Conflict, Duplicate, Put
 from shared.errors import Problem, Unavailable
 from shared.events import Profile
 from shared.outbox import Relay, outbox_event, with_events
@@ -47,6 +49,7 @@ class Deps:
     factors: Factors
     mail: Mail
     post: Post
+    attempts: Attempts
     relay: Relay
     clock: Clock
 
@@ -92,7 +95,8 @@ async def _add_user(deps: Deps, user_id: str, email: str, password_hash: str, pr
     )
     try:
         return await deps.store.add_user(
-            with_events(user, outbox_event(topics.USERS, accounts.user_updated(user, now)))
+            with_events(user, outbox_event(topics.USERS, accounts.user_updated(user, now))),
+            audit.line("account-created", now, user_id=user_id, actor="user"),
         )
     except Duplicate:
         return None
@@ -112,8 +116,17 @@ async def sign_in(deps: Deps, email: str, password: str, second_factor: str | No
         user = await deps.store.user_by_email(deps.pepper.email_hash(normalised))
     except ValueError:
         normalised, user = email, None
-    ticket = await deps.guesses.admit(normalised, user, address)
-    if not await _is_right(deps, ticket, user, password) or user is None:
+    try:
+        ticket = await deps.guesses.admit(normalised, user, address)
+    except Problem:
+        if user is not None:
+            deps.attempts.note("sign-in-held-up", user.id)
+        raise
+    right = await _is_right(deps, ticket, user, password)
+    if user is None:
+        raise _wrong_credentials()
+    if not right:
+        deps.attempts.note("wrong-password", user.id)
         raise _wrong_credentials()
     await _note_sign_in(deps, user, password, second_factor, address)
     await deps.guesses.right(ticket)
@@ -139,10 +152,12 @@ async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: st
         now = deps.clock()
         signed_in = replace(_past_second_factor(deps, user, second_factor), password_hash=rehashed)
         signed_in = seen_from(signed_in, deps.pepper, address, now)
-        if signed_in == user:
-            return
+        lines = _lines_of_sign_in(user, signed_in, now)
         try:
-            await deps.store.put_user(signed_in)
+            if signed_in == user:
+                await deps.store.documents.put_many(lines)
+            else:
+                await deps.store.put_user(signed_in, *lines)
         except Conflict:
             # Read again, so that of two sign-ins with one code the second finds it used.
             user = await deps.store.user(user.id) or user
@@ -151,10 +166,18 @@ async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: st
     raise Unavailable("database")
 
 
+def _lines_of_sign_in(before: User, after: User, now: datetime) -> list[Put]:
+    lines = [audit.line("signed-in", now, user_id=after.id, actor="user")]
+    if before.second_factor and after.second_factor and before.second_factor.recovery != after.second_factor.recovery:
+        lines.append(audit.line("recovery-code-used", now, user_id=after.id, actor="user"))
+    return lines
+
+
 def _past_second_factor(deps: Deps, user: User, code: str | None) -> User:
     if user.second_factor is None:
         return user
     if code is None:
+        deps.attempts.note("second-factor-asked", user.id)
         raise Problem(
             401,
             "second-factor-required",
@@ -162,6 +185,7 @@ def _past_second_factor(deps: Deps, user: User, code: str | None) -> User:
         )
     used = deps.factors.used(user, code, deps.clock())
     if used is None:
+        deps.attempts.note("wrong-second-factor", user.id)
         raise _wrong_credentials()
     return used
 
@@ -188,7 +212,10 @@ async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Seq
             deps.relay.nudge(GRANTS, id)
             return known
         try:
-            stored = await deps.store.put_grant(_granted(deps, known, user_id, partner_id, allowed, key, hashed))
+            told = audit.line(
+                "grant-given", deps.clock(), user_id=user_id, partner_id=partner_id, about=id, details=allowed
+            )
+            stored = await deps.store.put_grant(_granted(deps, known, user_id, partner_id, allowed, key, hashed), told)
         except Conflict:
             continue
         deps.relay.nudge(GRANTS, id)

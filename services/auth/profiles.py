@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from services.auth import accounts
+from services.auth import accounts, audit
 from services.auth.accounts import User
 from services.auth.enrolment import ATTEMPTS, Deps
 from services.auth.store import USERS
@@ -31,8 +31,10 @@ async def change(deps: Deps, user_id: str, fields: Mapping[str, Any]) -> User:
             return user
         changed = replace(user, profile=profile, revision=user.revision + 1)
         event = outbox_event(topics.USERS, accounts.user_updated(changed, deps.clock()))
+        differing = sorted(name for name in fields if getattr(user.profile, name) != fields[name])
+        told = audit.line("profile-changed", deps.clock(), user_id=user.id, details=differing)
         try:
-            stored = await deps.store.put_user(with_events(changed, event))
+            stored = await deps.store.put_user(with_events(changed, event), told)
         except Conflict:
             continue
         deps.relay.nudge(USERS, user.id)

@@ -13,25 +13,32 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from services.auth import audit
+from services.auth.session_documents import (
+    CUTOFFS,
+    ENDED_INDEX,
+    FORGET_INDEX,
+    KEPT,
+    LIVE_INDEX,
+    SESSIONS,
+    Cutoff,
+    Session,
+    Share,
+    ended,
+)
 from services.auth.tokens import RefreshToken, RefreshTokens
-from shared import topics
 from shared.clock import Clock
-from shared.documents import Collection, Conflict, Document, Documents, Index
+from shared.documents import Conflict, Documents, Put
 from shared.errors import Problem, Unavailable
-from shared.events import SessionRevoked, derived_id
-from shared.identity import ACCESS_LIFETIME_S
-from shared.outbox import OUTBOX_INDEX, Outboxed, Relay, outbox_event, with_events
+from shared.outbox import Relay
 
 # However busily it is used, and unused.
 ABSOLUTE = timedelta(days=90)
 IDLE = timedelta(days=30)
 GRACE = timedelta(seconds=30)
-# An ended session is kept for the user to see why.
-KEPT = timedelta(days=30)
-# A user who signs in once more ends the session that would have ended first.
+# One more ends the one that would have ended first: of the user's own, or of the same partner.
 MAX_LIVE = 100
-# Beyond the last access token's end: the clocks of several machines.
-SLACK = timedelta(minutes=1)
+MAX_LIVE_OF_PARTNER = 10
 # Longer than any sign-in takes.
 CUTOFF_KEPT = timedelta(days=1)
 ATTEMPTS = 10
@@ -42,50 +49,9 @@ ENDED_BY_USER = "ended-by-user"
 TOKEN_REUSED = "refresh-token-reused"  # noqa: S105
 TOO_MANY = "too-many-sessions"
 CUT_OFF = "ended-meanwhile"
+GRANT_REVOKED = "grant-revoked"
 
 log = logging.getLogger(__name__)
-
-
-class Session(Outboxed, frozen=True, kw_only=True):
-    """A session. `device` is what its client calls itself; `last_used_at` is when its token was last exchanged.
-
-    `ends_at` is when it ends by itself, None once it was ended, which `ended_at` and `end_reason` then tell.
-    """
-
-    user_id: str
-    device: str
-    token_hash: bytes
-    previous_hash: bytes | None = None
-    created_at: datetime
-    last_used_at: datetime
-    ends_at: datetime | None
-    ended_at: datetime | None = None
-    end_reason: str | None = None
-    forget_at: datetime
-
-
-LIVE_INDEX = "live"
-ENDED_INDEX = "ended"
-FORGET_INDEX = "forget"
-SESSIONS = Collection(
-    "sessions",
-    Session,
-    (
-        Index(LIVE_INDEX, ("user_id", "ends_at")),
-        Index(ENDED_INDEX, ("user_id", "ended_at")),
-        Index(FORGET_INDEX, ("forget_at",)),
-        OUTBOX_INDEX,
-    ),
-)
-
-
-class Cutoff(Document, frozen=True, kw_only=True):
-    """When all sessions of a user (its id) were ended last, so that none arises from a sign-in of before."""
-
-    at: datetime
-
-
-CUTOFFS = Collection("session_cutoffs", Cutoff, (Index(FORGET_INDEX, ("at",)),))
 
 
 class HasDocuments(Protocol):
@@ -121,14 +87,24 @@ class Deps(Protocol):
         ...
 
 
-async def start(deps: Deps, user_id: str, device: str, *, asked_at: datetime) -> tuple[Session, str]:
+async def start(
+    deps: Deps,
+    user_id: str,
+    device: str,
+    *,
+    asked_at: datetime,
+    share: Share | None = None,
+    first: RefreshToken | None = None,
+) -> tuple[Session, str]:
     """A new session of a user who has proved who they are since `asked_at`, and its first refresh token.
+
+    `share` makes it a partner's; `first` is its first token, where the session's id must be known before.
 
     Raises:
         Problem: 401 all sessions were ended meanwhile, perhaps because the password was changed.
     """
-    await _make_room(deps, user_id)
-    token = deps.refresh_tokens.first()
+    await _make_room(deps, user_id, share.partner_id if share is not None else None)
+    token = first or deps.refresh_tokens.first()
     now = deps.clock()
     session = Session(
         id=token.session_id,
@@ -139,6 +115,7 @@ async def start(deps: Deps, user_id: str, device: str, *, asked_at: datetime) ->
         last_used_at=now,
         ends_at=now + IDLE,
         forget_at=now + IDLE + KEPT,
+        share=share,
     )
     stored = await deps.store.documents.insert(SESSIONS, session)
     # `end_all` writes its cutoff before it looks for sessions, so it finds this one or is found here.
@@ -149,8 +126,10 @@ async def start(deps: Deps, user_id: str, device: str, *, asked_at: datetime) ->
     return stored, deps.refresh_tokens.text(token)
 
 
-async def refresh(deps: Deps, text: str) -> tuple[Session, str]:
+async def refresh(deps: Deps, text: str, *, partner_id: str | None = None) -> tuple[Session, str]:
     """The session of a refresh token, and the token's successor.
+
+    `partner_id`: whose tokens are taken, None for those of the user's own apps. Anybody else's ends nothing.
 
     Raises:
         Problem: 401 it is none of ours, its session is over, or it was used before, which ends the session.
@@ -160,7 +139,7 @@ async def refresh(deps: Deps, text: str) -> tuple[Session, str]:
         raise invalid_refresh_token()
     for _ in range(ATTEMPTS):
         session, now = await deps.store.documents.get(SESSIONS, token.session_id), deps.clock()
-        if session is None or session.ends_at is None or session.ends_at <= now:
+        if session is None or session.ends_at is None or session.ends_at <= now or session.partner_id != partner_id:
             raise invalid_refresh_token()
         successor = deps.refresh_tokens.successor(token)
         if hmac.compare_digest(token.hash, session.token_hash):
@@ -187,7 +166,9 @@ async def end(deps: Deps, session_id: str, *, user_id: str | None = None, reason
         if session is None or session.ended_at is not None or user_id not in (None, session.user_id):
             return False
         try:
-            await deps.store.documents.put(SESSIONS, _ended(session, deps.clock(), reason))
+            now = deps.clock()
+            told = _told(session, now, reason)
+            await deps.store.documents.put_many([Put(SESSIONS, ended(session, now, reason)), told])
         except Conflict:
             continue
         deps.relay.nudge(SESSIONS, session_id)
@@ -195,11 +176,30 @@ async def end(deps: Deps, session_id: str, *, user_id: str | None = None, reason
     raise Unavailable("database")
 
 
-async def sign_out(deps: Deps, text: str) -> None:
-    """End the session of a refresh token, old or current; one that is none of ours ends nothing."""
+async def current(deps: Deps, text: str) -> Session | None:
+    """The live session whose refresh token this is now; None for an older one, or one that is none of ours."""
     token = deps.refresh_tokens.read(text)
-    if token is not None:
-        await end(deps, token.session_id, reason=SIGNED_OUT)
+    session = await deps.store.documents.get(SESSIONS, token.session_id) if token is not None else None
+    if token is None or session is None or session.ends_at is None or session.ends_at <= deps.clock():
+        return None
+    return session if hmac.compare_digest(token.hash, session.token_hash) else None
+
+
+async def sign_out(deps: Deps, text: str, *, partner_id: str | None = None) -> None:
+    """End the session of a refresh token, old or current; one that is none of ours, or another's, ends nothing."""
+    token = deps.refresh_tokens.read(text)
+    session = await deps.store.documents.get(SESSIONS, token.session_id) if token is not None else None
+    if session is not None and session.partner_id == partner_id:
+        await end(deps, session.id, reason=SIGNED_OUT)
+
+
+async def end_for(deps: Deps, user_id: str, partner_id: str, *, reason: str = GRANT_REVOKED) -> int:
+    """End a partner's sessions for a user; how many that were. Call it once the revoked grant is written.
+
+    One that arises at the same moment is refused all the same: it carries a revision of the grant from before.
+    """
+    found = [session for session in await live(deps, user_id) if session.partner_id == partner_id]
+    return sum([await end(deps, session.id, reason=reason) for session in found])
 
 
 async def end_all(deps: Deps, user_id: str, *, but: str | None = None, reason: str) -> int:
@@ -209,11 +209,8 @@ async def end_all(deps: Deps, user_id: str, *, but: str | None = None, reason: s
     `reason` is a stable code such as `password-changed`, which the user and the readers of the event see.
     """
     await _cut_off(deps, user_id)
-    ended = 0
-    for session in await live(deps, user_id):
-        if session.id != but and await end(deps, session.id, reason=reason):
-            ended += 1
-    return ended
+    others = [session for session in await live(deps, user_id) if session.id != but]
+    return sum([await end(deps, session.id, reason=reason) for session in others])
 
 
 async def live(deps: Deps, user_id: str) -> list[Session]:
@@ -247,9 +244,10 @@ def invalid_refresh_token() -> Problem:
     return Problem(401, "invalid-refresh-token", "Sign in again.")
 
 
-async def _make_room(deps: Deps, user_id: str) -> None:
-    sessions = await live(deps, user_id)
-    for session in sessions[: max(0, len(sessions) - MAX_LIVE + 1)]:
+async def _make_room(deps: Deps, user_id: str, partner_id: str | None) -> None:
+    most = MAX_LIVE if partner_id is None else MAX_LIVE_OF_PARTNER
+    sessions = [session for session in await live(deps, user_id) if session.partner_id == partner_id]
+    for session in sessions[: max(0, len(sessions) - most + 1)]:
         await end(deps, session.id, reason=TOO_MANY)
 
 
@@ -287,14 +285,7 @@ def _asked_again(session: Session, token: RefreshToken, successor: RefreshToken,
     )
 
 
-def _ended(session: Session, now: datetime, reason: str) -> Session:
-    event = SessionRevoked(
-        event_id=derived_id(session.id, "session.revoked"),
-        occurred_at=now,
-        session_id=session.id,
-        user_id=session.user_id,
-        reason=reason,
-        expires_at=now + timedelta(seconds=ACCESS_LIFETIME_S) + SLACK,
-    )
-    ended = replace(session, ends_at=None, ended_at=now, end_reason=reason, forget_at=now + KEPT)
-    return with_events(ended, outbox_event(topics.REVOCATIONS, event))
+def _told(session: Session, now: datetime, reason: str) -> Put:
+    """The line of the audit log; whoever holds a refresh token may be the user or not."""
+    kind: audit.Kind = "refresh-token-reused" if reason == TOKEN_REUSED else "session-ended"
+    return audit.line(kind, now, user_id=session.user_id, about=session.id, details=(reason,))

@@ -35,6 +35,7 @@ class Settings(ServiceSettings):
     auth_mail_folder: Path = Field(
         default=Path(".mymacro/data/mail"), description="Where letters lie without AUTH_SMTP_URL, one .eml file each"
     )
+    auth_audit_days: int = Field(default=400, ge=1, description="How long lines of the audit log are kept, in days")
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
     token_audience: str = Field(default="https://mymacrotracker.dev/api", description="`aud` of access tokens")
 

@@ -1,16 +1,21 @@
 """Auth's collections and the questions asked of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar, cast
 
 from services.auth.accounts import User
+from services.auth.audit import LINES
 from services.auth.grants import GRANTS, Grant
 from services.auth.keys import PARTNER_KEYS, PartnerKey, key_id
 from services.auth.partners import PARTNERS, Partner
 from services.auth.recovery import Reset, reset_id
 from services.auth.sessions import CUTOFFS, SESSIONS
-from shared.documents.port import Collection, Document, Documents, Index
+from shared.documents.port import Collection, Conflict, Document, Documents, Duplicate, Index, Put
 from shared.outbox import OUTBOX_INDEX
+
+D = TypeVar("D", bound=Document)
 
 
 class GuessSlot(Document, frozen=True, kw_only=True):
@@ -26,13 +31,16 @@ USERS = Collection("users", User, (Index(EMAIL_INDEX, ("email_hash",), unique=Tr
 RESETS = Collection("resets", Reset, (Index("user", ("user_id",)), Index("expiry", ("expires_at",))))
 GUESSES = Collection("guesses", GuessSlot)
 
-COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS, CUTOFFS, RESETS, GUESSES)
+COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS, CUTOFFS, RESETS, GUESSES, LINES)
 OUTBOXED = (USERS, PARTNERS, GRANTS, SESSIONS)
 
 
 @dataclass(frozen=True)
 class Store:
-    """The database as auth sees it. Every call raises `Unavailable("database")` when it does not answer."""
+    """The database as auth sees it. Every call raises `Unavailable("database")` when it does not answer.
+
+    `beside` is written in the same go, behind the document: lines of the audit log.
+    """
 
     documents: Documents
 
@@ -45,37 +53,40 @@ class Store:
         page = await self.documents.find(USERS, EMAIL_INDEX, (email_hash,), limit=1)
         return page.documents[0] if page.documents else None
 
-    async def add_user(self, user: User) -> User:
+    async def add_user(self, user: User, *beside: Put) -> User:
         """Store a new user. Raises `Duplicate` with index "id" or "email"."""
-        return await self.documents.insert(USERS, user)
+        try:
+            return await self._put(USERS, user, beside)
+        except Conflict as error:
+            raise Duplicate(USERS.name, "id") from error
 
-    async def put_user(self, user: User) -> User:
+    async def put_user(self, user: User, *beside: Put) -> User:
         """Store a user over the version read. Raises `Conflict`."""
-        return await self.documents.put(USERS, user)
+        return await self._put(USERS, user, beside)
 
     async def partner(self, partner_id: str) -> Partner | None:
         """The partner of that id."""
         return await self.documents.get(PARTNERS, partner_id)
 
-    async def put_partner(self, partner: Partner) -> Partner:
+    async def put_partner(self, partner: Partner, *beside: Put) -> Partner:
         """Store a partner over the version read. Raises `Conflict`."""
-        return await self.documents.put(PARTNERS, partner)
+        return await self._put(PARTNERS, partner, beside)
 
     async def partner_key(self, key: str) -> PartnerKey | None:
         """What is known of an API key."""
         return await self.documents.get(PARTNER_KEYS, key_id(key))
 
-    async def put_partner_key(self, key: PartnerKey) -> PartnerKey:
+    async def put_partner_key(self, key: PartnerKey, *beside: Put) -> PartnerKey:
         """Store a key over the version read. Raises `Conflict`."""
-        return await self.documents.put(PARTNER_KEYS, key)
+        return await self._put(PARTNER_KEYS, key, beside)
 
     async def grant(self, id: str) -> Grant | None:
         """The grant of that id."""
         return await self.documents.get(GRANTS, id)
 
-    async def put_grant(self, grant: Grant) -> Grant:
+    async def put_grant(self, grant: Grant, *beside: Put) -> Grant:
         """Store a grant over the version read. Raises `Conflict`."""
-        return await self.documents.put(GRANTS, grant)
+        return await self._put(GRANTS, grant, beside)
 
     async def guesses(self, slot: str) -> GuessSlot | None:
         """What is counted in a slot."""
@@ -85,10 +96,10 @@ class Store:
         """Store a slot over the version read. Raises `Conflict`."""
         return await self.documents.put(GUESSES, slot)
 
-    async def add_reset(self, reset: Reset, now: datetime) -> None:
+    async def add_reset(self, reset: Reset, now: datetime, *beside: Put) -> None:
         """Store a reset, and forget those that have run out."""
         await self.documents.delete_where(RESETS, "expiry", (), below=now)
-        await self.documents.insert(RESETS, reset)
+        await self._put(RESETS, reset, beside)
 
     async def reset(self, token: str) -> Reset | None:
         """The reset of this token, run out or not."""
@@ -101,3 +112,7 @@ class Store:
     async def forget_resets(self, user_id: str) -> None:
         """Let none of the user's letters work any more."""
         await self.documents.delete_where(RESETS, "user", (user_id,))
+
+    async def _put(self, collection: Collection[D], document: D, beside: Sequence[Put]) -> D:
+        stored = await self.documents.put_many([Put(collection, document), *beside])
+        return cast(D, stored[0])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.auth import sessions
+from services.auth.audit import LINES
 from services.auth.sessions import CUTOFFS, SESSIONS
 from services.auth.tokens import RefreshTokens
 from shared.documents import Documents, open_documents
@@ -97,7 +98,7 @@ def test_at_most_one_token_lives_whatever_is_presented(steps: list[tuple[int, in
     async def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             documents = open_documents(f"sqlite:///{folder}", "auth")
-            await documents.open([SESSIONS, CUTOFFS])
+            await documents.open([SESSIONS, CUTOFFS, LINES])
             try:
                 await follow(documents, steps)
             finally:

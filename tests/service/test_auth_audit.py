@@ -1,0 +1,314 @@
+"""The audit log on the real app."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from services.auth import audit
+from services.auth.audit import KINDS, LINES, Attempt, Attempts, coarse
+from shared.clock import utc_now
+from shared.documents import Documents, open_documents
+from shared.errors import Unavailable
+from shared.identity import ANONYMOUS, OPERATOR_SCOPE, Caller
+from tests.polling import eventually
+from tests.service.account_holder import EMAIL, HOME, OTHER, PASSWORD, Ada, auth_of, problem
+from tests.service.gateway_edges import MovableClock
+
+
+def early_in_the_hour() -> MovableClock:
+    """Attempts are counted by the hour, which is not to change in the middle of a test."""
+    clock = MovableClock()
+    clock.ahead = timedelta(minutes=70 - utc_now().minute)
+    return clock
+
+
+@pytest.fixture
+async def ada(tmp_path: Path) -> AsyncGenerator[Ada]:
+    async with auth_of(tmp_path, early_in_the_hour()) as one:
+        yield one
+
+
+async def events(ada: Ada, query: str = "limit=200", **caller: Any) -> list[dict[str, Any]]:
+    """The earliest first."""
+    answer = await ada.ask("GET", f"/v1/me/security-events?{query}", **caller)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["events"][::-1]
+
+
+async def told(ada: Ada, *some: str) -> list[dict[str, Any]]:
+    """Events of these kinds, once there are some of each."""
+
+    async def all_there() -> list[dict[str, Any]]:
+        found = [event for event in await events(ada) if event["kind"] in some]
+        return found if {event["kind"] for event in found} == set(some) else []
+
+    return await eventually(all_there)
+
+
+def documents(ada: Ada) -> Documents:
+    return ada.service.app.state.deps.store.documents
+
+
+async def operate(ada: Ada, **body: Any) -> Any:
+    headers = {"Authorization": f"Bearer {ada.service.signer.operator_token('auth')}"}
+    return await ada.service.http.post("/internal/audit", json={"by": "olga"} | body, headers=headers)
+
+
+async def test_what_happens_to_an_account_is_written_down_with_who_and_roughly_where(ada: Ada) -> None:
+    assert (await ada.sign_in()).status_code == 200
+    changed = await ada.ask("PATCH", "/v1/me", {"height_cm": "170", "birth_date": "1991-04-12", "locale": "en"})
+    assert changed.status_code == 200
+    assert (await ada.ask("PATCH", "/v1/me", {"height_cm": "170"})).status_code == 200
+    body = {"password": PASSWORD, "new_password": OTHER}
+    assert (await ada.ask("PUT", "/v1/me/password", body)).status_code == 204
+
+    found = await events(ada)
+    assert [event["kind"] for event in found] == [
+        "account-created",
+        "signed-in",
+        "profile-changed",
+        "password-changed",
+        "session-ended",
+    ]
+    _, signed_in, profile, _, session = found
+    assert {event["actor"] for event in found} == {"user"}
+    assert signed_in["network"] == "198.51.100.0/24"
+    assert profile["details"] == ["birth_date", "height_cm"]
+    assert session["details"] == ["password-changed"]
+    for secret in (EMAIL, HOME, "1991-04-12", PASSWORD):
+        assert secret not in str(found)
+
+
+async def test_second_factors_and_letters_are_written_down(ada: Ada) -> None:
+    _, codes = await ada.with_second_factor()
+    assert problem(await ada.sign_in())[1] == "second-factor-required"
+    assert (await ada.sign_in(second_factor="000000")).status_code == 401
+    assert (await ada.sign_in(second_factor=codes[0])).status_code == 200
+    assert (await ada.ask("POST", "/v1/me/second-factor/recovery-codes", {"password": PASSWORD})).status_code == 200
+    assert (await ada.ask("POST", "/v1/me/second-factor/removals", {"password": PASSWORD})).status_code == 204
+    await ada.ask_for_reset()
+    assert (await ada.reset(await ada.reset_token())).status_code == 204
+
+    await told(ada, "second-factor-asked", "wrong-second-factor")
+    by_time = [event["kind"] for event in await events(ada) if event["kind"] not in get_args(Attempt)]
+    assert by_time == [
+        "account-created",
+        "second-factor-on",
+        "signed-in",
+        "recovery-code-used",
+        "recovery-codes-renewed",
+        "session-ended",
+        "second-factor-off",
+        "password-reset-asked",
+        "password-reset",
+    ]
+    asked = (await told(ada, "password-reset-asked"))[0]
+    assert (asked["actor"], asked["network"]) == ("nobody", "198.51.100.0/24")
+
+
+async def test_sessions_tell_why_they_ended(ada: Ada) -> None:
+    first, second = (await ada.sign_in()).json(), (await ada.sign_in()).json()
+    successor = (await ada.refresh(first)).json()
+    await ada.refresh(successor)
+    assert (await ada.refresh(first)).status_code == 401
+    assert (await ada.ask("DELETE", f"/v1/me/sessions/{second['session_id']}")).status_code == 204
+    assert (await ada.ask("DELETE", f"/v1/me/sessions/{second['session_id']}")).status_code == 404
+    found = await told(ada, "refresh-token-reused", "session-ended")
+    assert [(event["about"], event["details"], event["actor"]) for event in found] == [
+        (first["session_id"], ["refresh-token-reused"], "nobody"),
+        (second["session_id"], ["ended-by-user"], "user"),
+    ]
+
+
+async def test_wrong_guesses_are_one_line_an_hour_and_keep_no_answer_waiting(ada: Ada) -> None:
+    before = await documents(ada).count(LINES, audit.BY_TIME)
+    answers = [await ada.sign_in(password="not the one at all") for _ in range(25)]
+    assert {answer.status_code for answer in answers} == {401, 429}
+
+    async def counted() -> list[tuple[str, int]]:
+        found = [(event["kind"], event["count"]) for event in await events(ada) if event["count"] > 1]
+        return found if sum(count for _, count in found) == 25 else []
+
+    assert sorted(await eventually(counted)) == [("sign-in-held-up", 5), ("wrong-password", 20)]
+    assert await documents(ada).count(LINES, audit.BY_TIME) == before + 2
+    assert (await told(ada, "wrong-password"))[0]["actor"] == "nobody"
+
+
+async def test_ten_thousand_attempts_are_two_writes_of_one_line(tmp_path: Path) -> None:
+    clock = early_in_the_hour()
+    store = open_documents(f"sqlite:///{tmp_path}", "auth")
+    await store.open([LINES])
+    attempts = Attempts(store, clock)
+    working = asyncio.create_task(attempts.run())
+
+    async def the_count() -> int:
+        page = await audit.page(store, user_id="usr_a", limit=10, cursor=None)
+        return sum(line.count for line in page.documents)
+
+    attempts.note("wrong-password", "usr_a")
+    await eventually(the_count)
+    for _ in range(9_999):
+        attempts.note("wrong-password", "usr_a")
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    page = await audit.page(store, user_id="usr_a", limit=10, cursor=None)
+    assert [(line.kind, line.count, line.version) for line in page.documents] == [("wrong-password", 10_000, 2)]
+    await store.close()
+
+
+class _Away:
+    """A database that is away at first."""
+
+    def __init__(self, there: Documents, refusals: int) -> None:
+        self._there = there
+        self.refusals = refusals
+
+    async def get(self, *arguments: Any) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            raise Unavailable("database")
+        return await self._there.get(*arguments)
+
+    async def put(self, *arguments: Any) -> Any:
+        return await self._there.put(*arguments)
+
+
+async def test_attempts_wait_while_the_database_is_away_and_their_memory_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(audit, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(audit, "MOST_WAITING", 3)
+    store = open_documents(f"sqlite:///{tmp_path}", "auth")
+    await store.open([LINES])
+    away = _Away(store, 2)
+    attempts = Attempts(away, early_in_the_hour())  # type: ignore[arg-type]
+    for user in ("usr_a", "usr_b", "usr_c", "usr_d", "usr_a"):
+        attempts.note("wrong-password", user)
+    working = asyncio.create_task(attempts.run())
+
+    async def lines() -> list[tuple[str | None, int]]:
+        page = await audit.page(store, limit=10, cursor=None)
+        return sorted((line.user_id, line.count) for line in page.documents) if len(page.documents) == 3 else []
+
+    assert await eventually(lines) == [("usr_a", 2), ("usr_b", 1), ("usr_c", 1)]
+    assert "1 attempts are not in the audit log" in caplog.text
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    await store.close()
+
+
+async def test_nobody_elses_events_are_seen(ada: Ada) -> None:
+    other = {"email": "bob@example.org", "password": OTHER}
+    made = await ada.service.http.post("/v1/users", json=other, headers=ada.service.headers(key="other"))
+    bob = made.json()["user_id"]
+    assert [event["kind"] for event in await events(ada)] == ["account-created"]
+    assert len(await events(ada, user_id=bob)) == 1
+    for who in ({"user_id": None}, {"user_id": None, "partner_id": "p"}, {"partner_id": "p"}, {"scopes": ()}):
+        answer = await ada.ask("GET", "/v1/me/security-events", **who)
+        assert problem(answer) == (403, "insufficient-scope"), who
+
+
+async def test_events_come_in_pages_the_latest_first(ada: Ada) -> None:
+    for _ in range(4):
+        await ada.sign_in()
+    seen: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        page = (await ada.ask("GET", f"/v1/me/security-events?limit=2{cursor}")).json()
+        seen += page["events"]
+        if page["cursor"] is None:
+            break
+        cursor = f"&cursor={page['cursor']}"
+    assert [event["kind"] for event in seen] == ["signed-in"] * 4 + ["account-created"]
+    assert [event["at"] for event in seen] == sorted((event["at"] for event in seen), reverse=True)
+    assert problem(await ada.ask("GET", "/v1/me/security-events?cursor=junk")) == (422, "invalid-cursor")
+    assert (await ada.ask("GET", "/v1/me/security-events?limit=0")).status_code == 422
+
+
+async def test_operators_see_everybodys_lines_and_their_looking_is_one(ada: Ada) -> None:
+    await ada.sign_in()
+    lines = (await operate(ada, user_id=ada.user_id, kind="signed-in")).json()["lines"]
+    assert [(line["kind"], line["user_id"]) for line in lines] == [("signed-in", ada.user_id)]
+    looked = (await operate(ada, kind="audit-read")).json()["lines"]
+    assert [(line["by"], line["actor"], line["user_id"]) for line in looked] == [
+        ("olga", "operator", None),
+        ("olga", "operator", ada.user_id),
+    ]
+    later = (ada.clock() + timedelta(hours=1)).isoformat()
+    assert (await operate(ada, since=later)).json() == {"lines": [], "cursor": None}
+    assert problem(await operate(ada, kind="signed_in")) == (422, "unknown-kind")
+    assert problem(await operate(ada, cursor="junk")) == (422, "invalid-cursor")
+    assert "olga" not in str(await events(ada))
+
+
+async def test_nobody_but_operators_asks_the_operators_route(ada: Ada) -> None:
+    for who in ({}, {"user_id": None}, {"user_id": None, "partner_id": "p"}, {"scopes": (OPERATOR_SCOPE,)}):
+        assert problem(await ada.ask("POST", "/internal/audit", {"by": "mallory"}, **who)) == (
+            403,
+            "insufficient-scope",
+        )
+    assert (await ada.service.http.post("/internal/audit", json={"by": "mallory"})).status_code == 401
+    assert [event["kind"] for event in await events(ada)] == ["account-created"]
+
+
+async def test_lines_older_than_the_setting_are_pruned(ada: Ada) -> None:
+    await ada.sign_in()
+    ada.clock.ahead += timedelta(days=400)
+    await ada.sign_in()
+    assert await audit.prune(documents(ada), ada.clock() - timedelta(days=400)) == 2
+    assert [event["kind"] for event in await events(ada)] == ["signed-in"]
+
+
+async def test_a_line_is_there_exactly_when_its_change_is(ada: Ada) -> None:
+    """A change that is refused leaves none; of sign-ups under one key there is one."""
+    repeated = {"email": EMAIL, "password": PASSWORD}
+    for _ in range(2):
+        made = await ada.service.http.post("/v1/users", json=repeated, headers=ada.service.headers(key="k"))
+        assert made.status_code == 201
+    wrong = {"password": PASSWORD, "new_password": "short"}
+    assert (await ada.ask("PUT", "/v1/me/password", wrong)).status_code == 422
+    await ada.sign_in()
+    both = await asyncio.gather(*(ada.ask("DELETE", "/v1/me/sessions") for _ in range(2)))
+    assert [answer.status_code for answer in both] == [200, 200]
+    assert [event["kind"] for event in await events(ada)] == ["account-created", "signed-in", "session-ended"]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("198.51.100.7", "198.51.100.0/24"),
+        ("::ffff:198.51.100.7", "198.51.100.0/24"),
+        ("2001:db8:1:2:3::4", "2001:db8:1::/48"),
+        ("", ""),
+        ("unix:", ""),
+        ("ada@example.org", ""),
+    ],
+)
+def test_an_address_is_kept_as_its_network_alone(address: str, network: str) -> None:
+    assert coarse(address) == network
+
+
+@pytest.mark.parametrize(
+    ("caller", "actor"),
+    [
+        (None, "system"),
+        (ANONYMOUS, "nobody"),
+        (Caller("usr_a"), "user"),
+        (Caller("usr_a", "par_b"), "partner"),
+        (Caller(None, "par_b"), "partner"),
+        (Caller(None, None, frozenset({OPERATOR_SCOPE})), "operator"),
+    ],
+)
+def test_who_did_it_follows_from_the_token(caller: Caller | None, actor: str) -> None:
+    line: Any = audit.line("grant-revoked", utc_now(), asked=audit.Origin(caller)).document
+    assert (line.actor, line.partner_id) == (actor, caller.partner_id if caller else None)
+
+
+def test_a_line_takes_no_more_than_it_should() -> None:
+    line: Any = audit.line("partner-changed", utc_now(), details=["x" * 500] * 500, about="y" * 500).document
+    assert (len(line.details), len(line.details[0]), len(line.about)) == (40, 80, 80)
+    assert line.kind in KINDS
