@@ -29,6 +29,7 @@ __all__ = [
     "ACCESS_TYPE",
     "ANONYMOUS",
     "API_KEY_PREFIX",
+    "FIRST_PARTY",
     "GRANTABLE_SCOPES",
     "OPERATOR_SCOPE",
     "PARTNER_SCOPES",
@@ -89,6 +90,8 @@ INTERNAL_LIFETIME_S = 60
 INTERNAL_REUSE_S = 30
 ACCESS_TYPE = "at+jwt"
 ACCESS_LIFETIME_S = 15 * 60
+# The `client_id` of users' own apps.
+FIRST_PARTY = "first-party"
 CACHED_TOKENS = 4096
 
 
@@ -113,11 +116,15 @@ def sign_access_token(
     user_id: str,
     scopes: Iterable[str],
     session_id: str | None = None,
-    client_id: str = "first-party",
+    client_id: str = FIRST_PARTY,
+    grant_revision: int | None = None,
     now: float | None = None,
     lifetime_s: int = ACCESS_LIFETIME_S,
 ) -> str:
-    """A user's access token (RFC 9068, `at+jwt`); one without a session cannot be called back before its end."""
+    """An access token (RFC 9068, `at+jwt`); one without a session cannot be called back before its end.
+
+    Of a partner, `user_id` is its own id, unless it calls for a user, whose grant then has `grant_revision`.
+    """
     issued = int(time.time() if now is None else now)
     claims: dict[str, Any] = {
         "iss": issuer,
@@ -131,6 +138,8 @@ def sign_access_token(
     }
     if session_id is not None:
         claims["sid"] = session_id
+    if grant_revision is not None:
+        claims["grant_revision"] = grant_revision
     return signed(key, ACCESS_TYPE, claims)
 
 
@@ -146,13 +155,29 @@ def verify_access_token(token: str, keys: KeySet, *, issuer: str, audience: str,
 
 
 def access_caller(claims: dict[str, Any]) -> Caller:
-    """The user that an access token's verified claims name. Raises Problem(401) where they name none."""
-    user_id, session_id = claims.get("sub"), claims.get("sid")
-    if not isinstance(user_id, str) or not user_id:
+    """Whom an access token's verified claims name: a user's own app, a partner, or a partner for a user.
+
+    The last kind is good as long as the user's grant is, which the claim `grant_revision` (int) names.
+
+    Raises:
+        Problem: 401, they name nobody.
+    """
+    subject, client_id, session_id = claims.get("sub"), claims.get("client_id"), claims.get("sid")
+    if not _is_id(subject) or not _is_id(client_id) or not (session_id is None or _is_id(session_id)):
         raise invalid_token()
-    if session_id is not None and (not isinstance(session_id, str) or not session_id):
+    if client_id == FIRST_PARTY:
+        return Caller(subject, None, _scopes(claims), session_id)
+    if client_id == subject:
+        if session_id is not None:
+            raise invalid_token()
+        return Caller(None, client_id, _scopes(claims))
+    if session_id is None or type(claims.get("grant_revision")) is not int:
         raise invalid_token()
-    return Caller(user_id, None, _scopes(claims), session_id)
+    return Caller(subject, client_id, _scopes(claims), session_id)
+
+
+def _is_id(claim: object) -> bool:
+    return isinstance(claim, str) and claim != ""
 
 
 class InternalTokenSigner:
@@ -284,13 +309,13 @@ async def operating(request: Request) -> None:
 
 
 def check_scope(caller: Caller, scope: str, kind: Literal["user", "partner"] = "user") -> None:
-    """Let `caller` pass or not.
+    """Let `caller` pass or not. A partner that calls for a user is of the kind "user".
 
     Raises:
         Problem: 403, it lacks `scope` or is not of that kind.
     """
-    known = caller.user_id if kind == "user" else caller.partner_id
-    if known is None or scope not in caller.scopes:
+    known = caller.user_id is not None if kind == "user" else caller.partner_id is not None and caller.user_id is None
+    if not known or scope not in caller.scopes:
         raise Problem(403, "insufficient-scope", f"This needs a {kind}'s token with the scope {scope}.", scope=scope)
 
 

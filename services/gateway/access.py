@@ -1,21 +1,24 @@
-"""Who calls: users' access tokens by auth's JWKS, partners' keys by asking auth; both cached, so auth may be down.
+"""Who calls: access tokens by auth's JWKS, partners' keys by asking auth; both cached, so auth may be down.
 
-Sessions that were ended are kept in memory while an access token of theirs may still be good.
+What a partner may do is looked up with every call, so that nothing of it is remembered longer than it is true.
 """
 
 import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from joserfc.jwk import KeySet
 
+from services.gateway.grants import Grants, Partners
 from services.gateway.proxy import Answer, Unanswered
-from shared.errors import Problem, Unavailable
-from shared.events import Event, SessionRevoked
+from services.gateway.refusals import auth_unavailable, not_found, unauthorized
+from services.gateway.revocations import Revocations
+from shared.errors import Problem
+from shared.events import SessionRevoked
 from shared.identity import (
     ACCESS_TYPE,
     API_KEY_PREFIX,
@@ -42,64 +45,14 @@ AskKey = Callable[[str], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Identity:
-    """A caller, and until when (seconds since 1970) its token or key is good."""
+    """A caller, and until when (seconds since 1970) its token or key is good.
+
+    `grant_revision` is that of the user's grant when a partner was given its token for the user.
+    """
 
     caller: Caller
     expires_at: float
-
-
-def unauthorized(detail: str, error: str | None = None) -> Problem:
-    """401 with the challenge of RFC 6750."""
-    challenge = f'Bearer error="{error}"' if error else "Bearer"
-    code = "invalid-token" if error else "token-required"
-    return Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
-
-
-def auth_unavailable() -> Problem:
-    """503: nobody can say whether this caller is known. Never 401, which would sign people out."""
-    return Problem(
-        503, "auth-unavailable", "Sign-in is not available for a moment. Try again.", headers={"Retry-After": "2"}
-    )
-
-
-class Revocations:
-    """The sessions that were ended, each until its last access token is over; fed by `auth.revocations.v1`.
-
-    An entry lasts 16 min and takes a sign-in, whose password costs auth 20 ms of a core: so many there are at most.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._until: dict[str, float] = {}
-        self._told: list[Callable[[SessionRevoked], None]] = []
-        self._caught_up = False
-
-    def tell(self, told: Callable[[SessionRevoked], None]) -> None:
-        """Call `told` with every session that is ended from now on."""
-        self._told.append(told)
-
-    async def take(self, _: str, event: Event | None) -> None:
-        """A record of the topic; one of a session whose tokens are over says nothing any more."""
-        now = self._clock()
-        while self._until and next(iter(self._until.values())) <= now:
-            del self._until[next(iter(self._until))]
-        if isinstance(event, SessionRevoked) and (until := event.expires_at.timestamp()) > now:
-            self._until[event.session_id] = until
-            for told in self._told:
-                told(event)
-
-    def cover(self, session_id: str | None) -> bool:
-        """Whether the session was ended."""
-        return session_id in self._until
-
-    def caught_up(self) -> None:
-        """Everything that was in the topic at the start has been taken."""
-        self._caught_up = True
-
-    async def ready(self) -> None:
-        """Raise Unavailable until the sessions that ended before the start are known."""
-        if not self._caught_up:
-            raise Unavailable("broker")
+    grant_revision: int | None = None
 
 
 class Access:
@@ -110,11 +63,15 @@ class Access:
         tokens: "TokenVerifier",
         keys: "KeyVerifier",
         revocations: Revocations,
+        grants: Grants,
+        partners: Partners,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._tokens = tokens
         self._keys = keys
         self._revocations = revocations
+        self._grants = grants
+        self._partners = partners
         self._clock = clock
         self._cached: dict[bytes, tuple[Identity, float]] = {}
         # So that a known token costs nothing more: what is revoked is taken out of the cache.
@@ -122,28 +79,66 @@ class Access:
         revocations.tell(self._revoked)
 
     async def identity(self, header: bytes | None) -> Identity:
-        """Who calls.
+        """Who calls; of a partner that calls for a user, with the scopes that its grant has now.
 
         Raises:
-            Problem: 401 no valid token or key, or its session was ended, 503 auth is needed to say so and does not
-                answer.
+            Problem: 401 no valid token or key, or its session was ended, or its partner may not call; 404 the grant
+                that it was given for is no more; 503 auth is needed to say so and does not answer.
         """
         if header is None:
             raise unauthorized("Send `Authorization: Bearer` with an access token or a partner key.")
         cached = self._cached.get(header)
         if cached is not None and self._clock() < cached[1]:
-            return cached[0]
+            return self._now(cached[0])
         scheme, _, credential = header.decode("latin-1").partition(" ")
         credential = credential.strip()
         if scheme.lower() != "bearer" or not credential:
             raise unauthorized("Send `Authorization: Bearer` with an access token or a partner key.")
         if credential.startswith(API_KEY_PREFIX):
-            return await self._keys.identity(credential)
+            return self._now(await self._keys.identity(credential))
         identity = await self._tokens.identity(credential)
+        # Before its session: a grant that is revoked ends that too, and the answer must not depend on which is first.
+        now = self._now(identity)
         if self._revocations.cover(identity.caller.session_id):
             raise unauthorized("This session was ended. Sign in again.", "invalid_token")
         self._remember(header, identity)
-        return identity
+        return now
+
+    def acting(self, caller: Caller, user_id: str | None, scope: str) -> Caller:
+        """The caller for the user that it names, where the call needs `scope`.
+
+        Raises:
+            Problem: 404 no such user, or none that lets it; 422 a partner that names nobody; 503 not known yet.
+        """
+        if caller.user_id is not None:
+            if user_id not in (None, caller.user_id):
+                raise not_found()
+            return caller
+        if user_id is None or caller.partner_id is None:
+            raise Problem(422, "user-required", "Add ?user=<user_id> to the address: whose data is meant.")
+        scopes = self._granted(caller, user_id)
+        if scope not in scopes:
+            raise not_found()
+        return replace(caller, user_id=user_id, scopes=scopes)
+
+    def _now(self, identity: Identity) -> Identity:
+        caller = identity.caller
+        if caller.partner_id is None:
+            return identity
+        if not self._partners.active(caller.partner_id):
+            if not self._partners.known:
+                raise auth_unavailable()
+            raise unauthorized("This partner is not active. Ask the operator.", "invalid_token")
+        if caller.user_id is None:
+            return identity
+        scopes = self._granted(caller, caller.user_id, identity.grant_revision)
+        return replace(identity, caller=replace(caller, scopes=scopes))
+
+    def _granted(self, caller: Caller, user_id: str, issued: int | None = None) -> frozenset[str]:
+        scopes = self._grants.scopes(user_id, caller.partner_id or "", issued)
+        if scopes is None:
+            raise not_found() if self._grants.known else auth_unavailable()
+        return caller.scopes & scopes
 
     def _remember(self, header: bytes, identity: Identity) -> None:
         if len(self._cached) >= MAX_CACHED:
@@ -207,7 +202,7 @@ class TokenVerifier:
                 audience=self._audience,
                 now=self._clock(),
             )
-            return Identity(access_caller(claims), float(claims["exp"]))
+            return Identity(access_caller(claims), float(claims["exp"]), claims.get("grant_revision"))
         except UnknownKey:
             raise
         except Problem as error:

@@ -5,24 +5,31 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, get_args
 
 import msgspec
 from fastapi import FastAPI
 from starlette.routing import Route as HttpRoute
 
 from services.gateway import api, routes
-from services.gateway.access import Access, KeyVerifier, Revocations, TokenVerifier
+from services.gateway.access import Access, KeyVerifier, TokenVerifier
 from services.gateway.api import Api
 from services.gateway.docs import Docs
 from services.gateway.entry import Door, SecurityHeaders
+from services.gateway.grants import Grants, Partners
+from services.gateway.limited import Limited, Policies, QuotaOf, Rates
 from services.gateway.live import Live, fetch_from
+from services.gateway.permissions import Permissions
 from services.gateway.pressure import KafkaOffsets, Limits, Offsets, Pressure
 from services.gateway.proxy import AiohttpUpstreams, Answer, Proxy, Unanswered, Upstreams
+from services.gateway.rates import MemoryBuckets, policy
 from services.gateway.receipts import Ids
+from services.gateway.redis_buckets import RedisBuckets
+from services.gateway.revocations import Revocations
 from services.gateway.settings import Settings
 from shared import problems, topics
 from shared.clock import Clock, utc_now
+from shared.events import Event
 from shared.following import follow, read_state
 from shared.identity import ANONYMOUS, InternalTokenSigner
 from shared.kafka import Broker, make_broker, publish_bytes
@@ -47,6 +54,21 @@ class Edges:
     offsets: Offsets | None = None
 
 
+class State(Protocol):
+    """What is kept in memory of a topic."""
+
+    async def take(self, key: str, event: Event | None, /) -> None:
+        """A record of it."""
+        ...
+
+    def caught_up(self) -> None:
+        """All that was there at the start is taken."""
+        ...
+
+
+States = Mapping[topics.Topic, State]
+
+
 def create_app(settings: Settings | None = None, edges: Edges | None = None) -> FastAPI:
     """The service; `edges` replaces the real ones in tests."""
     settings = settings or Settings()
@@ -58,7 +80,9 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     signer = InternalTokenSigner(settings.gateway_internal_key_path)
     proxy = Proxy(edges.upstreams, signer, trusted_proxies=settings.trusted_proxies)
     revocations = Revocations(lambda: edges.clock().timestamp())
-    live = Live(fetch_from(proxy), revocations, lambda: edges.clock().timestamp())
+    grants, partners = Grants(), Partners()
+    live = Live(fetch_from(proxy), Permissions(revocations, grants, partners), lambda: edges.clock().timestamp())
+    states = {topics.REVOCATIONS: revocations, topics.GRANTS: grants, topics.PARTNERS: partners}
     watchdog = Watchdog(edges.broker)
     pressure = Pressure(_limits(settings), edges.offsets)
     app = FastAPI(
@@ -70,10 +94,10 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         redoc_url=None,
         # A redirect would go to whatever the Host header says.
         redirect_slashes=False,
-        lifespan=_lifespan(settings, edges, live, revocations, watchdog, pressure),
+        lifespan=_lifespan(settings, edges, live, states, watchdog, pressure),
     )
     app.state.live = live
-    app.state.revocations = revocations
+    app.state.revocations, app.state.grants, app.state.partners = revocations, grants, partners
     app.state.pressure = pressure
     # Added last = outermost: the trace's header is on every answer.
     app.add_middleware(SecurityHeaders)
@@ -83,12 +107,16 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         _ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock
     )
     answers = {route: proxy.forward for route in routes.PROXIED} | api.own_answers(own, live.open)
-    _add_routes(app, settings, _access(settings, proxy, revocations, edges.clock), answers, pressure)
+    verifiers = _verifiers(settings, proxy, edges.clock)
+    access = Access(*verifiers, revocations, grants, partners, lambda: edges.clock().timestamp())
+    rates = app.state.rates = _rates(settings, partners.quota_of)
+    _add_routes(app, settings, access, rates, answers, pressure)
     if settings.gateway_docs:
         docs = Docs(edges.upstreams)
         app.router.routes.append(HttpRoute("/openapi.json", docs.openapi))
         app.router.routes.append(HttpRoute("/docs", docs.page))
     parts = {"kafka": watchdog.ready, "revocations": revocations.ready}
+    parts |= {"grants": grants.ready, "partners": partners.ready}
     install_health(app, watchdog.live, parts, metrics=settings.gateway_metrics)
     return app
 
@@ -102,7 +130,12 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _add_routes(
-    app: FastAPI, settings: Settings, access: Access, answers: Mapping[routes.Route, Any], pressure: Pressure
+    app: FastAPI,
+    settings: Settings,
+    access: Access,
+    rates: Rates,
+    answers: Mapping[routes.Route, Any],
+    pressure: Pressure,
 ) -> None:
     fills = {routes.BATCHES: topics.BATCHES, routes.PHOTOS: topics.PHOTOS}
     for route in routes.ROUTES:
@@ -113,10 +146,23 @@ def _add_routes(
         )
         admit = partial(pressure.admit, fills[route]) if route in fills else _everybody
         door = Door(limited, access, answers[route], admit)
-        served = HttpRoute(route.path, door, methods=[route.method])
+        served = HttpRoute(route.path, Limited(door, limited, access, rates), methods=[route.method])
         if route.rate == "stream" and served.methods:
             served.methods.discard("HEAD")
         app.router.routes.append(served)
+
+
+def _rates(settings: Settings, quota_of: QuotaOf) -> Rates:
+    own, url = MemoryBuckets(), settings.gateway_rates_url.get_secret_value()
+    policies = Policies(
+        users={rate: settings.rate(rate, "user") for rate in get_args(routes.RateClass)},
+        networks={rate: settings.rate(rate, "address") for rate in get_args(routes.RateClass)},
+        failed=policy("address-failed", settings.gateway_rate_failed),
+        key=policy("key", settings.gateway_rate_key),
+        partner_quota=settings.gateway_partner_requests_per_min,
+        quota_of=quota_of,
+    )
+    return Rates(policies, RedisBuckets(url, own) if url else own, own, settings.trusted_proxies)
 
 
 def _everybody() -> None:
@@ -127,7 +173,7 @@ def _ids(settings: Settings) -> Ids:
     return Ids(bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip()))
 
 
-def _access(settings: Settings, proxy: Proxy, revocations: Revocations, clock: Clock) -> Access:
+def _verifiers(settings: Settings, proxy: Proxy, clock: Clock) -> tuple[TokenVerifier, KeyVerifier]:
     async def fetch_jwks() -> dict[str, Any]:
         answer = await _soon(proxy.ask("auth", "GET", "/.well-known/jwks.json", ANONYMOUS))
         if answer.status != 200:
@@ -143,7 +189,7 @@ def _access(settings: Settings, proxy: Proxy, revocations: Revocations, clock: C
         return clock().timestamp()
 
     tokens = TokenVerifier(fetch_jwks, issuer=settings.token_issuer, audience=settings.token_audience, clock=now)
-    return Access(tokens, KeyVerifier(ask_key, now), revocations, now)
+    return tokens, KeyVerifier(ask_key, now)
 
 
 async def _soon(asking: Awaitable[Answer]) -> Answer:
@@ -163,7 +209,7 @@ def _publisher(broker: Broker) -> Callable[[topics.Topic, bytes, str], Awaitable
 
 
 def _lifespan(
-    settings: Settings, edges: Edges, live: Live, revocations: Revocations, watchdog: Watchdog, pressure: Pressure
+    settings: Settings, edges: Edges, live: Live, states: States, watchdog: Watchdog, pressure: Pressure
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -171,12 +217,13 @@ def _lifespan(
             if isinstance(edges.upstreams, AiohttpUpstreams):
                 await edges.upstreams.open()
                 stack.push_async_callback(edges.upstreams.close)
+            stack.push_async_callback(app.state.rates.buckets.close)
             # Reads go on without Kafka, so nothing here waits for it.
             await stack.enter_async_context(starting(edges.broker))
             await stack.enter_async_context(watchdog)
             await pressure.look_at_disk()
-            follows = (_feed(settings, edges, live), _follow_revocations(settings, edges, revocations))
-            for work in (*follows, _end(stop_event(app), live), pressure.watch()):
+            follows = [_follow_state(settings, edges, topic, state) for topic, state in states.items()]
+            for work in (_feed(settings, edges, live), *follows, _end(stop_event(app), live), pressure.watch()):
                 task = asyncio.create_task(work)
                 stack.push_async_callback(_cancelled, task)
             yield
@@ -195,12 +242,12 @@ async def _feed(settings: Settings, edges: Edges, live: Live) -> None:
         await follower.stop()
 
 
-async def _follow_revocations(settings: Settings, edges: Edges, revocations: Revocations) -> None:
+async def _follow_state(settings: Settings, edges: Edges, topic: topics.Topic, state: State) -> None:
     if not edges.follows:
-        revocations.caught_up()
+        state.caught_up()
         return
-    follower = await read_state(settings, topics.REVOCATIONS, revocations.take)
-    revocations.caught_up()
+    follower = await read_state(settings, topic, state.take)
+    state.caught_up()
     try:
         await asyncio.Event().wait()
     finally:

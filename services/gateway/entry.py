@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.gateway.acting import taken
 from services.gateway.bodies import CODINGS, Unpacked, too_large
 from services.gateway.routes import Route
 from shared.errors import Problem
@@ -38,20 +39,29 @@ class Known(Protocol):
         """Until when."""
         ...
 
+    @property
+    def grant_revision(self) -> int | None:
+        """Of the user's grant when the token was given to a partner."""
+        ...
+
 
 class Identities(Protocol):
     """Who is behind an `Authorization` header."""
 
     async def identity(self, header: bytes | None) -> Known:
-        """Raises Problem 401 or 503."""
+        """Raises Problem 401, 404 or 503."""
+        ...
+
+    def acting(self, caller: Caller, user_id: str | None, scope: str) -> Caller:
+        """For whom the caller calls. Raises Problem 404, 422 or 503."""
         ...
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request that passed the door. `target` is path and query as they came, `key` the Idempotency-Key or "".
+    """A request that passed the door. `target` is path and query as they came, without the `user` of a partner.
 
-    `peer` is the address at the other end of the connection, "" for none.
+    `key` is the Idempotency-Key or "", `peer` the address at the other end of the connection, "" for none.
     """
 
     route: Route
@@ -64,6 +74,7 @@ class Call:
     key: str
     body: bytes
     peer: str = ""
+    grant_revision: int | None = None
 
     def header(self, name: str) -> str | None:
         """A header's value; `name` in lower case."""
@@ -93,11 +104,14 @@ class Door:
         # TraceMiddleware names the span and the metric by it, as FastAPI's own routes do.
         route = scope["route"] = self._route
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        caller, expires_at = ANONYMOUS, float("inf")
+        caller, expires_at, grant_revision = ANONYMOUS, float("inf"), None
         if route.caller != "anyone":
             identity = await self._identities.identity(headers.get(b"authorization"))
-            caller, expires_at = identity.caller, identity.expires_at
+            caller, expires_at, grant_revision = identity.caller, identity.expires_at, identity.grant_revision
             check_access(route, caller)
+        if route.about_users:
+            scope["query_string"], user_id = taken(scope["query_string"])
+            caller = self._identities.acting(caller, user_id, route.scope or "")
         target = _target(scope)
         key = _idempotency_key(headers) if route.keyed else ""
         self._admit()
@@ -116,6 +130,7 @@ class Door:
             key,
             body,
             (scope.get("client") or ("",))[0],
+            grant_revision,
         )
         answer = await self._answers(call)
         await answer(scope, receive, send)
@@ -123,9 +138,9 @@ class Door:
 
 def check_access(route: Route, caller: Caller) -> None:
     """Let the caller pass, or raise Problem(403)."""
-    if route.caller == "user" and caller.user_id is None:
+    if route.caller == "user" and caller.user_id is None and not route.about_users:
         raise _forbidden(route, "This needs a user's access token, not a partner key.")
-    if route.caller == "partner" and caller.partner_id is None:
+    if route.caller == "partner" and (caller.partner_id is None or caller.user_id is not None):
         raise _forbidden(route, "This needs a partner's key, not a user's access token.")
     if route.scope is not None and route.scope not in caller.scopes:
         raise _forbidden(route, f"This token lacks the scope {route.scope}. Get one that has it.")

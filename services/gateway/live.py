@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.access import Revocations
 from services.gateway.entry import Call
+from services.gateway.permissions import SCOPE_OF, Permissions, Reader
 from services.gateway.proxy import Proxy, Unanswered
 from shared.errors import Problem
-from shared.events import Event, MessagePublished, SessionRevoked
-from shared.identity import Caller
+from shared.events import Event, MessagePublished
+from shared.identity import ACCESS_LIFETIME_S, Caller
 from shared.metrics import METRICS
 
 logger = logging.getLogger(__name__)
@@ -36,20 +36,25 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 
+NOT_GRANTED = b"""event: stream.ended
+data: {"type":"stream.ended","data":{"reason":"not-granted","detail":"You may not read this any more."}}
+
+"""
+
 FetchAfter = Callable[[Caller, int, int], Awaitable[dict[str, Any]]]
 
 
 class Window:
-    """The latest messages of one user by sequence, as SSE text, and who waits for the next."""
+    """The latest messages of one user by sequence, as type and SSE text, and who waits for the next."""
 
     def __init__(self) -> None:
-        self.chunks: OrderedDict[int, bytes] = OrderedDict()
+        self.chunks: OrderedDict[int, tuple[str, bytes]] = OrderedDict()
         self.highest = 0
         self.readers: set[asyncio.Event] = set()
 
-    def add(self, sequence: int, chunk: bytes) -> None:
+    def add(self, sequence: int, message_type: str, chunk: bytes) -> None:
         """Take a message and wake the readers."""
-        self.chunks[sequence] = chunk
+        self.chunks[sequence] = message_type, chunk
         self.highest = max(self.highest, sequence)
         if len(self.chunks) > WINDOW:
             self.chunks.popitem(last=False)
@@ -65,15 +70,18 @@ class Live:
     """All open streams of this process."""
 
     def __init__(
-        self, fetch_after: FetchAfter, revocations: Revocations, clock: Callable[[], float] = time.time
+        self,
+        fetch_after: FetchAfter,
+        permissions: Permissions,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._fetch_after = fetch_after
-        self._revocations = revocations
+        self._permissions = permissions
         self._clock = clock
         self._windows: dict[str, Window] = {}
         self._ending = False
         self.feed = 0
-        revocations.tell(self._revoked)
+        permissions.tell(self._look)
 
     def connected(self, user_id: str) -> bool:
         """Whether the user has a stream open here."""
@@ -83,19 +91,17 @@ class Live:
         """A message from the topic; those of users who are not connected are passed over."""
         if isinstance(event, MessagePublished) and (window := self._windows.get(event.user_id)) is not None:
             at = event.message_time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            window.add(event.sequence, _chunk(event.sequence, event.message_type, at, event.data))
+            window.add(event.sequence, event.message_type, _chunk(event.sequence, event.message_type, at, event.data))
 
     def fed_from_here(self) -> None:
         """The topic is read from now on: let every reader look for what came before."""
         self.feed += 1
-        for window in self._windows.values():
-            window.wake()
+        self._look(None)
 
     def end(self) -> None:
         """Let every stream end, because the process does."""
         self._ending = True
-        for window in self._windows.values():
-            window.wake()
+        self._look(None)
 
     async def open(self, call: Call) -> "Stream":
         """A stream for the caller, to be served as an ASGI application.
@@ -112,7 +118,10 @@ class Live:
                 f"Close one of your {MAX_READERS_PER_USER} open streams first.",
                 headers={"Retry-After": "15"},
             )
-        return Stream(self, call.caller, call.expires_at, _last_event_id(call.header("last-event-id")))
+        cursor = _last_event_id(call.header("last-event-id"))
+        # A key may have no end, and may be taken back: its reader has to come again as one with a token has to.
+        expires_at = min(call.expires_at, self._clock() + ACCESS_LIFETIME_S)
+        return Stream(self, Reader(call.caller, expires_at, call.grant_revision), cursor)
 
     def join(self, user_id: str) -> tuple[Window, asyncio.Event]:
         """The user's window, from now on fed, and the reader's own wake-up."""
@@ -129,38 +138,46 @@ class Live:
         if not window.readers and self._windows.get(user_id) is window:
             del self._windows[user_id]
 
-    def over(self, session_id: str | None, expires_at: float) -> bool:
-        """Whether a stream has to end: the process does, its token has expired, or its session was ended."""
-        return self._ending or self._clock() >= expires_at or self._revocations.cover(session_id)
+    def over(self, reader: Reader) -> bool:
+        """Whether a stream has to end: the process does, its token has expired, or what it reads by was ended."""
+        return self._ending or self._clock() >= reader.expires_at or self._permissions.ended(reader)
 
     def left_s(self, expires_at: float) -> float:
         """How long a reader may wait for the next message."""
         return max(0.0, min(HEARTBEAT_S, expires_at - self._clock()))
 
+    def granted(self, reader: Reader) -> bool:
+        """Whether the reader may read along at all."""
+        return self._permissions.granted(reader)
+
+    def shows(self, reader: Reader, message_type: str) -> bool:
+        """Whether the reader may see messages of this type."""
+        return self._permissions.show(reader, message_type)
+
     async def fetch(self, caller: Caller, after: int, limit: int = PAGE) -> dict[str, Any]:
         """Stored messages above `after`. Raises `Unanswered`."""
         return await self._fetch_after(caller, after, limit)
 
-    def _revoked(self, event: SessionRevoked) -> None:
-        if (window := self._windows.get(event.user_id)) is not None:
+    def _look(self, user_id: str | None) -> None:
+        """Let the user's readers look whether they may go on; None = everybody's."""
+        for window in self._windows.values() if user_id is None else filter(None, [self._windows.get(user_id)]):
             window.wake()
 
 
 class Stream:
     """One reader's stream."""
 
-    def __init__(self, live: Live, caller: Caller, expires_at: float, cursor: int | None) -> None:
+    def __init__(self, live: Live, reader: Reader, cursor: int | None) -> None:
         self._live = live
-        self._caller = caller
-        self._expires_at = expires_at
+        self._reader = reader
         self._cursor = cursor
         self._resuming = cursor is not None
         self._gone = False
         self._feed = live.feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send messages until the client goes, the token expires, its session is ended or the process ends."""
-        user_id = self._caller.user_id or ""
+        """Send messages until the client goes, its token, session or grant is over or the process ends."""
+        user_id = self._reader.caller.user_id or ""
         window, reader = self._live.join(user_id)
         watching = asyncio.create_task(self._watch(receive, reader))
         try:
@@ -168,7 +185,8 @@ class Stream:
             await self._text(send, b"retry: 1000\n\n")
             await self._serve(window, reader, send)
             if not self._gone:
-                await send({"type": "http.response.body", "body": b": end\n\n"})
+                last = b": end\n\n" if self._live.granted(self._reader) else NOT_GRANTED + b": end\n\n"
+                await send({"type": "http.response.body", "body": last})
         finally:
             self._live.leave(user_id, window, reader)
             watching.cancel()
@@ -180,7 +198,7 @@ class Stream:
             reader.clear()
             try:
                 await self._catch_up(window, send)
-                wait_s = self._live.left_s(self._expires_at)
+                wait_s = self._live.left_s(self._reader.expires_at)
             except (Unanswered, ValueError):
                 # webhooks is away; the stream stays open and goes on where it was.
                 await self._text(send, b": waiting\n\n")
@@ -193,7 +211,7 @@ class Stream:
                 await self._text(send, b": still here\n\n")
 
     def _over(self) -> bool:
-        return self._live.over(self._caller.session_id, self._expires_at)
+        return self._live.over(self._reader)
 
     async def _catch_up(self, window: Window, send: Send) -> None:
         """Send everything after the cursor, from the window while it has the next one, else from webhooks."""
@@ -202,9 +220,9 @@ class Stream:
         if self._feed != self._live.feed:
             self._feed, self._resuming = self._live.feed, True
         while not self._over() and not self._gone:
-            chunk = window.chunks.get(self._cursor + 1)
-            if chunk is not None:
-                await self._text(send, chunk)
+            next_one = window.chunks.get(self._cursor + 1)
+            if next_one is not None:
+                await self._message(send, *next_one)
                 self._cursor += 1
             elif self._resuming or window.highest > self._cursor:
                 if not await self._fill(send):
@@ -214,7 +232,7 @@ class Stream:
 
     async def _fill(self, send: Send) -> bool:
         """Send what webhooks has stored after the cursor; False when that was nothing."""
-        answer = await self._live.fetch(self._caller, self._cursor or 0)
+        answer = await self._live.fetch(self._reader.caller, self._cursor or 0)
         events: list[dict[str, Any]] = answer["events"]
         if "last_sequence" in answer and answer["last_sequence"] < (self._cursor or 0):
             # A made-up Last-Event-ID; waiting for it would drop everything until then.
@@ -223,7 +241,7 @@ class Stream:
             if event["sequence"] != (self._cursor or 0) + 1:
                 raise ValueError("the stored sequence has a gap")
             chunk = _chunk(event["sequence"], event["type"], event["timestamp"], event["data"])
-            await self._text(send, chunk)
+            await self._message(send, event["type"], chunk)
             self._cursor = event["sequence"]
         self._resuming = self._resuming and bool(answer["has_more"])
         return bool(events)
@@ -232,12 +250,16 @@ class Stream:
         """Where the user's messages end now, for a reader that wants only what comes."""
         after = 0
         while True:
-            answer = await self._live.fetch(self._caller, after, 1000)
+            answer = await self._live.fetch(self._reader.caller, after, 1000)
             if "last_sequence" in answer:
                 return int(answer["last_sequence"])
             after = answer["events"][-1]["sequence"] if answer["events"] else after
             if not answer["has_more"]:
                 return after
+
+    async def _message(self, send: Send, message_type: str, chunk: bytes) -> None:
+        if self._live.shows(self._reader, message_type):
+            await self._text(send, chunk)
 
     async def _text(self, send: Send, text: bytes) -> None:
         await send({"type": "http.response.body", "body": text, "more_body": True})
@@ -250,10 +272,11 @@ class Stream:
 
 
 def fetch_from(proxy: Proxy) -> FetchAfter:
-    """Reads stored messages from webhooks."""
+    """Reads stored messages from webhooks: all that the user has, because the numbers must have no gap."""
 
     async def fetch(caller: Caller, after: int, limit: int) -> dict[str, Any]:
-        answer = await proxy.ask("webhooks", "GET", f"/v1/events?after={after}&limit={limit}", caller)
+        user = Caller(caller.user_id, scopes=frozenset({"live:read", *SCOPE_OF.values()}))
+        answer = await proxy.ask("webhooks", "GET", f"/v1/events?after={after}&limit={limit}", user)
         if answer.status != 200:
             raise Unanswered("webhooks")
         return answer.json()

@@ -1,15 +1,17 @@
 """The one routing table: which service answers, who may call, what may be sent."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from services.gateway.photos import CONTENT_TYPES
+from shared.identity import GRANTABLE_SCOPES, PARTNER_SCOPES, SCOPES
 
 CallerKind = Literal["anyone", "user", "partner", "signed-in"]
 RateClass = Literal["sign-in", "write", "read", "stream"]
 KIB = 1024
 MIB = 1024 * KIB
 JSON = ("application/json",)
+PUBLIC_PATHS = ("/v1/", "/.well-known/", "/oauth/")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,21 @@ class Route:
     content_types: tuple[str, ...] = JSON
     keyed: bool = False
     codings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what must not be public. Raises ValueError."""
+        if not self.path.startswith(PUBLIC_PATHS) or "internal" in self.path:
+            raise ValueError(f"{self.path} is not a public path")
+        if self.rate not in get_args(RateClass) or self.caller not in get_args(CallerKind):
+            raise ValueError(f"{self.method} {self.path} needs a rate class and a kind of caller")
+        allowed = {"partner": PARTNER_SCOPES, "user": frozenset(SCOPES) - PARTNER_SCOPES}.get(self.caller, {None})
+        if self.scope not in allowed:
+            raise ValueError(f"{self.method} {self.path}: {self.scope} is no scope for a caller of kind {self.caller}")
+
+    @property
+    def about_users(self) -> bool:
+        """Whether it is about data that users can let partners see, so partners call it with `?user=`."""
+        return self.caller == "user" and self.scope in GRANTABLE_SCOPES
 
 
 BATCHES = Route(
@@ -83,6 +100,8 @@ PROXIED = (
     Route("GET", "/v1/events", "webhooks", "user", "live:read", "read"),
 )
 ROUTES = OWN + PROXIED
+if len({(route.method, route.path) for route in ROUTES}) < len(ROUTES):
+    raise ValueError("a route is in the table twice")
 
 
 def limited(route: Route, *, max_batch_bytes: int, max_photo_bytes: int) -> Route:

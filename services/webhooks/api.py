@@ -77,10 +77,11 @@ class EventView(BaseModel):
 
 
 class EventList(BaseModel):
-    """Messages in order. With `has_more`, ask again with `after` = the last one's sequence."""
+    """Messages in order. With `has_more`, ask again with `after` = `next_after`, also when this page is empty."""
 
     events: list[EventView]
     has_more: bool
+    next_after: int = Field(description="How far this page reaches: the last sequence that was looked at")
     last_sequence: int = Field(description="The newest sequence of this user, 0 before the first message")
 
 
@@ -120,14 +121,18 @@ def create_router(store: Store, egress: Egress, keys: EndpointKeys, clock: Clock
         after: Annotated[int, Query(ge=0, lt=2**53, description="The last sequence already known")] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_EVENTS)] = 100,
     ) -> EventList:
-        """The user's messages above `after`, in order and without gaps."""
+        """The user's messages above `after`, in order, as far as the caller's scopes reach.
+
+        A user's own app has all scopes and so sees no gaps.
+        """
         user_id = caller.user_id or ""
         last = await store.last_sequence(user_id)
         found = await store.messages_after(user_id, after, limit) if after < last else ()
         newest = found[-1].sequence if found else after
         return EventList(
-            events=[_event(message) for message in found],
+            events=[_event(message) for message in found if TYPES[message.type].scope in caller.scopes],
             has_more=newest < last,
+            next_after=newest,
             last_sequence=max([last, *(message.sequence for message in found)]),
         )
 

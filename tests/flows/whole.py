@@ -39,8 +39,8 @@ from services.nutrition.settings import Settings as NutritionSettings
 from services.webhooks.app import create_app as create_webhooks
 from services.webhooks.settings import Settings as WebhooksSettings
 from shared import spans, telemetry, topics
-from shared.events import MessagePublished
-from shared.kafka import Broker, make_broker, publish_bytes
+from shared.events import Event, MessagePublished
+from shared.kafka import Broker, event_decoder, make_broker, publish_bytes
 from shared.settings import ServiceSettings
 from tests.service.running import common_settings
 from tests.unit.test_readings import recorded
@@ -208,16 +208,29 @@ def _record(outside: Broker, records: list[Record]) -> None:
 
 
 def _feed(outside: Broker, gateway: FastAPI) -> None:
-    """The gateway's own reader of messages has no group and asks Kafka itself; here it is fed."""
+    """The gateway's own readers have no group and ask Kafka themselves; here they are fed."""
     gateway.state.live.fed_from_here()
 
-    async def take(value: bytes) -> None:
-        await gateway.state.live.take(MessagePublished.model_validate_json(value))
+    async def record(message: Any) -> Any:
+        return message.raw_message
 
-    async def value_of(message: Any) -> bytes:
-        return message.raw_message.value
+    async def take(record: Any) -> None:
+        await gateway.state.live.take(MessagePublished.model_validate_json(record.value))
 
-    outside.subscriber(topics.MESSAGES.name, group_id="test.live", decoder=value_of)(take)
+    outside.subscriber(topics.MESSAGES.name, group_id="test.live", decoder=record)(take)
+    states = {topics.REVOCATIONS: "revocations", topics.GRANTS: "grants", topics.PARTNERS: "partners"}
+    for topic, name in states.items():
+        take_state = _taking(topic, getattr(gateway.state, name).take)
+        outside.subscriber(topic.name, group_id=f"test.{name}", decoder=record)(take_state)
+
+
+def _taking(topic: topics.Topic, take: Callable[[str, Event | None], Awaitable[None]]) -> Callable[[Any], Any]:
+    decode = event_decoder(topic)
+
+    async def taken(record: Any) -> None:
+        await take(record.key.decode(), decode(record.value) if record.value is not None else None)
+
+    return taken
 
 
 def _run_as(service: str, broker: Broker) -> None:

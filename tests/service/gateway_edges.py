@@ -20,17 +20,28 @@ from services.gateway.proxy import Answer, Unanswered
 from services.gateway.settings import Settings
 from shared import topics
 from shared.clock import utc_now
+from shared.events import PartnerUpdated
 from shared.identity import SCOPES, load_private_jwk, public_jwks, sign_access_token
 from shared.kafka import Broker
 from tests.service.running import Running, common_settings, running
 
 USER = "usr_1"
+# Known to the gateway, and active.
+PARTNERS = ("p1", "demo-partner")
 Handler = Callable[[str, str, Mapping[str, str], bytes], Answer]
 
 
 def answer(body: Any, status: int = 200, content_type: str = "application/json", **headers: str) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Answer(status, {"content-type": content_type, **headers}, content)
+
+
+def partner(partner_id: str, **changed: Any) -> PartnerUpdated:
+    """The news of a partner, an active one unless told otherwise."""
+    news = PartnerUpdated(
+        event_id="e", occurred_at=utc_now(), partner_id=partner_id, revision=1, name="A partner", scopes=SCOPES
+    )
+    return news.model_copy(update=changed)
 
 
 @dataclass
@@ -143,6 +154,8 @@ async def gateway(folder: Path, offsets: Offsets | None = None, **changed: Any) 
     broker = TestableBroker(settings, "gateway")
     app = create_app(settings, Edges(broker, services, clock, follows=False, offsets=offsets))
     listen = (topics.BATCHES.name, topics.PHOTOS.name)
+    for partner_id in PARTNERS:
+        await app.state.partners.take(partner_id, partner(partner_id))
     async with running(app, broker, "gateway", folder, listen=listen) as one:
         yield Gateway(one, services, clock, folder)
 

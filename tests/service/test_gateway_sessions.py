@@ -15,7 +15,9 @@ from joserfc.jwk import OctKey, OKPKey
 from services.auth.app import create_app as create_auth
 from services.auth.settings import Settings as AuthSettings
 from services.auth.signing import add_key
-from services.gateway.access import JWKS_FRESH_S, JWKS_PAUSE_S, MAX_CACHED, NEVER, Access, Identity, Revocations
+from services.gateway.access import JWKS_FRESH_S, JWKS_PAUSE_S, MAX_CACHED, NEVER, Access, Identity
+from services.gateway.grants import Grants, Partners
+from services.gateway.revocations import Revocations
 from services.gateway.settings import Settings
 from shared.errors import Problem, Unavailable
 from shared.events import SessionRevoked
@@ -123,7 +125,7 @@ class EveryToken:
 
 async def test_known_tokens_are_bounded_and_the_ones_that_fell_out_are_refused_too(door: Gateway) -> None:
     tokens, revocations = EveryToken(), Revocations()
-    known = Access(tokens, tokens, revocations)  # type: ignore[arg-type]
+    known = Access(tokens, tokens, revocations, Grants(), Partners())  # type: ignore[arg-type]
     headers = [f"Bearer sid_{number}".encode() for number in range(MAX_CACHED + 2)]
     for header in (*headers, headers[-1]):
         await known.identity(header)
@@ -153,6 +155,7 @@ def claims(door: Gateway, **changed: Any) -> dict[str, Any]:
         "iss": settings.token_issuer,
         "aud": settings.token_audience,
         "sub": USER,
+        "client_id": "first-party",
         "sid": "sid_a",
         "scope": "days:read",
         "iat": now,

@@ -209,16 +209,32 @@ async def test_twenty_events_at_once_count_from_1_to_20(service: Running):
     mine = [one for one in messages(service) if one.user_id == USER]
     assert sorted(one.sequence for one in mine) == list(range(1, 21))
     assert all(one.data["sequence"] == one.sequence for one in mine)
-    answer = await service.get("/v1/events?after=5&limit=10", user_id=USER, scopes=("live:read",))
+    answer = await service.get("/v1/events?after=5&limit=10", user_id=USER)
     assert [one["sequence"] for one in answer.json()["events"]] == list(range(6, 16))
     assert answer.json()["has_more"] is True
     rest = await service.get("/v1/events?after=15&limit=10", user_id=USER)
     assert [one["sequence"] for one in rest.json()["events"]] == list(range(16, 21))
     assert (rest.json()["has_more"], rest.json()["last_sequence"]) == (False, 20)
     beyond = (await service.get("/v1/events?after=99", user_id=USER)).json()
-    assert beyond == {"events": [], "has_more": False, "last_sequence": 20}
+    assert beyond == {"events": [], "has_more": False, "next_after": 99, "last_sequence": 20}
     other = await service.get("/v1/events", user_id="another")
     assert [one["sequence"] for one in other.json()["events"]] == [1]
+
+
+async def test_events_are_shown_as_far_as_the_callers_scopes_reach(service: Running):
+    for number in range(3):
+        await service.send(topics.DAYS, day(number))
+        await service.send(topics.INSIGHTS, insight(number))
+    seen: list[str] = []
+    after, more = 0, True
+    while more:
+        scopes = ("live:read", "insights:read")
+        page = (await service.get(f"/v1/events?after={after}&limit=1", user_id=USER, scopes=scopes)).json()
+        seen += [one["type"] for one in page["events"]]
+        after, more = page["next_after"], page["has_more"]
+    assert seen == ["insight.created"] * 3
+    none = (await service.get("/v1/events", user_id=USER, scopes=("live:read",))).json()
+    assert (none["events"], none["next_after"], none["has_more"]) == ([], 6, False)
 
 
 async def test_two_processes_share_one_sequence(tmp_path: Path, clock: MovableClock):

@@ -27,6 +27,7 @@ from shared.identity import (
     InternalTokenVerifier,
     UnknownKey,
     caller_of,
+    check_scope,
     generate_key_files,
     install_identity,
     is_api_key,
@@ -42,7 +43,15 @@ from shared.identity import (
 NOW = 1_800_000_000.0
 ISSUER, AUDIENCE = "https://issuer.example", "https://api.example"
 USER = Caller("user-1", None, frozenset({"days:read"}))
-CLAIMS = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-1", "iat": int(NOW), "exp": int(NOW) + 900, "scope": "days:read"}
+CLAIMS = {
+    "iss": ISSUER,
+    "aud": AUDIENCE,
+    "sub": "user-1",
+    "client_id": "first-party",
+    "iat": int(NOW),
+    "exp": int(NOW) + 900,
+    "scope": "days:read",
+}
 
 KEY = OKPKey.generate_key("Ed25519", auto_kid=True)
 OTHER = OKPKey.generate_key("Ed25519", auto_kid=True)
@@ -101,6 +110,12 @@ REFUSED: dict[str, Callable[[], str]] = {
     "exp true": lambda: token({"exp": True}),
     "no subject": lambda: token({"sub": None}),
     "empty subject": lambda: token({"sub": ""}),
+    "no client": lambda: token({"client_id": None}),
+    "empty client": lambda: token({"client_id": ""}),
+    "partner with a session": lambda: token({"client_id": "user-1", "sid": "s"}),
+    "partner for a user, no session": lambda: token({"client_id": "p1", "grant_revision": 1}),
+    "partner for a user, no grant": lambda: token({"client_id": "p1", "sid": "s"}),
+    "partner for a user, grant true": lambda: token({"client_id": "p1", "sid": "s", "grant_revision": True}),
     "critical header": lambda: token().replace(*_with_crit()),
     "empty": lambda: "",
     "words": lambda: "no token at all",
@@ -109,6 +124,21 @@ REFUSED: dict[str, Callable[[], str]] = {
     "header is a list": lambda: base64.urlsafe_b64encode(b"[]").decode() + ".e30.AA",
     "header is a deep list": lambda: base64.urlsafe_b64encode(b"[" * 6_000).decode() + ".e30.AA",
 }
+
+
+def test_a_token_names_a_user_a_partner_or_a_partner_for_a_user() -> None:
+    scopes = frozenset({"days:read"})
+    assert verify(token({"sid": "s"})) == Caller("user-1", None, scopes, "s")
+    assert verify(token({"sub": "p1", "client_id": "p1"})) == Caller(None, "p1", scopes)
+    for_a_user = token({"client_id": "p1", "sid": "s", "grant_revision": 3})
+    assert verify(for_a_user) == Caller("user-1", "p1", scopes, "s")
+
+
+def test_a_partner_for_a_user_is_no_partner_itself() -> None:
+    both = Caller("user-1", "p1", frozenset({"webhooks:write", "days:read"}))
+    check_scope(both, "days:read")
+    with pytest.raises(Problem, match="partner's token"):
+        check_scope(both, "webhooks:write", kind="partner")
 
 
 def _with_crit() -> tuple[str, str]:
