@@ -18,6 +18,9 @@ from shared.outbox import Outboxed
 
 MAX_ADDRESS_CHARACTERS = 254
 FIRST_BIRTH_DATE = date(1900, 1, 1)
+# What a letter's `To` would read as several addresses, another one, or an encoded word (RFC 5322 §3.2.3, RFC 2047).
+SPECIALS = frozenset('()<>[]:;,\\"')
+ENCODED_WORD = "=?"
 
 
 class StoredProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,13 +104,14 @@ def normalised_address(text: str) -> str:
     """The address in lower case and Unicode form NFKC.
 
     Raises:
-        ValueError: it cannot be an address. The real check is a mail that arrives.
+        ValueError: it cannot be an address, or only one in quotes, which nobody has and letters read otherwise. The
+            real check is a mail that arrives.
     """
     address = unicodedata.normalize("NFKC", text).strip().lower()
-    local, at, domain = address.rpartition("@")
-    if not (at and local and "." in domain.strip(".")) or len(address) > MAX_ADDRESS_CHARACTERS:
+    local, _, domain = address.partition("@")
+    if not (local and "." in domain.strip(".")) or "@" in domain or len(address) > MAX_ADDRESS_CHARACTERS:
         raise ValueError("not an e-mail address")
-    if not address.isprintable() or " " in address:
+    if not address.isprintable() or " " in address or ENCODED_WORD in address or not SPECIALS.isdisjoint(address):
         raise ValueError("not an e-mail address")
     return address
 

@@ -83,7 +83,8 @@ class SmtpMail:
                     server.starttls(context=context)
                 if url.username is not None:
                     server.login(unquote(url.username), unquote(url.password or ""))
-                server.send_message(_message(letter, self.sender))
+                # Whatever `To` reads as, it goes to this one address.
+                server.send_message(_message(letter, self.sender), to_addrs=[letter.to])
         except (OSError, smtplib.SMTPException) as error:
             raise Unavailable("mail") from error
 
