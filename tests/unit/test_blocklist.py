@@ -1,6 +1,8 @@
 """Passwords that guessers try first, in the forms that people give them; and those that pass."""
 
 import secrets
+import sys
+from types import FrameType
 
 import pytest
 
@@ -56,3 +58,23 @@ def test_taken(password: str) -> None:
 
 def test_what_a_password_manager_makes_is_taken() -> None:
     assert not any(is_common(secrets.token_urlsafe(16), OWN) for _ in range(2000))
+
+
+@pytest.mark.parametrize(
+    "password", ["\ufdfa\u3300\u33a5" * 113 + "x", "".join(map(str, range(370)))], ids=["ligatures", "digits"]
+)
+def test_of_a_kilobyte_only_the_beginning_is_looked_at(password: str) -> None:
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _what: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        common = is_common(password, OWN)
+    finally:
+        sys.setprofile(before)
+    assert not common
+    assert calls < 15_000
