@@ -30,38 +30,39 @@ def origin(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
 
     Of `forwarded_for` only what a trusted proxy wrote counts; without trusted proxies it counts for nothing.
     """
-    hops = [*(part.strip() for part in forwarded_for.split(",")), peer]
-    for hop in reversed(hops):
-        if not _is_trusted(hop, trusted):
+    nearest = peer
+    for hop in (peer, *(_without_port(part.strip()) for part in reversed(forwarded_for.split(",")))):
+        address = _address(hop)
+        if address is None:
             # Written by a trusted proxy, yet no address: the nearest that is one.
-            return hop if _is_address(hop) else peer
-    return peer
+            return nearest
+        if not any(address.version == network.version and address in network for network in trusted):
+            return hop
+        nearest = hop
+    return nearest
 
 
 def network_of(address: str) -> str:
     """What guesses from `address` are counted under: the IPv4 address or the IPv6 /64; the text itself if neither."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
+    found = _address(address)
+    if found is None:
         return address[:64]
     if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
     return str(found)
 
 
-def _is_address(text: str) -> bool:
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address; IPv4 also as a socket for both kinds tells it, ::ffff:10.0.0.1."""
     try:
-        ipaddress.ip_address(text)
+        found = ipaddress.ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return found if isinstance(found, ipaddress.IPv4Address) else found.ipv4_mapped or found
 
 
-def _is_trusted(text: str, trusted: Sequence[Network]) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return any(address.version == network.version and address in network for network in trusted)
+def _without_port(hop: str) -> str:
+    """Some proxies write the caller's port too: 198.51.100.1:4711, [2001:db8::7]:4711."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
