@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
@@ -150,3 +151,40 @@ async def test_a_letter_does_not_get_past_the_second_factor(ada: Ada) -> None:
     await ada.ask_for_reset()
     assert (await ada.reset(await ada.reset_token())).status_code == 204
     assert problem(await ada.sign_in(password=OTHER)) == (401, "second-factor-required")
+
+
+async def test_a_code_may_be_sent_as_apps_show_it(ada: Ada) -> None:
+    secret = (await ada.ask("POST", "/v1/me/second-factor", {"password": PASSWORD})).json()["secret"]
+    code = ada.code(secret)
+    shown = f"{code[:3]} {code[3:]}"
+    assert (await ada.ask("POST", "/v1/me/second-factor/confirmations", {"code": shown})).status_code == 200
+    ada.clock.ahead += timedelta(seconds=2 * totp.STEP_S)
+    code = ada.code(secret)
+    assert (await ada.sign_in(second_factor=f" {code[:3]} {code[3:]} ")).status_code == 200
+
+
+async def test_after_a_rotation_the_next_code_seals_the_authenticator_anew(ada: Ada) -> None:
+    secret, _ = await ada.with_second_factor()
+    file = ada.folder / "secrets.key"
+    old = file.read_text()
+    file.write_text(f"{token_hex(32)}\n{old}")
+    assert (await ada.sign_in(second_factor=ada.code(secret))).status_code == 200
+    # The older key is not needed any more.
+    file.write_text(file.read_text().removesuffix(old))
+    ada.clock.ahead += timedelta(seconds=totp.STEP_S)
+    assert (await ada.sign_in(second_factor=ada.code(secret))).status_code == 200
+    assert problem(await ada.sign_in(second_factor=ada.code(secret))) == (401, "wrong-credentials")
+
+
+async def test_a_lost_key_is_named_and_leaves_the_recovery_codes(ada: Ada, caplog: pytest.LogCaptureFixture) -> None:
+    secret, codes = await ada.with_second_factor()
+    file = ada.folder / "secrets.key"
+    old = file.read_text()
+    file.write_text(token_hex(32))
+    answer = await ada.sign_in(second_factor=ada.code(secret))
+    assert problem(answer) == (503, "second-factor-unreadable")
+    assert answer.headers["Retry-After"] == "60"
+    assert "is not among ours" in caplog.text
+    assert (await ada.sign_in(second_factor=codes[0])).status_code == 200
+    file.write_text(old)
+    assert (await ada.sign_in(second_factor=ada.code(secret))).status_code == 200
