@@ -163,8 +163,9 @@ async def gateway(folder: Path, offsets: Offsets | None = None, **changed: Any) 
 class Stream:
     """An open event stream, read as the client reads it."""
 
-    def __init__(self, app: FastAPI, headers: dict[str, str]) -> None:
+    def __init__(self, app: FastAPI, headers: dict[str, str], query: bytes = b"") -> None:
         self._app = app
+        self._query = query
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._close = asyncio.Event()
@@ -182,7 +183,7 @@ class Stream:
             "scheme": "http",
             "path": "/v1/live",
             "raw_path": b"/v1/live",
-            "query_string": b"",
+            "query_string": self._query,
             "headers": self._headers,
             "root_path": "",
             "client": ("127.0.0.1", 1),
