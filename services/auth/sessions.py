@@ -119,8 +119,7 @@ async def start(
     )
     stored = await deps.store.documents.insert(SESSIONS, session)
     # `end_all` writes its cutoff before it looks for sessions, so it finds this one or is found here.
-    cutoff = await deps.store.documents.get(CUTOFFS, user_id)
-    if cutoff is not None and asked_at <= cutoff.at:
+    if await ended_since(deps, user_id, asked_at):
         await end(deps, session.id, reason=CUT_OFF)
         raise Problem(401, "sessions-ended", "All sessions were ended meanwhile. Sign in again.")
     return stored, deps.refresh_tokens.text(token)
@@ -185,12 +184,12 @@ async def current(deps: Deps, text: str) -> Session | None:
     return session if hmac.compare_digest(token.hash, session.token_hash) else None
 
 
-async def sign_out(deps: Deps, text: str, *, partner_id: str | None = None) -> None:
+async def sign_out(deps: Deps, text: str, *, partner_id: str | None = None, reason: str = SIGNED_OUT) -> None:
     """End the session of a refresh token, old or current; one that is none of ours, or another's, ends nothing."""
     token = deps.refresh_tokens.read(text)
     session = await deps.store.documents.get(SESSIONS, token.session_id) if token is not None else None
     if session is not None and session.partner_id == partner_id:
-        await end(deps, session.id, reason=SIGNED_OUT)
+        await end(deps, session.id, reason=reason)
 
 
 async def end_for(deps: Deps, user_id: str, partner_id: str, *, reason: str = GRANT_REVOKED) -> int:
@@ -225,6 +224,12 @@ async def live(deps: Deps, user_id: str) -> list[Session]:
         cursor = page.cursor
         if cursor is None:
             return found
+
+
+async def ended_since(deps: Deps, user_id: str, asked_at: datetime) -> bool:
+    """Whether all of the user's sessions were ended after `asked_at`, which is less than a day ago."""
+    cutoff = await deps.store.documents.get(CUTOFFS, user_id)
+    return cutoff is not None and asked_at <= cutoff.at
 
 
 async def alarming(deps: Deps, user_id: str) -> list[Session]:

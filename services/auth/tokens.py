@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,6 +46,30 @@ class AccessTokens:
             user_id=user_id,
             session_id=session_id,
             scopes=USER_SCOPES,
+            now=now.timestamp(),
+            lifetime_s=self.lifetime_s,
+        )
+
+    def issue_to_partner(
+        self,
+        partner_id: str,
+        scopes: Iterable[str],
+        now: datetime,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        grant_revision: int | None = None,
+    ) -> str:
+        """A token for a partner: for itself, or for a user with the session it arose in and the grant's revision."""
+        return sign_access_token(
+            self.keys.signing(now),
+            issuer=self.issuer,
+            audience=self.audience,
+            user_id=user_id or partner_id,
+            client_id=partner_id,
+            session_id=session_id,
+            grant_revision=grant_revision,
+            scopes=scopes,
             now=now.timestamp(),
             lifetime_s=self.lifetime_s,
         )
