@@ -49,7 +49,17 @@ async def change_password(deps: Deps, user_id: str, session_id: str | None, old:
         Problem: 403 the old one is wrong, 422 we do not take the new one, 429.
     """
     user = await _with_password(deps, user_id, old)
-    await _set_password(deps, user, new, only=user.password_hash)
+    _check(user, new)
+    hashed = await deps.passwords.hash(new)
+
+    def changed(known: User) -> User:
+        if known.password_hash != user.password_hash:
+            raise _wrong_password()  # somebody else changed it meanwhile
+        return _repassworded(known, new, hashed)
+
+    await _end_sessions(deps, user, session_id, PASSWORD_CHANGED)
+    await _write(deps, user, changed, "password-changed")
+    await deps.store.forget_resets(user.id)
     await _tell(deps, user, session_id, PASSWORD_CHANGED, "Your password was changed.")
 
 
@@ -87,6 +97,7 @@ async def reset_password(deps: Deps, token: str, new: str) -> None:
         raise _no_such_reset()
     _check(user, new)
     hashed = await deps.passwords.hash(new)
+    await _end_sessions(deps, user, None, PASSWORD_RESET)
     if not await deps.store.take_reset(reset):
         raise _no_such_reset()
     await _write(deps, user, lambda known: _repassworded(known, new, hashed), "password-reset")
@@ -194,19 +205,6 @@ async def _with_password(deps: Deps, user_id: str, password: str) -> User:
     return user
 
 
-async def _set_password(deps: Deps, user: User, new: str, *, only: str) -> None:
-    _check(user, new)
-    hashed = await deps.passwords.hash(new)
-
-    def changed(known: User) -> User:
-        if known.password_hash != only:
-            raise _wrong_password()  # somebody else changed it meanwhile
-        return _repassworded(known, new, hashed)
-
-    await _write(deps, user, changed, "password-changed")
-    await deps.store.forget_resets(user.id)
-
-
 def _check(user: User, new: str) -> None:
     context = (user.email, user.email.partition("@")[0])
     check_acceptable(new, two_factors=user.second_factor is not None, context=context)
@@ -229,9 +227,18 @@ async def _write(deps: Deps, user: User, change: Callable[[User], User], kind: a
     raise Unavailable("database")
 
 
+async def _end_sessions(deps: Deps, user: User, session_id: str | None, reason: str) -> None:
+    """End the sessions but the caller's own.
+
+    A new password does it before it is written, so that none of a thief outlives a crash in between and the request
+    may be repeated, and once more behind (`_tell`), for those that the old password began meanwhile.
+    """
+    await sessions.end_all(deps, user.id, but=session_id, reason=reason)
+
+
 async def _tell(deps: Deps, user: User, session_id: str | None, reason: str, what: str) -> None:
     """End the sessions but the caller's own, and write to the user."""
-    await sessions.end_all(deps, user.id, but=session_id, reason=reason)
+    await _end_sessions(deps, user, session_id, reason)
     letter = Letter(user.email, SUBJECT, NOTICE_TEXT.format(what=what))
     deps.post.later(lambda: deps.mail.send(letter))
 

@@ -3,12 +3,16 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.auth.session_documents import CUTOFFS
 from shared import topics
+from shared.documents import Collection, Documents
+from shared.errors import Unavailable
 from tests.polling import eventually
 from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of, problem
 from tests.service.gateway_edges import MovableClock
@@ -145,3 +149,47 @@ async def test_of_two_changes_at_once_one_counts(ada: Ada) -> None:
         *(ada.ask("PUT", "/v1/me/password", {"password": PASSWORD, "new_password": new}) for new in news)
     )
     assert sorted(answer.status_code for answer in answers) == [204, 403, 403, 403]
+
+
+class FailsAt:
+    """The database, whose `nth` writing of when all sessions ended fails."""
+
+    def __init__(self, documents: Documents, nth: int) -> None:
+        self._documents = documents
+        self._left = nth
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._documents, name)
+
+    async def put(self, collection: Collection[Any], document: Any) -> Any:
+        if collection is CUTOFFS:
+            self._left -= 1
+            if self._left == 0:
+                raise Unavailable("database")
+        return await self._documents.put(collection, document)
+
+
+@pytest.mark.parametrize(("nth", "again"), [(1, 204), (2, 403)], ids=["before", "behind"])
+async def test_no_session_outlives_a_change_of_password_that_is_cut_off(ada: Ada, nth: int, again: int) -> None:
+    """`nth`: the failure comes before the new password is written, or behind it."""
+    thiefs = (await ada.sign_in()).json()
+    deps = ada.service.app.state.deps
+    failing = FailsAt(deps.store.documents, nth)
+    ada.service.app.state.deps = replace(deps, store=replace(deps.store, documents=failing))
+    body = {"password": PASSWORD, "new_password": OTHER}
+    assert (await ada.ask("PUT", "/v1/me/password", body)).status_code == 503
+    assert (await ada.ask("PUT", "/v1/me/password", body)).status_code == again
+    assert (await ada.refresh(thiefs)).status_code == 401
+    assert (await ada.sign_in(password=OTHER)).status_code == 200
+
+
+async def test_no_session_outlives_a_reset_that_is_cut_off(ada: Ada) -> None:
+    thiefs = (await ada.sign_in()).json()
+    await ada.ask_for_reset()
+    token = await ada.reset_token()
+    deps = ada.service.app.state.deps
+    ada.service.app.state.deps = replace(deps, store=replace(deps.store, documents=FailsAt(deps.store.documents, 1)))
+    assert (await ada.reset(token)).status_code == 503
+    assert (await ada.reset(token)).status_code == 204
+    assert (await ada.refresh(thiefs)).status_code == 401
+    assert (await ada.sign_in(password=OTHER)).status_code == 200
