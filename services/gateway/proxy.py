@@ -17,7 +17,9 @@ from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from services.gateway.entry import Call
+from services.gateway.routes import Route
 from shared.client_address import CLIENT_ADDRESS, Network, origin
+from shared.client_authorization import CLIENT_AUTHORIZATION
 from shared.errors import Problem
 from shared.identity import Caller, InternalTokenSigner
 from shared.telemetry import current_traceparent
@@ -38,6 +40,9 @@ LONGEST_FLOW_S = 900.0
 PASSED_ON = ("content-type", "idempotency-key", "accept", "accept-language")
 COPIED = frozenset({"content-type", "retry-after", "etag", "link", "location", "allow"})
 """Headers of answers that callers see; the rest is between us and the service."""
+PAGE_COPIED = frozenset({"set-cookie", "content-security-policy", "referrer-policy", "x-frame-options"})
+CLIENT_COPIED = frozenset({"www-authenticate"})
+"""The same of routes that are a page, or look at the caller's `Authorization` themselves."""
 
 
 class Unanswered(Exception):
@@ -201,8 +206,12 @@ class Proxy:
         Raises:
             Problem: 503, it does not answer.
         """
+        # Closed, and a test holds it to that: never the caller's own header of a name that is between us.
         headers = {name: value for name in PASSED_ON if (value := call.header(name)) is not None}
-        # Never the caller's own header of that name: PASSED_ON is closed, and a test holds it to that.
+        if call.route.page and (cookie := call.header("cookie")) is not None:
+            headers["cookie"] = cookie
+        if call.route.client and (presented := call.header("authorization")) is not None:
+            headers[CLIENT_AUTHORIZATION] = presented
         headers[CLIENT_ADDRESS] = origin(call.peer, call.header("x-forwarded-for") or "", self._trusted_proxies)
         route = call.route
         try:
@@ -215,7 +224,7 @@ class Proxy:
             # The caller's own token was good: ours was refused, which is no business of the caller's.
             logger.error("%s refused the internal token", route.service)
             raise service_unavailable(route.service)
-        return copied(answer)
+        return copied(answer, route)
 
     def _flow(self, answer: Answer, rest: Rest) -> Response:
         if self._flowing >= MAX_FLOWING:
@@ -261,9 +270,14 @@ async def _nothing() -> AsyncGenerator[bytes]:
     yield b""
 
 
-def copied(answer: Answer) -> Response:
-    """The answer for the caller."""
-    headers = {name: value for name, value in answer.headers.items() if name in COPIED}
+def copied(answer: Answer, route: Route | None = None) -> Response:
+    """The answer for the caller, on `route` where that lets more of its headers through."""
+    seen = COPIED
+    if route is not None and route.page:
+        seen |= PAGE_COPIED
+    if route is not None and route.client:
+        seen |= CLIENT_COPIED
+    headers = {name: value for name, value in answer.headers.items() if name in seen}
     return Response(answer.body, answer.status, headers)
 
 

@@ -11,6 +11,7 @@ RateClass = Literal["sign-in", "write", "read", "stream"]
 KIB = 1024
 MIB = 1024 * KIB
 JSON = ("application/json",)
+FORM = ("application/x-www-form-urlencoded",)
 PUBLIC_PATHS = ("/v1/", "/.well-known/", "/oauth/")
 
 
@@ -19,6 +20,8 @@ class Route:
     """A public route. `keyed` = needs an Idempotency-Key.
 
     `max_body` in bytes, counted uncompressed, 0 = no body is read; `codings` are the Content-Encodings it takes.
+    `page`: people see it in a browser, so cookies and what guards a page pass through; `client`: the service itself
+    looks at the caller's `Authorization`, and asks for it.
     """
 
     method: str
@@ -31,6 +34,8 @@ class Route:
     content_types: tuple[str, ...] = JSON
     keyed: bool = False
     codings: tuple[str, ...] = ()
+    page: bool = False
+    client: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what must not be public. Raises ValueError."""
@@ -38,6 +43,8 @@ class Route:
             raise ValueError(f"{self.path} is not a public path")
         if self.rate not in get_args(RateClass) or self.caller not in get_args(CallerKind):
             raise ValueError(f"{self.method} {self.path} needs a rate class and a kind of caller")
+        if (self.page or self.client) and self.caller != "anyone":
+            raise ValueError(f"{self.method} {self.path} would tell a service the caller's own token or cookie")
         allowed = {"partner": PARTNER_SCOPES, "user": frozenset(SCOPES) - PARTNER_SCOPES}.get(self.caller, {None})
         if self.scope not in allowed:
             raise ValueError(f"{self.method} {self.path}: {self.scope} is no scope for a caller of kind {self.caller}")
@@ -67,6 +74,7 @@ PROXIED = (
     Route("DELETE", "/v1/me/sessions", "auth", "user", "profile:write", "write"),
     Route("DELETE", "/v1/me/sessions/{session_id}", "auth", "user", "profile:write", "write"),
     Route("GET", "/v1/me", "auth", "user", "profile:read", "read"),
+    Route("GET", "/v1/me/security-events", "auth", "user", "profile:read", "read"),
     Route("PATCH", "/v1/me", "auth", "user", "profile:write", "write", 64 * KIB),
     Route("PUT", "/v1/me/password", "auth", "user", "profile:write", "sign-in", 64 * KIB),
     Route("POST", "/v1/password-resets", "auth", "anyone", None, "sign-in", 64 * KIB),
@@ -76,8 +84,31 @@ PROXIED = (
     Route("POST", "/v1/me/second-factor/recovery-codes", "auth", "user", "profile:write", "sign-in", 64 * KIB),
     Route("POST", "/v1/me/second-factor/removals", "auth", "user", "profile:write", "sign-in", 64 * KIB),
     Route("POST", "/v1/grants", "auth", "user", "grants:write", "write", MIB, keyed=True),
+    Route("GET", "/v1/grants", "auth", "user", "grants:write", "read"),
+    Route("DELETE", "/v1/grants/{grant_id}", "auth", "user", "grants:write", "write"),
+    Route("POST", "/v1/partners", "auth", "anyone", None, "sign-in", 64 * KIB, keyed=True),
+    Route("GET", "/v1/partner", "auth", "partner", "partner:read", "read"),
+    Route("PATCH", "/v1/partner", "auth", "partner", "partner:write", "write", 64 * KIB),
+    Route(
+        "POST", "/v1/partner/client-secret/rotations", "auth", "partner", "partner:write", "write", 4 * KIB, keyed=True
+    ),
+    Route("POST", "/v1/partner/keys", "auth", "partner", "partner:write", "write", 4 * KIB, keyed=True),
+    Route("GET", "/v1/partner/keys", "auth", "partner", "partner:read", "read"),
+    Route("DELETE", "/v1/partner/keys/{key_id}", "auth", "partner", "partner:write", "write"),
+    Route(
+        "POST", "/v1/partner/keys/{key_id}/rotations", "auth", "partner", "partner:write", "write", 4 * KIB, keyed=True
+    ),
+    Route("POST", "/v1/partner/users", "auth", "partner", "users:manage", "write", 64 * KIB, keyed=True),
+    Route("GET", "/v1/partner/users", "auth", "partner", "users:manage", "read"),
+    Route("GET", "/v1/partner/users/{user_id}", "auth", "partner", "users:manage", "read"),
     Route("GET", "/.well-known/jwks.json", "auth", "anyone", None, "read"),
     Route("GET", "/.well-known/oauth-authorization-server", "auth", "anyone", None, "read"),
+    Route("GET", "/.well-known/oauth-authorization-server/{path}", "auth", "anyone", None, "read"),
+    Route("GET", "/oauth/authorize", "auth", "anyone", None, "read", page=True),
+    Route("POST", "/oauth/authorize", "auth", "anyone", None, "sign-in", 16 * KIB, FORM, page=True),
+    Route("POST", "/oauth/token", "auth", "anyone", None, "write", 16 * KIB, FORM, client=True),
+    Route("POST", "/oauth/revoke", "auth", "anyone", None, "write", 16 * KIB, FORM, client=True),
+    Route("POST", "/oauth/introspect", "auth", "anyone", None, "write", 16 * KIB, FORM, client=True),
     Route("GET", "/v1/receipts", "ingest", "user", "samples:read", "read"),
     Route("GET", "/v1/days", "ingest", "user", "days:read", "read"),
     Route("GET", "/v1/days/{date}", "ingest", "user", "days:read", "read"),
