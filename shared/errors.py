@@ -2,6 +2,7 @@
 
 * `Rejected`: this input can never succeed; it becomes a dead letter or a line on a receipt.
 * `Unavailable`: our own database, broker or object store does not answer; "later", never lost.
+* `Erased`: it is about a user whose data was erased; dropped.
 * `Problem`: an HTTP answer other than success, rendered by `shared.problems` (RFC 9457).
 
 Any other exception is a defect: tried again a few times, then a dead letter or a 500.
@@ -23,6 +24,13 @@ class Unavailable(Exception):
     def __init__(self, system: str) -> None:
         super().__init__(f"{system} does not answer")
         self.system = system
+
+
+class Erased(Exception):
+    """What was to be written is a user's who was erased: work of that user is dropped, with nothing kept."""
+
+    def __init__(self) -> None:
+        super().__init__("the user was erased")
 
 
 class Problem(Exception):

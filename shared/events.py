@@ -211,6 +211,14 @@ class UserUpdated(Event, frozen=True):
     profile: Profile
 
 
+class UserErased(Event, frozen=True):
+    """Everything of a user is to be forgotten, since `occurred_at` and for good. What comes of this user is dropped."""
+
+    type: Literal["user.erased"] = "user.erased"
+    user_id: str
+    revision: int
+
+
 class PartnerUpdated(Event, frozen=True):
     """The partner's full state; never a key. Only an active one may do anything.
 
@@ -512,6 +520,20 @@ class MessagePublished(Event, frozen=True):
     data: dict[str, Any]
 
 
+# every service that keeps something of users
+
+
+class UserDataErased(Event, frozen=True):
+    """`service` keeps nothing of a user any more: so many documents and objects are gone."""
+
+    type: Literal["user_data.erased"] = "user_data.erased"
+    user_id: str
+    service: str
+    documents: int
+    objects: int
+    finished_at: UtcTime
+
+
 # operator
 
 
@@ -535,6 +557,8 @@ class DeadLetterResolved(Event, frozen=True):
 AnyEvent = Annotated[
     PhotoSubmitted
     | UserUpdated
+    | UserErased
+    | UserDataErased
     | PartnerUpdated
     | GrantUpdated
     | SessionRevoked

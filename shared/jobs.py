@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from shared.clock import Clock, utc_now
 from shared.documents import Claimable, Collection, Conflict, Documents, Index
-from shared.errors import Rejected, Unavailable
+from shared.errors import Erased, Rejected, Unavailable
 from shared.redaction import whereabouts
 from shared.telemetry import METRICS, bind, span
 
@@ -156,8 +156,8 @@ class Workers(Generic[J]):
                 await asyncio.wait({attempt}, timeout=self._lease.total_seconds() / 3)
                 if not attempt.done():
                     held = await self._renew(held)
-        except Conflict as conflict:
-            self._stale("was taken over while it was worked", conflict)
+        except (Conflict, Erased) as cause:
+            self._stale("was taken over while it was worked", cause)
             return
         except asyncio.CancelledError:
             attempt.cancel()
@@ -184,6 +184,8 @@ class Workers(Generic[J]):
             except Rejected as rejected:
                 place.fail(rejected.reason)
                 return await self._refuse(job, rejected)
+            except Erased:
+                return self._later(job, "erased")  # which is not stored: the job is gone by then
             except Unavailable as unavailable:
                 place.fail(f"{unavailable.system} unavailable")
                 return self._later(job, f"{unavailable.system} unavailable")
@@ -217,8 +219,8 @@ class Workers(Generic[J]):
     async def _store(self, job: J, held: J, outcome: str) -> None:
         try:
             stored = await self._put(job, held)
-        except Conflict as conflict:
-            self._stale("was taken over before its result came", conflict)
+        except (Conflict, Erased) as cause:
+            self._stale("was taken over before its result came", cause)
             return
         except Unavailable:
             # The lease runs out and the job is worked again.
@@ -254,9 +256,9 @@ class Workers(Generic[J]):
                     raise HandedBack(self._collection.name, [held.id]) from None
                 job, held = _without_sent(job, held, fresh), fresh
 
-    def _stale(self, what: str, conflict: Conflict) -> None:
-        if isinstance(conflict, HandedBack):
-            self._count("handed_back")
+    def _stale(self, what: str, cause: Conflict | Erased) -> None:
+        if isinstance(cause, HandedBack | Erased):
+            self._count("erased" if isinstance(cause, Erased) else "handed_back")
             return
         self._count("stale")
         logger.warning("a job of %s %s", self._collection.name, what)
@@ -289,4 +291,4 @@ def _without_sent(job: J, held: J, fresh: J) -> J:
 def pause_after(attempts: int) -> timedelta:
     """How long to wait after that many attempts: 0.5 s doubling to 20 s, ± 20 % so that jobs do not march in step."""
     seconds = min(FIRST_PAUSE_S * 2 ** min(attempts - 1, 10), LONGEST_PAUSE_S)
-    return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311
+    return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, guards nothing

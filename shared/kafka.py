@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from shared.dead_letters import DeadLetterCause, DeadLetters, OnDeadLetter, Undecodable
 from shared.events import Event
 from shared.outcomes import Batches, Decode, SingleRecords, UnknownType, Write
-from shared.places import Places
+from shared.places import Places, Record
 from shared.publishing import REQUEST_TIMEOUT_MS, Producer, partition_of_key, publish, publish_bytes
 from shared.settings import ServiceSettings
 from shared.topics import DEAD_LETTER_MAX_BYTES, Topic
@@ -78,6 +78,8 @@ class Broker(KafkaBroker):
         self.settings = settings
         self.service = service
         self.places: list[Places] = []
+        # Whether records of a user are dropped, for the user was erased; see shared.erasure.
+        self.refuses: Callable[[str], bool] = lambda _: False
 
     async def stop(self, *args: Any, **arguments: Any) -> None:
         """Let all subscribers finish their turn and leave their groups side by side, then close the producer."""
@@ -106,7 +108,9 @@ def subscribe(
     """
     places, dead_letters, arguments = _subscription(broker, topic, service, on_dead_letter)
     subscriber: Any = broker.subscriber(topic.name, **arguments)  # pyright: ignore[reportUnknownVariableType]
-    subscriber(_as_handler(SingleRecords(places, dead_letters, event_decoder(topic), handler), topic))
+    subscriber(
+        _as_handler(SingleRecords(places, dead_letters, event_decoder(topic), handler, _refusal(broker, topic)), topic)
+    )
     _connect(broker, places, subscriber)
 
 
@@ -133,7 +137,7 @@ def subscribe_batches(
     subscriber: Any = broker.subscriber(topic.name, batch=True, max_records=max_records, **arguments)
     # FastStream's own poll is followed by a sleep of the same length when it was empty: a record that comes then waits.
     subscriber.get_msg = partial(_poll, max_records)
-    subscriber(_as_handler(Batches(places, dead_letters, decode, decide, write), topic))
+    subscriber(_as_handler(Batches(places, dead_letters, decode, decide, write, _refusal(broker, topic)), topic))
     _connect(broker, places, subscriber)
 
 
@@ -216,6 +220,13 @@ def _subscription(
         "decoder": _whole,
     }
     return places, DeadLetters(topic, service, send, on_dead_letter), arguments
+
+
+def _refusal(broker: Broker, topic: Topic) -> Callable[[Record], bool]:
+    """Whether to drop a record unread, by its key. News of users themselves is what erasing begins with."""
+    if topic.key != "user_id" or topic.writer == "auth":
+        return lambda _: False
+    return lambda record: record.key is not None and broker.refuses(record.key.decode(errors="replace"))
 
 
 def _connect(broker: Broker, places: Places, subscriber: Any) -> None:

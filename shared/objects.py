@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
@@ -66,6 +66,18 @@ class Objects:
             await _reached(self._opened().delete_async(key))
         except FileNotFoundError:
             return
+
+    async def delete_all(self, prefix: str) -> int:
+        """Delete every object under `prefix`, such as `ingest/<user_id>`; returns how many.
+
+        Raises `Unavailable("objects")`, ValueError for an ill-formed prefix. Empty folders may stay.
+        """
+        _check(prefix)
+        store = cast(Any, self._opened())  # its stub leaves the other kind of answer unknown
+        found: list[dict[str, Any]] = await _reached(store.list(prefix).collect_async())
+        for one in found:
+            await self.delete(one["path"])
+        return len(found)
 
     def _opened(self) -> LocalStore | S3Store:
         if self._store is None:

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from shared.clock import utc_now
 from shared.documents import Collection, Conflict, Document, Documents, Index
-from shared.errors import Rejected, Unavailable
-from shared.events import Event
+from shared.errors import Erased, Rejected, Unavailable
+from shared.events import Event, derived_id
 from shared.redaction import whereabouts
 from shared.telemetry import METRICS, current_traceparent
 from shared.topics import Topic
@@ -26,12 +26,12 @@ PAGE = 200
 
 
 class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event ready to be sent: `topic` is the topic's name, `value` the record's bytes."""
+    """An event ready to be sent: `topic` is the topic's name, `value` the record's bytes, None to delete the key."""
 
     event_id: str
     topic: str
     key: str
-    value: bytes
+    value: bytes | None
     traceparent: str | None = None
 
 
@@ -62,12 +62,12 @@ class HasOutbox(Protocol):
 class PublishBytes(Protocol):
     """`shared.kafka.publish_bytes` with its broker bound; returns after the broker's ack."""
 
-    async def __call__(self, topic_name: str, value: bytes, key: str, *, traceparent: str | None = None) -> None:
+    async def __call__(self, topic_name: str, value: bytes | None, key: str, *, traceparent: str | None = None) -> None:
         """Raises when the record was not acknowledged."""
         ...
 
 
-O = TypeVar("O", bound=HasOutbox)  # noqa: E741
+O = TypeVar("O", bound=HasOutbox)  # noqa: E741 - one letter as every type variable, and here it is outboxed
 
 
 def outbox_event(topic: Topic, event: Event, traceparent: str | None = None) -> OutboxEvent:
@@ -78,6 +78,17 @@ def outbox_event(topic: Topic, event: Event, traceparent: str | None = None) -> 
         key=str(getattr(event, topic.key)),
         value=event.model_dump_json().encode(),
         traceparent=traceparent or current_traceparent(),
+    )
+
+
+def null_record(topic: Topic, key: str, cause: object) -> OutboxEvent:
+    """What deletes `key` from a state topic; `cause` tells one deletion of it from the next."""
+    return OutboxEvent(
+        event_id=derived_id(topic.name, key, cause, "null"),
+        topic=topic.name,
+        key=key,
+        value=None,
+        traceparent=current_traceparent(),
     )
 
 
@@ -226,6 +237,8 @@ class Relay:
                 return
             except Conflict:
                 document = await self._documents.get(collection, document.id)
+            except Erased:
+                return  # it is deleted as it is
 
     def _note(self, error: Exception | None, collection: str) -> None:
         """Log the first of a row of failures, and its end; the scan repeats them each second."""

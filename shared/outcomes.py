@@ -1,7 +1,7 @@
 """What becomes of each record: committed, a dead letter and then committed, or later at the same place.
 
 Handlers say it by how they end: return, `Rejected`, `Unavailable` ("later"), or any other exception, which is tried
-3 times and then is a dead letter.
+3 times and then is a dead letter. What is about an erased user (`refuses`, or `Erased` from a write) is dropped.
 """
 
 import logging
@@ -14,7 +14,7 @@ from faststream import StreamMessage
 
 from shared import telemetry
 from shared.dead_letters import DeadLetters, Undecodable, header_of
-from shared.errors import Rejected, Unavailable
+from shared.errors import Erased, Rejected, Unavailable
 from shared.places import Places, Record, partition_of
 from shared.redaction import whereabouts
 
@@ -31,6 +31,8 @@ class TryAgain(Exception):
 
 
 Decode = Callable[[bytes], Any]
+# Whether a record is dropped unread.
+Refuses = Callable[[Record], bool]
 Write = Callable[[list[tuple[Any, str | None]]], Awaitable[None]]
 
 
@@ -52,12 +54,18 @@ class SingleRecords:
     """Handles one record after the other."""
 
     def __init__(
-        self, places: Places, dead_letters: DeadLetters, decode: Decode, handler: Callable[[Any], Awaitable[None]]
+        self,
+        places: Places,
+        dead_letters: DeadLetters,
+        decode: Decode,
+        handler: Callable[[Any], Awaitable[None]],
+        refuses: Refuses = lambda _: False,
     ) -> None:
         self._places = places
         self._dead_letters = dead_letters
         self._decode = decode
         self._handler = handler
+        self._refuses = refuses
 
     async def __call__(self, message: StreamMessage[Record]) -> None:
         """One turn. Raises only on TestKafkaBroker: `Unavailable`, for nothing there delivers again."""
@@ -84,10 +92,14 @@ class SingleRecords:
     async def _handle(self, record: Record) -> str:
         if record.value is None:
             return "skipped"
+        if self._refuses(record):
+            return "erased"
         try:
             await self._handler(decoded(self._decode, record.value))
         except UnknownType:
             return "skipped"
+        except Erased:
+            return "erased"
         except Unavailable as error:
             log.warning("%s waits: %s", record.topic, error)
             raise
@@ -114,13 +126,20 @@ class Batches:
     """Decides record by record, then writes once; a write that fails is halved until the guilty one stands alone."""
 
     def __init__(
-        self, places: Places, dead_letters: DeadLetters, decode: Decode, decide: Callable[[Any], Any], write: Write
+        self,
+        places: Places,
+        dead_letters: DeadLetters,
+        decode: Decode,
+        decide: Callable[[Any], Any],
+        write: Write,
+        refuses: Refuses = lambda _: False,
     ) -> None:
         self._places = places
         self._dead_letters = dead_letters
         self._decode = decode
         self._decide = decide
         self._write = write
+        self._refuses = refuses
         # Dead letters whose batch is not committed yet: sent once, however often the batch comes again.
         self._buried: set[tuple[int, int]] = set()
 
@@ -152,6 +171,9 @@ class Batches:
             return None
         if (record.partition, record.offset) in self._buried:
             return None
+        if self._refuses(record):
+            self._places.ended("erased")
+            return None
         with _process_span(record):
             try:
                 decision = self._decide(decoded(self._decode, record.value))
@@ -175,9 +197,18 @@ class Batches:
             except Unavailable:
                 raise
             except Exception as error:
-                waiting.extendleft(await self._narrowed(part, error))
+                rest = self._without_erased(part) if isinstance(error, Erased) else None
+                waiting.extendleft(await self._narrowed(part, error) if rest is None else rest)
             else:
                 self._places.ended("done", len(part))
+
+    def _without_erased(self, part: Sequence[Decided]) -> list[Sequence[Decided]] | None:
+        """What is left to write, since somebody was erased while it was written; None when it was none of these."""
+        rest = [one for one in part if not self._refuses(one.record)]
+        if len(rest) == len(part):
+            return None
+        self._places.ended("erased", len(part) - len(rest))
+        return [rest] if rest else []
 
     async def _narrowed(self, part: Sequence[Decided], error: Exception) -> list[Sequence[Decided]]:
         """What to write next, last first: both halves, or the lone record again, or nothing once it is buried."""

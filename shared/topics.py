@@ -11,6 +11,8 @@ LOG_RETENTION_MS = 7 * DAY_MS
 DEAD_LETTER_RETENTION_MS = 14 * DAY_MS
 # Longer than the dead letters themselves, or resolved ones would come back; and it is the operators' audit log.
 RESOLUTION_RETENTION_MS = 90 * DAY_MS
+# As long as auth may be away and still learn that everything of a user is gone; it holds opaque ids alone.
+ERASURE_RETENTION_MS = 90 * DAY_MS
 # Far longer than access tokens last.
 REVOCATION_RETENTION_MS = DAY_MS
 # A dead letter is a whole record, of up to 1 MiB, and headers that say why.
@@ -57,7 +59,13 @@ def dead_letters(topic: str, service: str) -> str:
 # Values are MessagePack of events.BatchSubmitted, hence no pydantic models here.
 BATCHES = Topic("gateway.batches.v1", "log", "user_id", (), ("ingest",), HOT_PARTITIONS)
 PHOTOS = Topic("gateway.photos.v1", "log", "user_id", (events.PhotoSubmitted,), ("inference",))
-USERS = Topic("auth.users.v1", "state", "user_id", (events.UserUpdated,), ("ingest", "nutrition", "insights"))
+USERS = Topic(
+    "auth.users.v1",
+    "state",
+    "user_id",
+    (events.UserUpdated, events.UserErased),
+    ("ingest", "inference", "nutrition", "insights", "webhooks"),
+)
 PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (events.PartnerUpdated,))
 GRANTS = Topic("auth.grants.v1", "state", "grant_id", (events.GrantUpdated,), ("webhooks",))
 # A log, because a revocation means nothing once the session's last access token is over. The gateway reads it without
@@ -88,6 +96,19 @@ LEDGERS = Topic("insights.ledgers.v1", "log", "user_id", (events.LedgerUpdated,)
 INSIGHTS = Topic("insights.insights.v1", "log", "user_id", (events.InsightCreated,), ("webhooks",))
 # The gateway reads messages without a group, from the end.
 MESSAGES = Topic("webhooks.messages.v1", "log", "user_id", (events.MessagePublished,), partitions=HOT_PARTITIONS)
+# What each service says once it keeps nothing of a user any more.
+ERASURES: dict[str, Topic] = {
+    service: Topic(
+        f"{service}.erasures.v1",
+        "log",
+        "user_id",
+        (events.UserDataErased,),
+        ("auth",),
+        partitions=1,
+        retention_ms=ERASURE_RETENTION_MS,
+    )
+    for service in USERS.readers
+}
 # What operators did with dead letters, by `./mymacro dlq`; a log and no state, so that no audit line is compacted away.
 RESOLUTIONS = Topic(
     "operator.dead_letters.v1",
@@ -112,5 +133,6 @@ TOPICS: tuple[Topic, ...] = (
     LEDGERS,
     INSIGHTS,
     MESSAGES,
+    *ERASURES.values(),
     RESOLUTIONS,
 )

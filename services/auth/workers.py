@@ -28,7 +28,7 @@ async def forget_sessions(documents: Documents, clock: Clock) -> None:
 def make_relay(documents: Documents, broker: Broker) -> Relay:
     """The relay, not yet running."""
 
-    async def publish(topic_name: str, value: bytes, key: str, *, traceparent: str | None = None) -> None:
+    async def publish(topic_name: str, value: bytes | None, key: str, *, traceparent: str | None = None) -> None:
         await publish_bytes(broker, topic_name, value, key, traceparent=traceparent)
 
     return Relay(documents, OUTBOXED, publish)

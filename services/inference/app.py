@@ -10,11 +10,14 @@ from fastapi import FastAPI
 from services.inference.api import create_router
 from services.inference.handlers import SERVICE, Handlers, subscribe
 from services.inference.settings import Settings
-from services.inference.store import COLLECTIONS, JOBS, Store
+from services.inference.store import COLLECTIONS, JOBS, PERSONAL, Store
 from services.inference.triton import Ocr, TritonOcr
 from services.inference.workers import Reader, make_workers
 from shared import problems
+from shared.clock import utc_now
 from shared.documents import open_documents
+from shared.erased import ErasedUsers, GuardedDocuments
+from shared.erasure import TOMBSTONES, Erasure
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
@@ -30,18 +33,22 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
     ocr = ocr or TritonOcr(settings.inference_triton_url, settings.inference_triton_timeout_s)
-    documents = open_documents(settings.database_url, SERVICE)
+    erased, objects = ErasedUsers(), Objects(settings.objects_url)
+    documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
+    broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [JOBS], partial(publish_bytes, broker))
-    reader = Reader(store, Objects(settings.objects_url), ocr)
+    relay = Relay(documents, [JOBS, TOMBSTONES], partial(publish_bytes, broker))
+    reader = Reader(store, objects, ocr)
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, utc_now, objects=objects)
     workers = make_workers(documents, reader, relay, concurrency=settings.inference_concurrency)
     watchdog = Watchdog(broker)
-    subscribe(broker, Handlers(store, workers.nudge))
+    subscribe(broker, Handlers(store, workers.nudge), erasure)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
-        tasks = {asyncio.create_task(relay.run()), asyncio.create_task(workers.run())}
+        await erasure.load()
+        tasks = {asyncio.create_task(one.run()) for one in (relay, workers, erasure)}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:

@@ -7,6 +7,7 @@ from services.inference.outcomes import rejected_job
 from services.inference.store import PhotoJob, Store
 from shared import kafka, topics
 from shared.clock import utc_now
+from shared.erasure import Erasure
 from shared.errors import Rejected
 from shared.events import Event, PhotoSubmitted
 from shared.kafka import Broker, DeadLetterCause
@@ -56,6 +57,7 @@ def job_of(event: PhotoSubmitted) -> PhotoJob:
     )
 
 
-def subscribe(broker: Broker, handlers: Handlers) -> None:
+def subscribe(broker: Broker, handlers: Handlers, erasure: Erasure) -> None:
     """One subscriber per topic, each in a group of its own."""
     kafka.subscribe(broker, topics.PHOTOS, SERVICE, handlers.handle_photo, on_dead_letter=handlers.fail_photo)
+    kafka.subscribe(broker, topics.USERS, SERVICE, erasure.handler())

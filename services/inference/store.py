@@ -8,6 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.documents import Collection, Conflict, Documents, Duplicate, Index
+from shared.erased import Declared, Personal
+from shared.erasure import TOMBSTONES
 from shared.errors import Unavailable
 from shared.jobs import DUE_INDEX, Job
 from shared.outbox import OUTBOX_INDEX, OutboxEvent
@@ -60,9 +62,10 @@ class PhotoJob(Job, frozen=True, kw_only=True):
 
 
 JOBS: Collection[PhotoJob] = Collection(
-    "photos", PhotoJob, (DUE_INDEX, OUTBOX_INDEX, Index("object", ("object_key", "state")))
+    "photos", PhotoJob, (DUE_INDEX, OUTBOX_INDEX, Index("object", ("object_key", "state")), Index("user", ("user_id",)))
 )
-COLLECTIONS: tuple[Collection[Any], ...] = (JOBS,)
+PERSONAL: tuple[Declared, ...] = (Personal(JOBS, ("user",)),)
+COLLECTIONS: tuple[Collection[Any], ...] = (JOBS, TOMBSTONES)
 
 
 class Store:

@@ -14,7 +14,15 @@ from services.ingest.days_store import DaysStore
 from services.ingest.handlers import SERVICE, Handlers, subscribe
 from services.ingest.history_store import History
 from services.ingest.preferences import Preferences
-from services.ingest.records import COLLECTIONS, DAYS, DELETION_JOBS, DIRTY_DAYS, RECOMPUTATIONS, REPUBLICATIONS
+from services.ingest.records import (
+    COLLECTIONS,
+    DAYS,
+    DELETION_JOBS,
+    DIRTY_DAYS,
+    PERSONAL,
+    RECOMPUTATIONS,
+    REPUBLICATIONS,
+)
 from services.ingest.referred import Referred
 from services.ingest.republish import Republisher
 from services.ingest.searching import DeletionSearch
@@ -27,6 +35,8 @@ from services.ingest.workers import DayWorker
 from shared import kafka, problems, topics
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
+from shared.erased import ErasedUsers, GuardedDocuments
+from shared.erasure import TOMBSTONES, Erasure
 from shared.events import ReceiptsCompleted
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
@@ -53,9 +63,11 @@ def create_app(
     """The app; nothing is opened before its lifespan. Tests hand in a broker, documents, a clock and a shorter scan."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    documents = documents or open_documents(settings.database_url, SERVICE)
+    erased, objects = ErasedUsers(), Objects(settings.objects_url)
+    documents = GuardedDocuments(documents or open_documents(settings.database_url, SERVICE), PERSONAL, erased)
+    broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [DAYS], partial(kafka.publish_bytes, broker))
+    relay = Relay(documents, [DAYS, TOMBSTONES], partial(kafka.publish_bytes, broker))
     days, preferences = DaysStore(documents), Preferences(documents, clock)
     day_worker = DayWorker(
         days, preferences, partial(relay.nudge, DAYS), lambda: workers.behind or storing.behind, clock
@@ -72,14 +84,17 @@ def create_app(
         waiting.told(one.receipt_id for one in event.receipts)
         await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
 
-    storing, referred = Storing(documents, clock), Referred(Objects(settings.objects_url))
+    storing, referred = Storing(documents, clock), Referred(objects)
     handlers = Handlers(store, storing, referred, publish, workers.nudge, lambda: searches.nudge(), clock, preferences)
     search = DeletionSearch(documents, storing, handlers.tell, workers.nudge, clock)
     searches = jobs(DELETION_JOBS, search.work, concurrency=2)
-    subscribe(broker, handlers)
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock, objects=objects, forget=storing.forget)
+    subscribe(broker, handlers, erasure)
 
     # Days that are due are computed even while Kafka is away; their events wait inside them.
-    lifespan = _lifespan(documents, broker, watchdog, (workers, searches, recomputations, republications, relay))
+    lifespan = _lifespan(
+        documents, broker, watchdog, erasure, (workers, searches, recomputations, republications, relay)
+    )
     app = FastAPI(title="ingest", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
     app.state.days, app.state.preferences = days, preferences
     app.state.store, app.state.handlers = store, handlers
@@ -106,12 +121,17 @@ def _routers(documents: Documents, republisher: Republisher, waiting: Waiting, c
 
 
 def _lifespan(
-    documents: Documents, broker: Broker, watchdog: Watchdog, endless: Sequence[Workers[Any] | Relay]
+    documents: Documents,
+    broker: Broker,
+    watchdog: Watchdog,
+    erasure: Erasure,
+    endless: Sequence[Workers[Any] | Relay],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
-        tasks = [asyncio.create_task(one.run()) for one in endless]
+        await erasure.load()
+        tasks = [asyncio.create_task(one.run()) for one in (*endless, erasure)]
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:

@@ -33,6 +33,11 @@ class BucketCache:
         buckets = await self._buckets([key.id for key in keys])
         return {key.id: HeldBucket(buckets.get(key.id), tails.get(key.id)) for key in keys}
 
+    def forget(self, user_id: str) -> None:
+        """Drop what is remembered of a user."""
+        for id in [id for id, bucket in self._remembered.items() if bucket.user_id == user_id]:
+            self._bytes -= size_of(self._remembered.pop(id))
+
     async def _buckets(self, ids: Sequence[str]) -> dict[str, Bucket]:
         remembered = {id: self._remembered[id] for id in ids if id in self._remembered}
         versions = await self._documents.versions(BUCKETS, list(remembered))

@@ -16,8 +16,9 @@ from services.ingest.turn import Tally, weight
 from shared import topics
 from shared.clock import Clock
 from shared.dead_letters import DeadLetterCause
+from shared.erasure import Erasure
 from shared.errors import Rejected
-from shared.events import BatchSubmitted, ReceiptsCompleted, ReceiptSummary, UserUpdated, derived_id
+from shared.events import BatchSubmitted, Event, ReceiptsCompleted, ReceiptSummary, UserUpdated, derived_id
 from shared.kafka import Broker, subscribe_batches
 from shared.kafka import subscribe as subscribe_to
 from shared.telemetry import METRICS
@@ -43,12 +44,12 @@ def decide(value: bytes) -> CheckedBatch | BatchSubmitted:
     return check(batch) if batch.object is None else batch
 
 
-def subscribe(broker: Broker, handlers: "Handlers") -> None:
+def subscribe(broker: Broker, handlers: "Handlers", erasure: Erasure) -> None:
     """Connect the handlers to what they listen to."""
     subscribe_batches(
         broker, topics.BATCHES, SERVICE, decide, handlers.on_batches, on_dead_letter=handlers.on_dead_letter
     )
-    subscribe_to(broker, topics.USERS, SERVICE, handlers.on_user_updated)
+    subscribe_to(broker, topics.USERS, SERVICE, erasure.handler(handlers.on_user))
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ class Handlers:
         )
         await self._tell([receipt], {})
 
-    async def on_user_updated(self, event: UserUpdated) -> None:
+    async def on_user(self, event: Event) -> None:
         """Keep the user's home zone."""
-        await self.preferences.put_home(event.user_id, event.revision, event.profile.home_zone)
+        if isinstance(event, UserUpdated):
+            await self.preferences.put_home(event.user_id, event.revision, event.profile.home_zone)
 
     async def _whole(self, portion: Sequence[Submitted]) -> Iterable[list[Caused]]:
         """The batches, those that came by reference read, in portions again.

@@ -1,6 +1,7 @@
 """The documents ingest keeps, their collections and indexes."""
 
 from datetime import date, datetime
+from typing import Any
 
 from msgspec import field
 
@@ -8,6 +9,8 @@ from services.ingest.buckets import Columns
 from services.ingest.days import MetricDay
 from services.ingest.zones import ZoneHistory
 from shared.documents import Collection, Document, Index
+from shared.erased import Declared, Personal
+from shared.erasure import TOMBSTONES
 from shared.events import StageColumns, StreamColumns
 from shared.jobs import DUE_INDEX, Job
 from shared.outbox import OUTBOX_INDEX, Outboxed
@@ -251,37 +254,40 @@ class Priorities(Document, frozen=True, kw_only=True):
 
 
 _BY_HOUR = (Index("user_metric_hour", ("user_id", "metric", "hour")),)
+_OF_USER = Index("user", ("user_id",))
 BUCKETS = Collection("buckets", Bucket, _BY_HOUR)
 TAILS = Collection("tails", Tail, _BY_HOUR)
 SESSIONS = Collection("sessions", Session, (Index("user_hour", ("user_id", "hour")),))
 REPLACED = Collection("replaced", Replaced, (Index("user_metric_start", ("user_id", "metric", "start_us")),))
-PLACES = Collection("places", Place)
-DELETIONS = Collection("deletions", Deletions)
-DELETION_JOBS = Collection("deletion_jobs", DeletionJob, (DUE_INDEX,))
-DEVICES = Collection("devices", Device, (Index("user", ("user_id",)),))
-DIRTY_DAYS = Collection("dirty_days", DirtyDay, (DUE_INDEX,))
+PLACES = Collection("places", Place, (_OF_USER,))
+DELETIONS = Collection("deletions", Deletions, (_OF_USER,))
+DELETION_JOBS = Collection("deletion_jobs", DeletionJob, (DUE_INDEX, _OF_USER))
+DEVICES = Collection("devices", Device, (_OF_USER,))
+DIRTY_DAYS = Collection("dirty_days", DirtyDay, (DUE_INDEX, _OF_USER))
 RECEIPTS = Collection("receipts", Receipt, (Index("user_completed", ("user_id", "completed_at")),))
 DAYS = Collection("days", Day, (OUTBOX_INDEX, Index("user_day", ("user_id", "day"))))
-RECOMPUTATIONS = Collection("recomputations", Recomputation, (DUE_INDEX,))
+RECOMPUTATIONS = Collection("recomputations", Recomputation, (DUE_INDEX, _OF_USER))
 USERS = Collection("users", User)
 ZONES = Collection("zones", Zones)
 PRIORITIES = Collection("priorities", Priorities)
-REPUBLICATIONS = Collection("republications", Republication, (DUE_INDEX,))
-COLLECTIONS = (
-    BUCKETS,
-    TAILS,
-    SESSIONS,
-    REPLACED,
-    PLACES,
-    DELETIONS,
-    DELETION_JOBS,
-    DEVICES,
-    DIRTY_DAYS,
-    RECEIPTS,
-    DAYS,
-    RECOMPUTATIONS,
-    USERS,
-    ZONES,
-    PRIORITIES,
-    REPUBLICATIONS,
+REPUBLICATIONS = Collection("republications", Republication, (DUE_INDEX, _OF_USER))
+PERSONAL: tuple[Declared, ...] = (
+    Personal(BUCKETS, ("user_metric_hour",)),
+    Personal(TAILS, ("user_metric_hour",)),
+    Personal(SESSIONS, ("user_hour",)),
+    Personal(REPLACED, ("user_metric_start",)),
+    Personal(PLACES, ("user",)),
+    Personal(DELETIONS, ("user",)),
+    Personal(DELETION_JOBS, ("user",)),
+    Personal(DEVICES, ("user",)),
+    Personal(DIRTY_DAYS, ("user",)),
+    Personal(RECEIPTS, ("user_completed",)),
+    Personal(DAYS, ("user_day",)),
+    Personal(RECOMPUTATIONS, ("user",)),
+    Personal(USERS),
+    Personal(ZONES),
+    Personal(PRIORITIES),
+    # An operator's wish about all users names none.
+    Personal(REPUBLICATIONS, ("user",)),
 )
+COLLECTIONS: tuple[Collection[Any], ...] = (*(one.collection for one in PERSONAL), TOMBSTONES)

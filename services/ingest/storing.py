@@ -56,6 +56,12 @@ class Storing:
         """Whether batches wait for more than a second before they are stored."""
         return self._clock() - self._last_late < BEHIND
 
+    def forget(self, user_id: str) -> None:
+        """Drop what is remembered of a user."""
+        for id in [id for id, device in self._devices.items() if device.user_id == user_id]:
+            del self._devices[id]
+        self._buckets.forget(user_id)
+
     async def store(self, batches: Sequence[Caused]) -> Stored:
         """Store what is new of the batches in one joint write.
 

@@ -10,10 +10,12 @@ from fastapi import FastAPI
 from services.insights.api import router
 from services.insights.handlers import SERVICE, Handlers, subscribe
 from services.insights.settings import Settings
-from services.insights.store import COLLECTIONS, INSIGHTS, LEDGERS, Insight, Ledger, Store
+from services.insights.store import COLLECTIONS, INSIGHTS, LEDGERS, PERSONAL, Insight, Ledger, Store
 from shared import kafka, problems
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
+from shared.erased import ErasedUsers, GuardedDocuments
+from shared.erasure import TOMBSTONES, Erasure
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
@@ -33,9 +35,12 @@ def create_app(
     """The app; nothing is opened before its lifespan. Tests hand in a broker, documents and a clock."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    documents = documents or open_documents(settings.database_url, SERVICE)
+    erased = ErasedUsers()
+    documents = GuardedDocuments(documents or open_documents(settings.database_url, SERVICE), PERSONAL, erased)
+    broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [LEDGERS, INSIGHTS], partial(kafka.publish_bytes, broker))
+    relay = Relay(documents, [LEDGERS, INSIGHTS, TOMBSTONES], partial(kafka.publish_bytes, broker))
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock)
     watchdog = Watchdog(broker)
 
     def told(ledger: Ledger, insight: Insight | None) -> None:
@@ -43,19 +48,21 @@ def create_app(
         if insight is not None:
             relay.nudge(INSIGHTS, insight.id)
 
-    subscribe(broker, Handlers(store, told, clock))
+    subscribe(broker, Handlers(store, told, clock), erasure)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
-        relaying = asyncio.create_task(relay.run())
+        await erasure.load()
+        tasks = {asyncio.create_task(relay.run()), asyncio.create_task(erasure.run())}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:
                 yield
         finally:
-            relaying.cancel()
-            await asyncio.wait({relaying})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await documents.close()
 
     app = FastAPI(title="insights", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)

@@ -15,6 +15,7 @@ from services.insights.store import TRIES, EntryPlace, Insight, Ledger, Store, l
 from shared import topics
 from shared.clock import Clock
 from shared.documents import Conflict
+from shared.erasure import Erasure
 from shared.errors import Unavailable
 from shared.events import (
     DayMetric,
@@ -23,6 +24,7 @@ from shared.events import (
     EntryCreated,
     EntryDeleted,
     EntryUpdated,
+    Event,
     Fact,
     InsightCreated,
     LedgerLine,
@@ -47,11 +49,11 @@ class MeasuredDay:
     measured: DayInput
 
 
-def subscribe(broker: Broker, handlers: "Handlers") -> None:
+def subscribe(broker: Broker, handlers: "Handlers", erasure: Erasure) -> None:
     """Connect the handlers to what they listen to."""
     subscribe_batches(broker, topics.DAYS, SERVICE, measured_day, handlers.on_days)
     subscribe_to(broker, topics.ENTRIES, SERVICE, handlers.on_entry)
-    subscribe_to(broker, topics.USERS, SERVICE, handlers.on_user_updated)
+    subscribe_to(broker, topics.USERS, SERVICE, erasure.handler(handlers.on_user))
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,10 @@ class Handlers:
             return
         raise Unavailable("database")
 
-    async def on_user_updated(self, event: UserUpdated) -> None:
+    async def on_user(self, event: Event) -> None:
         """Keep the body, and compute the user's ledgers again; those that stay the same are not told."""
+        if not isinstance(event, UserUpdated):
+            return
         profile = event.profile
         body = Body(profile.sex, profile.birth_date, profile.height_cm)
         await self.store.put_user(event.user_id, event.revision, body)

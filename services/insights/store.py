@@ -10,6 +10,8 @@ from services.insights.energy import Body
 from services.insights.facts import FactValue
 from services.insights.ledger import Balance, DayInput, EntryInput
 from shared.documents import Collection, Conflict, Document, Documents, Index, Page, Put
+from shared.erased import Declared, Personal
+from shared.erasure import TOMBSTONES
 from shared.errors import Unavailable
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
@@ -62,9 +64,15 @@ class User(Document, frozen=True, kw_only=True):
 
 LEDGERS = Collection("ledgers", Ledger, (OUTBOX_INDEX, Index("user_day", ("user_id", "day"))))
 INSIGHTS = Collection("insights", Insight, (OUTBOX_INDEX, Index("user_created", ("user_id", "created_at"))))
-ENTRY_PLACES = Collection("entry_places", EntryPlace)
+ENTRY_PLACES = Collection("entry_places", EntryPlace, (Index("user", ("user_id",)),))
 USERS = Collection("users", User)
-COLLECTIONS = (LEDGERS, INSIGHTS, ENTRY_PLACES, USERS)
+PERSONAL: tuple[Declared, ...] = (
+    Personal(LEDGERS, ("user_day",)),
+    Personal(INSIGHTS, ("user_created",)),
+    Personal(ENTRY_PLACES, ("user",)),
+    Personal(USERS),
+)
+COLLECTIONS = (LEDGERS, INSIGHTS, ENTRY_PLACES, USERS, TOMBSTONES)
 
 
 def ledger_id(user_id: str, day: date) -> str:

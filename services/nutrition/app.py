@@ -10,9 +10,12 @@ from fastapi import FastAPI
 from services.nutrition.api import create_router
 from services.nutrition.handlers import SERVICE, Handlers, subscribe
 from services.nutrition.settings import Settings
-from services.nutrition.store import COLLECTIONS, ENTRIES, Store
+from services.nutrition.store import COLLECTIONS, ENTRIES, PERSONAL, Store
 from shared import problems
+from shared.clock import utc_now
 from shared.documents import open_documents
+from shared.erased import ErasedUsers, GuardedDocuments
+from shared.erasure import TOMBSTONES, Erasure
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.outbox import Relay
@@ -26,24 +29,29 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     """The app; nothing is opened before its lifespan. Tests hand in a broker."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    documents = open_documents(settings.database_url, SERVICE)
+    erased = ErasedUsers()
+    documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
+    broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [ENTRIES], partial(publish_bytes, broker))
+    relay = Relay(documents, [ENTRIES, TOMBSTONES], partial(publish_bytes, broker))
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, utc_now)
     watchdog = Watchdog(broker)
-    subscribe(broker, Handlers(store, partial(relay.nudge, ENTRIES)))
+    subscribe(broker, Handlers(store, partial(relay.nudge, ENTRIES)), erasure)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
+        await erasure.load()
         # Entries whose events wait are published as soon as Kafka is there.
-        relaying = asyncio.create_task(relay.run())
+        tasks = {asyncio.create_task(relay.run()), asyncio.create_task(erasure.run())}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:
                 yield
         finally:
-            relaying.cancel()
-            await asyncio.wait({relaying})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await documents.close()
 
     app = FastAPI(title="nutrition", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)

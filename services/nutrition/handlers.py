@@ -7,6 +7,7 @@ from services.nutrition.diary import PlannedEntry, plan_entry
 from services.nutrition.foods import NAMELESS, amounts_per_100g, food_id, note_of, provenance_of
 from services.nutrition.store import Entry, Food, Store
 from shared import kafka, topics
+from shared.erasure import Erasure
 from shared.events import EntryCreated, Event, PhotoRead, UserUpdated, derived_id
 from shared.kafka import Broker
 from shared.outbox import outbox_event, with_events
@@ -77,7 +78,7 @@ def entry_of(event: PhotoRead, plan: PlannedEntry) -> Entry:
     return with_events(entry, outbox_event(topics.ENTRIES, created, current_traceparent()))
 
 
-def subscribe(broker: Broker, handlers: Handlers) -> None:
+def subscribe(broker: Broker, handlers: Handlers, erasure: Erasure) -> None:
     """One subscriber per topic, each in a group of its own."""
     kafka.subscribe(broker, topics.READINGS, SERVICE, handlers.handle_reading)
-    kafka.subscribe(broker, topics.USERS, SERVICE, handlers.handle_user)
+    kafka.subscribe(broker, topics.USERS, SERVICE, erasure.handler(handlers.handle_user))

@@ -9,6 +9,8 @@ import msgspec
 from services.nutrition.foods import Amounts, Provenance
 from shared import events
 from shared.documents import Collection, Document, Documents, Duplicate, Index
+from shared.erased import Declared, Personal
+from shared.erasure import TOMBSTONES
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
 DEFAULT_ZONE = "UTC"
@@ -59,10 +61,12 @@ class Home(Document, frozen=True, kw_only=True):
     zone: str
 
 
-FOODS: Collection[Food] = Collection("foods", Food)
+OF_USER = Index("user", ("user_id",))
+FOODS: Collection[Food] = Collection("foods", Food, (OF_USER,))
 ENTRIES: Collection[Entry] = Collection("entries", Entry, (Index("day", ("user_id", "date", "eaten_at")), OUTBOX_INDEX))
 HOMES: Collection[Home] = Collection("homes", Home)
-COLLECTIONS: tuple[Collection[Any], ...] = (FOODS, ENTRIES, HOMES)
+PERSONAL: tuple[Declared, ...] = (Personal(FOODS, ("user",)), Personal(ENTRIES, ("day",)), Personal(HOMES))
+COLLECTIONS: tuple[Collection[Any], ...] = (FOODS, ENTRIES, HOMES, TOMBSTONES)
 
 
 class Store:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -11,15 +12,18 @@ from services.webhooks.egress import Egress, networks
 from services.webhooks.handlers import SERVICE, Handlers, subscribe
 from services.webhooks.keys import EndpointKeys
 from services.webhooks.settings import Settings
-from services.webhooks.store import COLLECTIONS, DELIVERIES, Store
+from services.webhooks.store import COLLECTIONS, DELIVERIES, PERSONAL, Store
 from services.webhooks.workers import Dispatcher
 from shared import kafka, problems, topics
 from shared.clock import Clock, utc_now
 from shared.documents import open_documents
+from shared.erased import ErasedUsers, GuardedDocuments
+from shared.erasure import TOMBSTONES, Erasure
 from shared.events import MessagePublished
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
+from shared.outbox import Relay
 from shared.secrets import open_secrets
 from shared.service import install_health, serve
 from shared.start import starting
@@ -31,8 +35,12 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     """The app; nothing is opened before its lifespan. Tests hand in a broker and a clock."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    documents = open_documents(settings.database_url, SERVICE)
+    erased = ErasedUsers()
+    documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
+    broker.refuses = erased.refuses
     store = Store(documents, clock)
+    relay = Relay(documents, [TOMBSTONES], partial(kafka.publish_bytes, broker))
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock)
     egress = Egress(networks(settings.webhooks_allow_cidrs), connections=settings.webhooks_concurrency)
     keys = EndpointKeys(open_secrets(settings))
     dispatcher = Dispatcher(store, egress, keys, clock)
@@ -42,21 +50,23 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     async def publish(event: MessagePublished, traceparent: str | None) -> None:
         await kafka.publish(broker, topics.MESSAGES, event, traceparent=traceparent)
 
-    subscribe(broker, Handlers(store, publish, workers.nudge))
+    subscribe(broker, Handlers(store, publish, workers.nudge), erasure)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
         await egress.open()
+        await erasure.load()
         # Deliveries that are due go out even while Kafka is away.
-        delivering = asyncio.create_task(workers.run())
+        tasks = {asyncio.create_task(one.run()) for one in (workers, relay, erasure)}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:
                 yield
         finally:
-            delivering.cancel()
-            await asyncio.wait({delivering})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await egress.close()
             await documents.close()
 

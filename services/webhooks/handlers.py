@@ -9,8 +9,9 @@ from services.webhooks.mapping import public_message
 from services.webhooks.public import PublicMessage
 from services.webhooks.store import Message, Store
 from shared import kafka, topics
+from shared.erasure import Erasure
 from shared.errors import Unavailable
-from shared.events import Event, GrantUpdated, MessagePublished, derived_id
+from shared.events import Event, GrantUpdated, MessagePublished, UserErased, derived_id
 from shared.kafka import Broker
 from shared.telemetry import bind, current_traceparent
 
@@ -42,6 +43,11 @@ class Handlers:
             return
         bind(user_id=event.user_id, partner_id=event.partner_id)
         if await self.store.apply_grant(event):
+            self.nudge()
+
+    async def handle_erased(self, event: UserErased) -> None:
+        """Tell the user's partners, whose grants and endpoints can still be found."""
+        if await self.store.tell_erased(event):
             self.nudge()
 
     async def write(self, decisions: list[tuple[PublicMessage, str | None]]) -> None:
@@ -84,9 +90,10 @@ def published(message: Message) -> MessagePublished:
     )
 
 
-def subscribe(broker: Broker, handlers: Handlers) -> None:
+def subscribe(broker: Broker, handlers: Handlers, erasure: Erasure) -> None:
     """One subscriber per topic, each in a group of its own."""
-    kafka.subscribe(broker, topics.GRANTS, SERVICE, handlers.handle_grant)
+    kafka.subscribe(broker, topics.USERS, SERVICE, erasure.handler(first=handlers.handle_erased))
+    kafka.subscribe(broker, topics.GRANTS, SERVICE, erasure.handler(handlers.handle_grant))
     for topic in SINGLE:
         kafka.subscribe(broker, topic, SERVICE, handlers.handle)
     for topic in BATCHED:

@@ -227,6 +227,16 @@ class InsightCreatedData(PublicData):
     mode: str
 
 
+# Not among the types that an endpoint can ask for: whoever holds data of the user must hear it.
+USER_ERASED = "user.erased"
+
+
+class UserErasedData(Public):
+    """The user was erased for good. Delete what you hold of this opaque id; nothing more will come."""
+
+    user_id: str
+
+
 @dataclass(frozen=True)
 class PublicType:
     """One kind of message: the model of its data, and the scope that a grant needs to cover."""

@@ -8,6 +8,8 @@ import msgspec
 from services.webhooks.keys import marked_plain
 from services.webhooks.public import Body
 from shared.documents import Collection, Document, Index
+from shared.erased import Declared, Impersonal, Personal
+from shared.erasure import TOMBSTONES
 from shared.jobs import DUE_INDEX, Job
 
 
@@ -71,7 +73,10 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Delivery(Job, frozen=True, kw_only=True):
-    """One message to one endpoint. `body` is gone once nothing is left to do."""
+    """One message to one endpoint. `body` is gone once nothing is left to do.
+
+    `user_id` is "" where the message says that a user was erased: it outlives what is kept of the user.
+    """
 
     endpoint_id: str
     partner_id: str
@@ -95,6 +100,12 @@ ENDPOINTS: Collection[Endpoint] = Collection(
     "endpoints", Endpoint, (Index("partner", ("partner_id", "created_at")),), v=2, upgrades={1: marked_plain}
 )
 DELIVERIES: Collection[Delivery] = Collection(
-    "deliveries", Delivery, (DUE_INDEX, Index("endpoint", ("endpoint_id", "created_at")))
+    "deliveries", Delivery, (DUE_INDEX, Index("endpoint", ("endpoint_id", "created_at")), Index("user", ("user_id",)))
 )
-COLLECTIONS: tuple[Collection[Any], ...] = (MESSAGES, GRANTS, ENDPOINTS, DELIVERIES)
+PERSONAL: tuple[Declared, ...] = (
+    Personal(MESSAGES, ("sequence",)),
+    Personal(GRANTS, ("pair",)),
+    Personal(DELIVERIES, ("user",)),
+    Impersonal(ENDPOINTS, "a partner's own address, with the secret that signs for it"),
+)
+COLLECTIONS: tuple[Collection[Any], ...] = (*(one.collection for one in PERSONAL), TOMBSTONES)

@@ -5,18 +5,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
 
 from services.webhooks.numbering import Numbering, Told
-from services.webhooks.public import TYPES
+from services.webhooks.public import TYPES, USER_ERASED, Body, UserErasedData
 from services.webhooks.records import (
     COLLECTIONS,
     DELIVERIES,
     ENDPOINTS,
     GRANTS,
     MESSAGES,
+    PERSONAL,
     Attempt,
     Delivery,
     Endpoint,
@@ -25,9 +27,10 @@ from services.webhooks.records import (
 )
 from shared.clock import Clock
 from shared.documents import Collection, Conflict, Document, Documents, Duplicate
-from shared.events import GrantUpdated, derived_id
+from shared.events import GrantUpdated, UserErased, derived_id
+from shared.telemetry import current_traceparent
 
-__all__ = ["COLLECTIONS", "DELIVERIES", "ENDPOINTS", "Attempt", "Delivery", "Endpoint", "Message", "Store"]
+__all__ = ["COLLECTIONS", "DELIVERIES", "ENDPOINTS", "PERSONAL", "Attempt", "Delivery", "Endpoint", "Message", "Store"]
 
 SMALL_PAGE = 8
 LARGE_PAGE = 200
@@ -87,18 +90,23 @@ class Store:
         return made
 
     async def _insert_delivery(self, message: Message, endpoint: Endpoint, body: bytes) -> bool:
+        return await self._add_delivery(endpoint, message.user_id, message.id, message.type, body, message.traceparent)
+
+    async def _add_delivery(
+        self, endpoint: Endpoint, user_id: str, message_id: str, type: str, body: bytes, cause: str | None
+    ) -> bool:
         now = self._clock()
         delivery = Delivery(
-            id=derived_id(endpoint.id, message.id),
+            id=derived_id(endpoint.id, message_id),
             endpoint_id=endpoint.id,
             partner_id=endpoint.partner_id,
-            user_id=message.user_id,
-            message_id=message.id,
-            message_type=message.type,
+            user_id=user_id,
+            message_id=message_id,
+            message_type=type,
             created_at=now,
             body=body,
             due_at=now,
-            traceparent=message.traceparent,
+            traceparent=cause,
         )
         try:
             await self._documents.insert(DELIVERIES, delivery)
@@ -130,6 +138,25 @@ class Store:
         made = await self._catch_up(grant) if grant.live else 0
         await self._documents.put(GRANTS, msgspec.structs.replace(grant, caught_up=True))
         return made
+
+    async def tell_erased(self, event: UserErased) -> int:
+        """Make a delivery for every enabled endpoint of partners with a grant of the user; returns how many are new.
+
+        The grants end with the user, and the news of both come on different topics: so those count too that ended since
+        the erasure was asked for. A repeat makes nothing new.
+        """
+        grants = await self._all(GRANTS, "pair", (event.user_id,))
+        partners = {grant.partner_id for grant in grants if grant.live or grant.since >= event.occurred_at}
+        found = await asyncio.gather(*map(self.endpoints, sorted(partners)))
+        data = UserErasedData(user_id=event.user_id).model_dump()
+        body = Body(type=USER_ERASED, timestamp=event.occurred_at, data=data).model_dump_json().encode()
+        message_id, cause = derived_id(event.event_id, "message"), current_traceparent()
+        work = (
+            self._add_delivery(endpoint, "", message_id, USER_ERASED, body, cause)
+            for endpoint in chain.from_iterable(found)
+            if endpoint.state == "enabled"
+        )
+        return sum(await asyncio.gather(*work))
 
     async def _catch_up(self, grant: Grant) -> int:
         endpoints = await self.endpoints(grant.partner_id)
@@ -164,7 +191,9 @@ class Store:
                 return first
 
     async def granted(self, user_id: str, partner_id: str, message_type: str) -> bool:
-        """Does the user let the partner see messages of this type now?"""
+        """Does the user let the partner see messages of this type now? Of an erasure everybody may hear who did."""
+        if message_type == USER_ERASED:
+            return True
         grants = await self._all(GRANTS, "pair", (user_id, partner_id))
         scope = TYPES[message_type].scope
         return any(grant.live and scope in grant.scopes for grant in grants)

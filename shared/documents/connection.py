@@ -13,6 +13,8 @@ def connected(path: Path) -> sqlite3.Connection:
     _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -16000")  # KiB per connection
+    # Deleted and replaced rows are overwritten with zeros, so that erasing a user leaves nothing in the file.
+    connection.execute("PRAGMA secure_delete = ON")
     # What a savepoint remembers of a large write stays in memory: 5 kB fewer bytes written for a small message.
     connection.execute("PRAGMA temp_store = MEMORY")
     # 16 MB between checkpoints, four times SQLite's: pages written often reach the file once; 8 % fewer bytes a batch.

@@ -240,6 +240,9 @@ class MongoDocuments:
         with self._engine() as database:
             return await self._raw(database, layout).count_documents(selection.query)
 
+    async def scrub(self) -> None:
+        """Nothing to do: the engine alone knows its files."""
+
     async def _write(self, layout: Layout, writes: Sequence[Write]) -> Refusal | None:
         """Store each over its expected version, in order, until one is refused: that one, or None."""
         with self._engine() as database:

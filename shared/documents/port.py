@@ -1,4 +1,4 @@
-"""The document port: eleven verbs, two engines (SQLite embedded, MongoDB in a cluster).
+"""The document port: twelve verbs, two engines (SQLite embedded, MongoDB in a cluster).
 
 Documents are frozen msgspec Structs stored as BSON: times keep millisecond precision, Decimal, UUID and dates are
 text, bytes stay bytes. A service declares its collections and indexes; correctness never rests on a transaction.
@@ -210,4 +210,11 @@ class Documents(Protocol):
         below: Any = None,
     ) -> int:
         """How many documents `find` would find without a limit."""
+        ...
+
+    async def scrub(self) -> None:
+        """Leave nothing of deleted documents in the engine's files, as far as it is ours to say.
+
+        SQLite overwrites what is deleted, and this empties its log; MongoDB's files are its own (docs/privacy.md).
+        """
         ...

@@ -41,19 +41,19 @@ class Table:
         self.fields = tuple(dict.fromkeys(name for index in collection.indexes for name in index.fields))
         columns = ("id", "version", "v", *(column(name) for name in self.fields), "body")
         marks = ", ".join("?" * len(columns))
-        self.insert = f"INSERT INTO {self.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+        self.insert = f"INSERT INTO {self.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names are our own, values are bound
         assigned = ", ".join(f"{name} = ?" for name in columns[1:])
-        self.update = f"UPDATE {self.name} SET {assigned} WHERE id = ? AND version = ?"  # noqa: S608
+        self.update = f"UPDATE {self.name} SET {assigned} WHERE id = ? AND version = ?"  # noqa: S608 - names are our own, values are bound
         # The same where no indexed field changes: then the pages of the indexes need not be written.
         same = "".join(f" AND {column(name)} IS ?" for name in self.fields)
         self.refresh = (
-            f"UPDATE {self.name} SET version = ?, v = ?, body = ? WHERE id = ? AND version = ?{same}"  # noqa: S608
+            f"UPDATE {self.name} SET version = ?, v = ?, body = ? WHERE id = ? AND version = ?{same}"  # noqa: S608 - names are our own, values are bound
             if self.fields
             else None
         )
-        self.get = f"SELECT id, version, v, body FROM {self.name} WHERE id = ?"  # noqa: S608
-        self.version = f"SELECT version FROM {self.name} WHERE id = ?"  # noqa: S608
-        self.delete = f"DELETE FROM {self.name} WHERE id = ?"  # noqa: S608
+        self.get = f"SELECT id, version, v, body FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
+        self.version = f"SELECT version FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
+        self.delete = f"DELETE FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
 
     def row(self, encoded: Encoded) -> Row:
         """The values of `insert`; from the second on also those of `update`, before its id and version."""
@@ -123,7 +123,7 @@ class Table:
             arguments += tuple(decode_cursor(place, cursor, len(selection.order)))
         direction = " DESC" if descending else ""
         sql = (
-            f"SELECT id, version, v, body, {', '.join(selection.order)} FROM {selection.table} "  # noqa: S608
+            f"SELECT id, version, v, body, {', '.join(selection.order)} FROM {selection.table} "  # noqa: S608 - names are our own, values are bound
             f"WHERE {where} ORDER BY {', '.join(name + direction for name in selection.order)} LIMIT ?"
         )
         return Find(self, sql, (*arguments, limit + 1), limit, place)
@@ -178,8 +178,8 @@ class Table:
             return
         older = "" if everything else f" WHERE v < {v}"
         assigned = ", ".join(f"{column(name)} = ?" for name in self.fields)
-        update = f"UPDATE {self.name} SET {assigned} WHERE id = ?"  # noqa: S608
-        ids = connection.execute(f"SELECT id FROM {self.name}{older}").fetchall()  # noqa: S608
+        update = f"UPDATE {self.name} SET {assigned} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
+        ids = connection.execute(f"SELECT id FROM {self.name}{older}").fetchall()  # noqa: S608 - names are our own, values are bound
         for (id,) in ids:
             document = self.document(connection.execute(self.get, (id,)).fetchone())
             fields = self.row(encode(document, document.version))[3:-1]
