@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 WAIT_S = 0.05
 AGAIN_S = 1.0
-CONNECTIONS = 64
+# For what nobody waits for any more, such as a connection that takes its time.
+ANSWER_S = 1.0
+# A trip takes 0.2 ms of a process that answers some thousand calls a second.
+CONNECTIONS = 8
+NEVER = float("-inf")
 PREFIX = "mymacro:rate:"
 
 # Each bucket is the microsecond at which it is full again. ARGV: window and step of each key in microseconds.
@@ -54,38 +58,57 @@ class RedisBuckets:
     def __init__(self, url: str, own: MemoryBuckets, clock: Callable[[], float] = time.monotonic) -> None:
         self._own = own
         self._clock = clock
-        self._silent_until = float("-inf")
-        self._redis = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
-                url,
-                max_connections=CONNECTIONS,
-                timeout=WAIT_S,
-                socket_timeout=WAIT_S,
-                socket_connect_timeout=WAIT_S,
-                retry=Retry(NoBackoff(), 0),
-            )
+        self._silent_until = NEVER
+        self._asking: set[asyncio.Task[Taken]] = set()
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=ANSWER_S,
+            socket_timeout=ANSWER_S,
+            socket_connect_timeout=ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
         )
+        # It closes the pool with itself.
+        self._redis = Redis.from_pool(pool)
         self._take = self._redis.register_script(TAKE)
 
     async def take(self, charges: Sequence[Charge]) -> Taken:
         """As in the protocol."""
         if self._clock() < self._silent_until:
             return self._own.take_now(charges)
+        # Never cancelled: a connection that is being opened is there for the next, and none is left half open.
+        asking = asyncio.create_task(self._ask(charges))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked)
+        done, _ = await asyncio.wait((asking,), timeout=WAIT_S)
+        if not done or asking.exception() is not None:
+            self._silent(asking.exception() if done else TimeoutError())
+            return self._own.take_now(charges)
+        # An answer that was asked for before the silence says nothing of its end.
+        if NEVER < self._silent_until <= self._clock():
+            self._silent_until = NEVER
+            logger.info("Redis holds the rate limits again")
+        return asking.result()
+
+    async def _ask(self, charges: Sequence[Charge]) -> Taken:
         keys = [f"{PREFIX}{policy.name}:{subject}" for policy, subject in charges]
         steps = [round(s * 1e6) for policy, _ in charges for s in (policy.window_s, policy.every_s)]
-        try:
-            async with asyncio.timeout(WAIT_S):
-                allowed, *full_in = cast(list[int], await self._take(keys, steps))
-        except (RedisError, OSError, TimeoutError) as error:
-            if self._silent_until == float("-inf"):
-                logger.warning("Redis does not hold the rate limits, each gateway its own: %s", whereabouts(error))
-            self._silent_until = self._clock() + AGAIN_S
-            return self._own.take_now(charges)
-        if self._silent_until != float("-inf"):
-            self._silent_until = float("-inf")
-            logger.info("Redis holds the rate limits again")
+        allowed, *full_in = cast(list[int], await self._take(keys, steps))
         return Taken(allowed == 1, [us / 1e6 for us in full_in])
 
+    def _asked(self, asking: "asyncio.Task[Taken]") -> None:
+        self._asking.discard(asking)
+        error = None if asking.cancelled() else asking.exception()
+        if error is not None and not isinstance(error, (RedisError, OSError, TimeoutError)):
+            logger.error("asking Redis failed: %s", whereabouts(error))
+
+    def _silent(self, error: BaseException | None) -> None:
+        if self._silent_until == NEVER:
+            logger.warning("Redis is silent (%s): each gateway holds its own rate limits", type(error).__name__)
+        self._silent_until = self._clock() + AGAIN_S
+
     async def close(self) -> None:
-        """Close the connections."""
+        """Wait for what was asked, and close the connections."""
+        await asyncio.gather(*self._asking, return_exceptions=True)
         await self._redis.aclose()
