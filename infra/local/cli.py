@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.local import control, dlq, processes, republish, secret_keys, setup, signing_keys, testing
+from infra.local import audit_command, control, dlq, processes, republish, secret_keys, setup, signing_keys, testing
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
@@ -23,6 +23,7 @@ from infra.local.stack import StackError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
 errors = Console(stderr=True)
+app.add_typer(audit_command.app, name="audit")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(republish.app, name="republish")
 app.add_typer(secret_keys.app, name="secrets")

@@ -1,39 +1,26 @@
 """`./mymacro republish`: has ingest tell stored days again, so that readers that lost them rebuild what follows.
 
-It asks ingest itself, at GATEWAY_INGEST_URL with the key of GATEWAY_INTERNAL_KEY_PATH, else on this machine's stack.
+It asks ingest itself; `operating.py` says where.
 """
 
-import json
-import os
 import time
-import urllib.error
-import urllib.request
 import uuid
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from infra.local.instance import from_environment, operator
+from infra.local.instance import operator
+from infra.local.operating import NoAnswer, Silent, asked
 
 app = typer.Typer(no_args_is_help=True, help="Have stored days told again, for readers that lost them.")
 console = Console()
 errors = Console(stderr=True)
 PATH = "/internal/days/republish"
 POLL_S = 0.5
-ANSWER_S = 10.0
 # A POST without an answer is repeated under the same key, and means the same job.
 TRIES = 5
-
-
-class NoAnswer(Exception):
-    """Ingest is away, or refuses; the message is a sentence for people."""
-
-
-class Silent(NoAnswer):
-    """It is away; it may or may not have heard."""
 
 
 @app.command()
@@ -119,43 +106,7 @@ def _said(job: dict[str, Any]) -> str:
 
 
 def _asked(method: str, path: str, body: dict[str, Any] | None = None, key: str = "") -> dict[str, Any]:
-    """Ingest's answer.
-
-    Raises:
-        Silent: there is none.
-        NoAnswer: it refuses, or the key is not there.
-    """
-    from shared.identity import InternalTokenSigner
-
-    stack = from_environment()
-    url = os.environ.get("GATEWAY_INGEST_URL") or f"http://127.0.0.1:{stack.port('ingest')}"
-    key_path = Path(os.environ.get("GATEWAY_INTERNAL_KEY_PATH") or stack.keys / "internal.jwk")
-    try:
-        token = InternalTokenSigner(key_path).operator_token("ingest")
-    except (OSError, ValueError) as error:
-        raise NoAnswer(f"The gateway's key {key_path} can't be read; GATEWAY_INTERNAL_KEY_PATH names it.") from error
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Idempotency-Key": key or "-"}
-    request = urllib.request.Request(  # noqa: S310 - the operator's own address
-        url + path, None if body is None else json.dumps(body).encode(), headers, method=method
-    )
-    # A proxy from the environment has no business between our own parts.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=ANSWER_S) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise NoAnswer(f"Ingest at {url} answers {error.code}: {_detail(error.read())}") from error
-    except (OSError, ValueError) as error:
-        raise Silent(f"Ingest at {url} does not answer; see ./mymacro status.") from error
-
-
-def _detail(answer: bytes) -> str:
-    from infra.local.dead_letters import printable
-
-    try:
-        return printable(str(json.loads(answer)["detail"]))
-    except (ValueError, KeyError, TypeError):
-        return printable(answer.decode(errors="replace"))
+    return asked("ingest", method, path, body, key)
 
 
 def _time(text: str | None) -> str | None:

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 
 from services.auth import account_api, api, audit, audit_api, enrolment, sessions_api
 from services.auth.accounts import Pepper
-from services.auth.audit import Attempts
+from services.auth.attempts import Attempts
 from services.auth.enrolment import Deps
 from services.auth.factors import Factors
 from services.auth.guesses import Guesses

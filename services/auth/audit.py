@@ -22,13 +22,11 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 from fastapi import Request
-from msgspec.structs import replace
 
 from shared.client_address import client_address_of
 from shared.clock import Clock
-from shared.documents import Collection, Conflict, Document, Documents, Duplicate, Index, Page, Put
+from shared.documents import Collection, Document, Documents, Index, Page, Put
 from shared.errors import Problem, Unavailable
-from shared.events import derived_id
 from shared.identity import ANONYMOUS, OPERATOR_SCOPE, Caller, caller_of
 from shared.spans import current_trace_id
 
@@ -68,13 +66,11 @@ Kind = Literal[
     "wrong-password",
     "wrong-second-factor",
 ]
-# Those that strangers cause as often as they like: one line an hour and account, with a count.
+# Those that strangers cause as often as they like: one line an hour and account, with a count; see attempts.py.
 Attempt = Literal["second-factor-asked", "sign-in-held-up", "wrong-password", "wrong-second-factor"]
 KINDS: tuple[str, ...] = get_args(Kind)
 IPV4_PREFIX, IPV6_PREFIX = 24, 48
 MAX_DETAILS, MAX_DETAIL = 40, 80
-FLUSH_EVERY_S = 1.0
-MOST_WAITING = 10_000
 DAY = timedelta(days=1)
 
 log = logging.getLogger(__name__)
@@ -169,11 +165,11 @@ def line(
     `about` nor `details` may hold what somebody typed.
     """
     asked = asked or origin()
-    document = _line(
+    document = new_line(
         kind,
         at,
         asked,
-        actor=actor or _actor(asked.caller),
+        actor=actor or actor_of(asked.caller),
         by=by[:MAX_DETAIL],
         user_id=user_id,
         partner_id=partner_id or (asked.caller.partner_id if asked.caller is not None else None),
@@ -183,13 +179,15 @@ def line(
     return Put(LINES, document)
 
 
-def _line(kind: Kind, at: datetime, asked: Origin, **rest: Any) -> Line:
+def new_line(kind: Kind, at: datetime, asked: Origin, **rest: Any) -> Line:
+    """A line with an id of its own; `rest` are further fields."""
     # Ids that go up keep lines of one moment in their order.
     id = f"aud_{time.time_ns():016x}{secrets.token_hex(6)}"
     return Line(id=id, at=at, last_at=at, kind=kind, network=asked.network, trace_id=asked.trace_id, **rest)
 
 
-def _actor(caller: Caller | None) -> Actor:
+def actor_of(caller: Caller | None) -> Actor:
+    """Who did it, as far as the token says; None: it was no request."""
     if caller is None:
         return "system"
     if OPERATOR_SCOPE in caller.scopes:
@@ -197,73 +195,6 @@ def _actor(caller: Caller | None) -> Actor:
     if caller.partner_id is not None:
         return "partner"
     return "user" if caller.user_id is not None else "nobody"
-
-
-class Attempts:
-    """Counts failed attempts in memory and writes them after the answers: one line an hour, account and kind."""
-
-    def __init__(self, documents: Documents, clock: Clock) -> None:
-        self._documents = documents
-        self._clock = clock
-        self._waiting: dict[str, Line] = {}
-        self._some = asyncio.Event()
-        self._dropped = 0
-
-    def note(self, kind: Attempt, user_id: str) -> None:
-        """One more, in microseconds; of a user who exists."""
-        now = self._clock()
-        hour = now.replace(minute=0, second=0, microsecond=0)
-        id = "aud_" + derived_id("attempts", user_id, kind, hour.isoformat())
-        known = self._waiting.get(id)
-        if known is None and len(self._waiting) >= MOST_WAITING:
-            self._dropped += 1
-            return
-        if known is None:
-            asked = origin()
-            first = _line(kind, now, asked, actor=_actor(asked.caller), user_id=user_id)
-            known = replace(first, id=id, count=0)
-        self._waiting[id] = replace(known, last_at=now, count=known.count + 1)
-        self._some.set()
-
-    async def run(self) -> None:
-        """Write what waits, each second at most, until cancelled; then write the rest."""
-        try:
-            while True:
-                await self._some.wait()
-                self._some.clear()
-                if not await self._written():
-                    self._some.set()
-                await asyncio.sleep(FLUSH_EVERY_S)
-        finally:
-            await self._written()
-
-    async def _written(self) -> bool:
-        """Whether nothing is left over; what is left waits for the next turn."""
-        if self._dropped:
-            log.warning("%d attempts are not in the audit log: too many accounts at once", self._dropped)
-            self._dropped = 0
-        waiting, self._waiting = self._waiting, {}
-        while waiting:
-            _, attempts = waiting.popitem()
-            try:
-                await self._add(attempts)
-            except (Unavailable, Conflict, Duplicate):
-                for again in (attempts, *waiting.values()):
-                    self._merge(again)
-                return False
-        return True
-
-    async def _add(self, attempts: Line) -> None:
-        known = await self._documents.get(LINES, attempts.id)
-        if known is not None:
-            attempts = replace(known, last_at=attempts.last_at, count=known.count + attempts.count)
-        await self._documents.put(LINES, attempts)
-
-    def _merge(self, earlier: Line) -> None:
-        later = self._waiting.get(earlier.id)
-        if later is not None:
-            earlier = replace(earlier, last_at=later.last_at, count=earlier.count + later.count)
-        self._waiting[earlier.id] = earlier
 
 
 async def page(

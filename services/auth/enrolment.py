@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from services.auth import accounts, audit, grants
 from services.auth.accounts import Pepper, User
-from services.auth.audit import Attempts
+from services.auth.attempts import Attempts
 from services.auth.factors import Factors
 from services.auth.grants import GRANTS, Grant
 from services.auth.guesses import Guesses, Ticket, seen_from

@@ -1,15 +1,22 @@
 """The audit log on the real app."""
 
 import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import uvicorn
 
+from services.auth import attempts as attempts_module
 from services.auth import audit
-from services.auth.audit import KINDS, LINES, Attempt, Attempts, coarse
+from services.auth.attempts import Attempts
+from services.auth.audit import KINDS, LINES, Attempt, coarse
 from shared.clock import utc_now
 from shared.documents import Documents, open_documents
 from shared.errors import Unavailable
@@ -160,6 +167,22 @@ async def test_ten_thousand_attempts_are_two_writes_of_one_line(tmp_path: Path) 
     await store.close()
 
 
+async def test_an_erased_users_attempts_are_not_written_any_more(tmp_path: Path) -> None:
+    store = open_documents(f"sqlite:///{tmp_path}", "auth")
+    await store.open([LINES])
+    attempts = Attempts(store, early_in_the_hour())
+    for user in ("usr_a", "usr_b"):
+        attempts.note("wrong-password", user)
+    attempts.forget("usr_a")
+    working = asyncio.create_task(attempts.run())
+    await asyncio.sleep(0)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    page = await audit.page(store, limit=10, cursor=None)
+    assert [line.user_id for line in page.documents] == ["usr_b"]
+    await store.close()
+
+
 class _Away:
     """A database that is away at first."""
 
@@ -180,8 +203,8 @@ class _Away:
 async def test_attempts_wait_while_the_database_is_away_and_their_memory_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(audit, "FLUSH_EVERY_S", 0.01)
-    monkeypatch.setattr(audit, "MOST_WAITING", 3)
+    monkeypatch.setattr(attempts_module, "FLUSH_EVERY_S", 0.01)
+    monkeypatch.setattr(attempts_module, "MOST_WAITING", 3)
     store = open_documents(f"sqlite:///{tmp_path}", "auth")
     await store.open([LINES])
     away = _Away(store, 2)
@@ -275,6 +298,50 @@ async def test_a_line_is_there_exactly_when_its_change_is(ada: Ada) -> None:
     both = await asyncio.gather(*(ada.ask("DELETE", "/v1/me/sessions") for _ in range(2)))
     assert [answer.status_code for answer in both] == [200, 200]
     assert [event["kind"] for event in await events(ada)] == ["account-created", "signed-in", "session-ended"]
+
+
+@asynccontextmanager
+async def listening(ada: Ada) -> AsyncGenerator[str]:
+    """The service on a port of loopback, as commands reach it."""
+    server = uvicorn.Server(uvicorn.Config(ada.service.app, port=0, lifespan="off", log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def list_command(ada: Ada, url: str, *arguments: str) -> tuple[int, str, str]:
+    environment = {
+        **os.environ,
+        "COLUMNS": "400",
+        "GATEWAY_AUTH_URL": url,
+        "GATEWAY_INTERNAL_KEY_PATH": str(ada.folder / "internal.jwk"),
+    }
+    command = (sys.executable, "-m", "infra.local.cli", "audit", "list", *arguments)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), " ".join(err.decode().split())
+
+
+async def test_the_command_lists_lines_and_says_what_is_wrong(ada: Ada) -> None:
+    await ada.sign_in()
+    async with listening(ada) as url:
+        code, table, _ = await list_command(ada, url, "--user", ada.user_id)
+        assert code == 0
+        assert [line.split()[2] for line in table.splitlines()[1:]] == ["audit-read", "signed-in", "account-created"]
+        _, lines, _ = await list_command(ada, url, "--json", "--kind", "signed-in", "--since", "1h", "--most", "1")
+        assert [json.loads(line)["user_id"] for line in lines.splitlines()] == [ada.user_id]
+        code, _, said = await list_command(ada, url, "--kind", "signed_in")
+        assert (code, "answers 422: There is no such kind" in said) == (1, True)
+        code, _, said = await list_command(ada, url, "--since", "soon")
+        assert (code, said.startswith("--since takes a date")) == (1, True)
+    code, _, said = await list_command(ada, url)
+    assert (code, said.endswith("does not answer; see ./mymacro status.")) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""How operators' commands ask a service itself: at GATEWAY_<SERVICE>_URL with the key of GATEWAY_INTERNAL_KEY_PATH,
+else on this machine's stack. The gateway has no route to what they ask.
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from infra.local.instance import from_environment
+
+ANSWER_S = 10.0
+
+
+class NoAnswer(Exception):
+    """The service is away, or refuses; the message is a sentence for people."""
+
+
+class Silent(NoAnswer):
+    """It is away; it may or may not have heard."""
+
+
+def asked(service: str, method: str, path: str, body: dict[str, Any] | None = None, key: str = "") -> dict[str, Any]:
+    """The answer of `service`, such as auth. `key` is the Idempotency-Key.
+
+    Raises:
+        Silent: there is none.
+        NoAnswer: it refuses, or our key is not there.
+    """
+    from shared.identity import InternalTokenSigner
+
+    stack = from_environment()
+    url = os.environ.get(f"GATEWAY_{service.upper()}_URL") or f"http://127.0.0.1:{stack.port(service)}"
+    key_path = Path(os.environ.get("GATEWAY_INTERNAL_KEY_PATH") or stack.keys / "internal.jwk")
+    try:
+        token = InternalTokenSigner(key_path).operator_token(service)
+    except (OSError, ValueError) as error:
+        raise NoAnswer(f"The gateway's key {key_path} can't be read; GATEWAY_INTERNAL_KEY_PATH names it.") from error
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Idempotency-Key": key or "-"}
+    request = urllib.request.Request(  # noqa: S310 - the operator's own address
+        url + path, None if body is None else json.dumps(body).encode(), headers, method=method
+    )
+    # A proxy from the environment has no business between our own parts.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=ANSWER_S) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        detail = _detail(error.read())
+        raise NoAnswer(f"{service.capitalize()} at {url} answers {error.code}: {detail}") from error
+    except (OSError, ValueError) as error:
+        raise Silent(f"{service.capitalize()} at {url} does not answer; see ./mymacro status.") from error
+
+
+def _detail(answer: bytes) -> str:
+    from infra.local.dead_letters import printable
+
+    try:
+        return printable(str(json.loads(answer)["detail"]))
+    except (ValueError, KeyError, TypeError):
+        return printable(answer.decode(errors="replace"))
