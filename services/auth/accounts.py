@@ -52,10 +52,11 @@ class User(Outboxed, frozen=True, kw_only=True):
     """A user. `email_hash` is the normalised address under the pepper; `request_hash` leaves the password out.
 
     `revision` counts what others are told of. `pending_factor` is an authenticator that no code has confirmed yet.
+    A partner made a user who is `managed_by` it: such a one has no address and no password and never signs in.
     """
 
     email: str
-    email_hash: str
+    email_hash: str | None
     password_hash: str
     profile: StoredProfile
     revision: int
@@ -64,6 +65,7 @@ class User(Outboxed, frozen=True, kw_only=True):
     second_factor: SecondFactor | None = None
     pending_factor: SecondFactor | None = None
     familiar: tuple[Familiar, ...] = ()
+    managed_by: str | None = None
 
 
 class Pepper:
@@ -78,6 +80,16 @@ class Pepper:
         """The id of the user that this request makes: a repeat makes the same one."""
         digest = self._digest("user", idempotency_key, email)
         return "usr_" + b32encode(digest[:15]).decode().lower()
+
+    def managed_user_id(self, idempotency_key: str, partner_id: str) -> str:
+        """The id of the managed user that this request of a partner makes."""
+        digest = self._digest("managed user", idempotency_key, partner_id)
+        return "usr_" + b32encode(digest[:15]).decode().lower()
+
+    def partner_id(self, idempotency_key: str, contact: str) -> str:
+        """The id of the partner that this registration makes."""
+        digest = self._digest("partner", idempotency_key, contact)
+        return "par_" + b32encode(digest[:15]).decode().lower()
 
     def email_hash(self, email: str) -> str:
         """The unique index on addresses."""

@@ -1,35 +1,19 @@
 """Accounts, grants and keys over HTTP; the gateway is the only caller."""
 
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Header, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, BackgroundTasks, Depends
+from pydantic import BaseModel, ConfigDict, Field
 
 from services.auth import accounts, clients, enrolment
-from services.auth.accounts import normalised_address
-from services.auth.enrolment import Deps
+from services.auth.asking import DepsOf, IdempotencyKey, MailAddress, NewProfile
 from services.auth.grants import Grant
 from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS
-from shared.clock import FullDate
 from shared.errors import Problem
 from shared.events import Profile
 from shared.identity import Caller, caller_of, is_api_key, require
 
 router = APIRouter()
-
-Address = Annotated[str, Field(max_length=320, examples=["ada@example.org"]), AfterValidator(normalised_address)]
-IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
-
-
-class NewProfile(Profile, frozen=True):
-    """A profile as a client sends it; fields that we do not know are an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    birth_date: Annotated[FullDate | None, AfterValidator(accounts.possible_birth_date)] = None
-    locale: Annotated[str, Field(min_length=2, max_length=35, pattern="^[A-Za-z0-9-]+$")] = "en"
-    home_zone: Annotated[str, Field(max_length=64), AfterValidator(accounts.known_zone)] = "UTC"
 
 
 class SignUp(BaseModel):
@@ -37,7 +21,7 @@ class SignUp(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    email: Address
+    email: MailAddress
     password: Annotated[str, Field(description=f"{MIN_CHARACTERS} characters or more, at most {MAX_BYTES} bytes")]
     profile: NewProfile = NewProfile()
 
@@ -67,15 +51,6 @@ class GrantAnswer(BaseModel):
     revision: int
 
 
-class ServerMetadata(BaseModel):
-    """What there is of an authorization server: keys, and neither grants nor response types of OAuth."""
-
-    issuer: str
-    jwks_uri: str
-    response_types_supported: tuple[str, ...] = ()
-    grant_types_supported: tuple[str, ...] = ()
-
-
 class KeyToVerify(BaseModel):
     """A partner's API key as it came in."""
 
@@ -88,14 +63,6 @@ class VerifiedKey(BaseModel):
     partner_id: str
     scopes: tuple[str, ...]
     expires_at: str | None = None
-
-
-def deps_of(request: Request) -> Deps:
-    """What `app.py` built."""
-    return request.app.state.deps
-
-
-DepsOf = Annotated[Deps, Depends(deps_of)]
 
 
 @router.post("/v1/users", status_code=201, tags=["accounts"])
@@ -118,14 +85,6 @@ async def grant(
 async def jwks(deps: DepsOf) -> dict[str, Any]:
     """The public keys of access tokens."""
     return deps.tokens.jwks(deps.clock())
-
-
-@router.get("/.well-known/oauth-authorization-server", tags=["accounts"])
-async def metadata(deps: DepsOf) -> ServerMetadata:
-    """Authorization server metadata (RFC 8414), by which a service of yours finds the keys of access tokens."""
-    issuer = urlsplit(deps.tokens.issuer)
-    keys = urlunsplit((issuer.scheme, issuer.netloc, "/.well-known/jwks.json", "", ""))
-    return ServerMetadata(issuer=deps.tokens.issuer, jwks_uri=keys)
 
 
 @router.post("/internal/keys/verify", include_in_schema=False)

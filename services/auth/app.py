@@ -7,7 +7,18 @@ from datetime import timedelta
 
 from fastapi import Depends, FastAPI
 
-from services.auth import account_api, api, audit, audit_api, enrolment, sessions_api
+from services.auth import (
+    account_api,
+    api,
+    audit,
+    audit_api,
+    enrolment,
+    grants_api,
+    operator_api,
+    partner_users_api,
+    partners_api,
+    sessions_api,
+)
 from services.auth.accounts import Pepper
 from services.auth.attempts import Attempts
 from services.auth.enrolment import Deps
@@ -59,6 +70,10 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.include_router(api.router)
     app.include_router(account_api.router)
     app.include_router(sessions_api.router)
+    app.include_router(partners_api.router)
+    app.include_router(partner_users_api.router)
+    app.include_router(grants_api.router)
+    app.include_router(operator_api.router)
     app.include_router(audit_api.router)
 
     async def database() -> None:
@@ -85,6 +100,7 @@ def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock) -> Deps:
         attempts=Attempts(store.documents, clock),
         relay=relay,
         clock=clock,
+        approval=settings.auth_partner_approval,
     )
 
 

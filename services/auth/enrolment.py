@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -34,6 +35,8 @@ from shared.events import Profile
 from shared.outbox import Relay, outbox_event, with_events
 
 ATTEMPTS = 5
+# Of new partners: by an operator, or at once.
+Approval = Literal["operator", "auto"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Deps:
     attempts: Attempts
     relay: Relay
     clock: Clock
+    approval: Approval
 
 
 async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Profile) -> User:

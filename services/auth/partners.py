@@ -125,7 +125,7 @@ def shown_name(text: str) -> str:
     Raises:
         ValueError: it is empty, too long, or has characters that cannot be seen.
     """
-    name = " ".join(unicodedata.normalize("NFKC", text).split(" ")).strip()
+    name = re.sub(" +", " ", unicodedata.normalize("NFKC", text)).strip()
     if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise ValueError(f"1 to {MAX_NAME} characters that can be seen")
     return name

@@ -1,6 +1,7 @@
 """What auth reads from its environment."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -20,6 +21,9 @@ class Settings(ServiceSettings):
     )
     auth_demo_partner_key_path: Path | None = Field(
         default=None, description="API key of the demo partner, which is made at start; empty: no demo partner"
+    )
+    auth_partner_approval: Literal["operator", "auto"] = Field(
+        default="operator", description="Who lets a newly registered partner work; auto: everybody at once"
     )
     auth_hash_threads: int = Field(
         default=2, ge=1, description="Passwords hashed at once; each takes 19 MiB and a core for 20 ms"

@@ -26,7 +26,18 @@ class GuessSlot(Document, frozen=True, kw_only=True):
 
 
 EMAIL_INDEX = "email"
-USERS = Collection("users", User, (Index(EMAIL_INDEX, ("email_hash",), unique=True), OUTBOX_INDEX))
+MANAGED_INDEX = "managed"
+CREATED_INDEX = "created"
+USERS = Collection(
+    "users",
+    User,
+    (
+        Index(EMAIL_INDEX, ("email_hash",), unique=True),
+        Index(MANAGED_INDEX, ("managed_by", "created_at")),
+        Index(CREATED_INDEX, ("created_at",)),
+        OUTBOX_INDEX,
+    ),
+)
 
 RESETS = Collection("resets", Reset, (Index("user", ("user_id",)), Index("expiry", ("expires_at",))))
 GUESSES = Collection("guesses", GuessSlot)

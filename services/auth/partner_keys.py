@@ -1,0 +1,180 @@
+"""A partner's API keys: made, listed, rotated and ended by the partner itself."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from services.auth import audit, registration
+from services.auth.audit import Kind
+from services.auth.enrolment import ATTEMPTS, Deps
+from services.auth.keys import (
+    ENDED_INDEX,
+    HINT_CHARACTERS,
+    KEYS_INDEX,
+    PARTNER_KEYS,
+    REQUEST_INDEX,
+    PartnerKey,
+    is_live,
+    key_id,
+    public_id,
+)
+from shared.documents import Conflict, Duplicate, Put
+from shared.errors import Problem, Unavailable
+from shared.events import derived_id
+from shared.identity import Caller, new_api_key
+
+# Good at once, and kept to be seen once they ended.
+MAX_KEYS = 50
+MAX_ENDED = 50
+ENDED_KEPT = timedelta(days=30)
+
+
+async def create(
+    deps: Deps, caller: Caller, request_key: str, name: str, scopes: Sequence[str], expires_at: datetime | None
+) -> tuple[PartnerKey, str | None]:
+    """A new key and its text; None for the text of a key that this very request made before.
+
+    Raises:
+        Problem: 403 the partner is not active or the caller lacks a scope, 409 fifty keys are good already, 422 the
+            partner cannot have a scope, the end is past, or another request was sent under this Idempotency-Key.
+    """
+    partner, now = await registration.own(deps, str(caller.partner_id)), deps.clock()
+    wanted = tuple(sorted(set(scopes)))
+    if not set(wanted) <= set(partner.scopes):
+        raise Problem(
+            422, "scope-not-possible", "Ask only for scopes from `possible`.", possible=sorted(partner.scopes)
+        )
+    registration.check_may_give(caller, wanted)
+    request = derived_id("partner key", partner.id, request_key)
+    earlier = await _made_by(deps, request)
+    if earlier is not None:
+        if (earlier.name, earlier.scopes) != (name, wanted):
+            raise registration.key_reused()
+        return earlier, None
+    if expires_at is not None and expires_at <= now:
+        raise Problem(422, "expiry-past", "Let the key end in the future, or leave `expires_at` out.")
+    text = new_api_key()
+    fresh = _fresh(text, partner.id, name, wanted, now, expires_at, request)
+    return await _added(deps, fresh, text, "key-created")
+
+
+async def listed(deps: Deps, partner_id: str) -> list[PartnerKey]:
+    """The partner's keys, also those that ended of late, the latest first. At most a hundred."""
+    page = await deps.store.documents.find(PARTNER_KEYS, KEYS_INDEX, (partner_id,), limit=MAX_KEYS + 2 * MAX_ENDED)
+    return sorted(page.documents, key=lambda key: key.created_at, reverse=True)
+
+
+async def rotate(
+    deps: Deps, caller: Caller, id: str, request_key: str, overlap: timedelta
+) -> tuple[PartnerKey, str | None]:
+    """A key in place of the one that its partner calls `id`, which ends after `overlap`; None as in `create`.
+
+    The new one is good for as long as the old one was at first.
+
+    Raises:
+        Problem: 403 as in `create`, 404 there is none, 409 it has ended.
+    """
+    partner = await registration.own(deps, str(caller.partner_id))
+    request = derived_id("rotated key", partner.id, id, request_key)
+    for _ in range(ATTEMPTS):
+        old, now = await _own(deps, partner.id, id), deps.clock()
+        registration.check_may_give(caller, old.scopes)
+        earlier = await _made_by(deps, request)
+        if earlier is not None:
+            return earlier, None
+        if not is_live(old, now):
+            raise Problem(409, "key-ended", "This key has ended. Make a new one.")
+        text = new_api_key()
+        expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+        scopes = tuple(scope for scope in old.scopes if scope in partner.scopes)
+        fresh = _fresh(text, partner.id, old.name, scopes, now, expires_at, request)
+        try:
+            return await _added(deps, fresh, text, "key-rotated", Put(PARTNER_KEYS, ended_by(old, now + overlap)))
+        except Conflict:
+            continue  # the old one was used, or ended
+    raise Unavailable("database")
+
+
+async def end(deps: Deps, partner_id: str, id: str) -> None:
+    """Let a key be good no more; gateways know within 30 s. One that has ended stays so.
+
+    Raises:
+        Problem: 403 the partner is not active, 404 it has no such key.
+    """
+    await registration.own(deps, partner_id)
+    for _ in range(ATTEMPTS):
+        key, now = await _own(deps, partner_id, id), deps.clock()
+        if not is_live(key, now):
+            return
+        try:
+            await deps.store.put_partner_key(
+                ended_by(key, now), audit.line("key-revoked", now, partner_id=partner_id, about=id)
+            )
+        except Conflict:
+            continue
+        return
+    raise Unavailable("database")
+
+
+def ended_by(key: PartnerKey, moment: datetime) -> PartnerKey:
+    """The key, which ends at `moment` at the latest."""
+    return replace(key, expires_at=moment if key.expires_at is None else min(key.expires_at, moment))
+
+
+def _fresh(
+    text: str,
+    partner_id: str,
+    name: str,
+    scopes: tuple[str, ...],
+    now: datetime,
+    expires_at: datetime | None,
+    request: str,
+) -> PartnerKey:
+    return PartnerKey(
+        id=key_id(text),
+        partner_id=partner_id,
+        scopes=scopes,
+        created_at=now,
+        expires_at=expires_at,
+        name=name,
+        hint=text[:HINT_CHARACTERS],
+        request=request,
+    )
+
+
+async def _added(deps: Deps, fresh: PartnerKey, text: str, kind: Kind, *before: Put) -> tuple[PartnerKey, str | None]:
+    await _make_room(deps, fresh.partner_id, fresh.created_at)
+    line = audit.line(kind, fresh.created_at, partner_id=fresh.partner_id, about=public_id(fresh), details=fresh.scopes)
+    try:
+        # In this order, so that a crash between the two, on MongoDB, leaves no new key that nobody holds.
+        await deps.store.documents.put_many([*before, Put(PARTNER_KEYS, fresh), line])
+    except Duplicate:
+        earlier = await _made_by(deps, str(fresh.request))
+        if earlier is None:
+            raise Unavailable("database") from None
+        return earlier, None
+    return fresh, text
+
+
+async def _make_room(deps: Deps, partner_id: str, now: datetime) -> None:
+    """Forget keys that ended long ago. Raises Problem(409) where too many are good."""
+    await deps.store.documents.delete_where(PARTNER_KEYS, ENDED_INDEX, (partner_id,), below=now - ENDED_KEPT)
+    keys = await listed(deps, partner_id)
+    if sum(is_live(key, now) for key in keys) >= MAX_KEYS:
+        raise Problem(409, "too-many-keys", f"{MAX_KEYS} keys are good at once. End one that you do not need.")
+    ended = sorted((key for key in keys if not is_live(key, now)), key=lambda key: str(key.expires_at), reverse=True)
+    for key in ended[MAX_ENDED - 1 :]:
+        await deps.store.documents.delete(PARTNER_KEYS, key.id)
+
+
+async def _made_by(deps: Deps, request: str) -> PartnerKey | None:
+    page = await deps.store.documents.find(PARTNER_KEYS, REQUEST_INDEX, (request,), limit=1)
+    return page.documents[0] if page.documents else None
+
+
+async def _own(deps: Deps, partner_id: str, id: str) -> PartnerKey:
+    for key in await listed(deps, partner_id):
+        if public_id(key) == id:
+            return key
+    raise Problem(404, "not-found", "You have no such key; `GET /v1/partner/keys` lists yours.")
