@@ -67,7 +67,7 @@ class PublishBytes(Protocol):
         ...
 
 
-O = TypeVar("O", bound=HasOutbox)  # noqa: E741 - one letter as every type variable, and here it is outboxed
+O = TypeVar("O", bound=HasOutbox)  # noqa: E741 - a type variable has one letter, this is the outbox's
 
 
 def outbox_event(topic: Topic, event: Event, traceparent: str | None = None) -> OutboxEvent:

@@ -97,7 +97,7 @@ class Places(ConsumerRebalanceListener):
                 continue  # lost in a rebalance: whoever has it now reads from the commit
             repeats = self._delays.get(partition, 0)
             self._delays[partition] = repeats + 1
-            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(repeats, 16)) * random.uniform(0.75, 1)  # noqa: S311
+            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(repeats, 16)) * random.uniform(0.75, 1)  # noqa: S311 - spreads load, guards nothing
             if (timer := self._timers.pop(partition, None)) is not None:
                 timer.cancel()
             resume = partial(self._resume, consumer, partition)

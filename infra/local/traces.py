@@ -173,7 +173,7 @@ def prune(store: sqlite3.Connection, max_age_s: float, max_bytes: int) -> None:
         if count == 0:
             break
         oldest = "SELECT trace_id, span_id FROM spans ORDER BY received_at LIMIT ?"
-        store.execute(f"DELETE FROM spans WHERE (trace_id, span_id) IN ({oldest})", (count // 10 + 1,))  # noqa: S608
+        store.execute(f"DELETE FROM spans WHERE (trace_id, span_id) IN ({oldest})", (count // 10 + 1,))  # noqa: S608 - a constant query, values are bound
         store.commit()
     store.execute("PRAGMA incremental_vacuum").fetchall()
     store.commit()

@@ -16,8 +16,8 @@ from services.auth.recovery import RESET_LIFETIME, Reset
 from shared.documents import Conflict
 from shared.errors import Problem, Unavailable
 
-PASSWORD_CHANGED = "password-changed"  # noqa: S105
-PASSWORD_RESET = "password-reset"  # noqa: S105
+PASSWORD_CHANGED = "password-changed"  # noqa: S105 - a reason's code, no password
+PASSWORD_RESET = "password-reset"  # noqa: S105 - a reason's code, no password
 SECOND_FACTOR_CHANGED = "second-factor-changed"
 SUBJECT = "Your MyMacroTracker account"
 RESET_TEXT = """Somebody asked for a new password of your MyMacroTracker account.

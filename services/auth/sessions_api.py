@@ -46,7 +46,7 @@ class Tokens(BaseModel):
     """A bearer token, good for `expires_in` seconds, and the refresh token to be exchanged for the next ones, once."""
 
     access_token: str
-    token_type: str = "Bearer"  # noqa: S105
+    token_type: str = "Bearer"  # noqa: S105 - a kind of token, none itself
     expires_in: int
     refresh_token: str
     session_id: str
