@@ -1,34 +1,22 @@
 """Endpoints' secrets: sealed in the database's files, opened to sign, and what happens when they do not open."""
 
-import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from collections.abc import AsyncGenerator
+from datetime import datetime, timedelta
 from pathlib import Path
-from secrets import token_hex
-from typing import Any
 
 import msgspec
 import pytest
 
 from services.webhooks import signing
-from services.webhooks.app import create_app
 from services.webhooks.keys import PLAIN
-from services.webhooks.settings import Settings
-from services.webhooks.store import COLLECTIONS, ENDPOINTS, Delivery, Endpoint
-from shared import events, topics
+from services.webhooks.store import ENDPOINTS
 from shared.clock import utc_now
-from shared.documents import Collection, Document, Documents, Index, open_documents
-from shared.kafka import make_broker
-from shared.secrets import KeysRefused, key_id
+from shared.documents import Collection, Document, Documents, Index
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
-from tests.service.running import Running, common_settings, running
-
-USER, PARTNER = "user-1", "partner-1"
-NOT_SENT = "not sent: the endpoint's secret cannot be opened here"
+from tests.service.running import Running
+from tests.service.webhook_endpoints import NOT_SENT, PARTNER, created, database, endpoint, tell, tried, webhooks
 
 
 @pytest.fixture
@@ -50,77 +38,6 @@ async def documents(service: Running, tmp_path: Path) -> AsyncGenerator[Document
         yield one
 
 
-def webhooks(folder: Path, clock: Callable[[], datetime] = utc_now, **changed: Any):
-    settings = Settings(**(common_settings(folder) | {"webhooks_allow_cidrs": "127.0.0.0/8"} | changed))
-    broker = make_broker(settings, "webhooks")
-    app = create_app(settings, broker=broker, clock=clock)
-    return running(app, broker, "webhooks", folder)
-
-
-@asynccontextmanager
-async def database(folder: Path, collections: Sequence[Collection[Any]] = COLLECTIONS) -> AsyncGenerator[Documents]:
-    """The service's database, open."""
-    documents = open_documents(f"sqlite:///{folder}", "webhooks")
-    await documents.open(collections)
-    try:
-        yield documents
-    finally:
-        await documents.close()
-
-
-async def created(service: Running, url: str, *, key: str = "k", partner: str = PARTNER) -> dict[str, Any]:
-    headers = service.headers(partner_id=partner, scopes=("webhooks:write",), key=key)
-    answer = await service.http.post("/v1/webhook-endpoints", json={"url": url}, headers=headers)
-    return answer.json() | {"status": answer.status_code}
-
-
-async def tell(service: Running, number: int = 1) -> None:
-    """A grant, and a message that it covers."""
-    await service.send(
-        topics.GRANTS,
-        events.GrantUpdated(
-            event_id="grant-1",
-            occurred_at=utc_now() - timedelta(seconds=5),
-            grant_id="grant",
-            user_id=USER,
-            partner_id=PARTNER,
-            revision=1,
-            scopes=("insights:read",),
-            revoked_at=None,
-        ),
-    )
-    await service.send(
-        topics.INSIGHTS,
-        events.InsightCreated(
-            event_id=f"insight-{number}",
-            occurred_at=datetime(2026, 3, 1, 8, tzinfo=UTC),
-            user_id=USER,
-            insight_id=f"i{number}",
-            date=date(2026, 3, 1),
-            title="Steps",
-            text="11,143 steps",
-            facts=(events.Fact(id="steps", value=Decimal("11143"), unit="{steps}", window="1 d", n=2),),
-            mode="deterministic",
-        ),
-    )
-
-
-async def endpoint(documents: Documents, endpoint_id: str) -> Endpoint:
-    found = await documents.get(ENDPOINTS, endpoint_id)
-    assert found is not None
-    return found
-
-
-async def tried(service: Running, endpoint_id: str) -> Delivery:
-    """The endpoint's only delivery, once it was tried."""
-
-    async def found() -> list[Delivery]:
-        return [one for one in await service.app.state.store.deliveries(endpoint_id) if one.history]
-
-    (delivery,) = await eventually(found)
-    return delivery
-
-
 def spellings(secret: bytes) -> list[bytes]:
     """How it might stand in a file."""
     return [secret, base64.b64encode(secret), base64.urlsafe_b64encode(secret), secret.hex().encode()]
@@ -130,11 +47,6 @@ def files_with(folder: Path, secret: bytes) -> list[str]:
     held = {path.name: path.read_bytes() for path in folder.iterdir() if ".sqlite" in path.name}
     assert held
     return [name for name, data in held.items() if any(spelt in data for spelt in spellings(secret))]
-
-
-def add_key(folder: Path) -> None:
-    path = folder / "secrets.key"
-    path.write_text(f"{token_hex(32)}\n{path.read_text()}")
 
 
 async def test_no_file_of_the_database_holds_the_secret(service: Running, receiver: Receiver, tmp_path: Path):
@@ -202,62 +114,6 @@ async def test_a_damaged_secret_costs_a_try_and_counts_again_once_mended(tmp_pat
         )
 
 
-async def test_a_lost_key_is_named_and_putting_it_back_is_enough(
-    tmp_path: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
-):
-    ahead = timedelta(0)
-    async with webhooks(tmp_path) as service:
-        made = await created(service, receiver.url)
-    old = (tmp_path / "secrets.key").read_text()
-    (tmp_path / "secrets.key").write_text(token_hex(32))
-    async with webhooks(tmp_path, lambda: utc_now() + ahead) as service, database(tmp_path) as documents:
-        sealed = (await endpoint(documents, made["endpoint_id"])).secret
-        await tell(service)
-        assert (await tried(service, made["endpoint_id"])).last_error == NOT_SENT
-        assert f"key {key_id(sealed).hex()} is not among ours" in caplog.text
-        again = await created(service, receiver.url)
-        assert (again["status"], again["type"].rpartition("/")[2]) == (503, "secret-unreadable")
-        assert "secret" not in again
-        # Nothing was written over it.
-        assert (await endpoint(documents, made["endpoint_id"])).secret == sealed
-        (tmp_path / "secrets.key").write_text((tmp_path / "secrets.key").read_text() + "\n" + old)
-        assert (await created(service, receiver.url))["secret"] == made["secret"]
-        ahead = timedelta(minutes=1)
-        await eventually(lambda: receiver.received)
-
-
-async def test_after_a_rotation_the_next_delivery_seals_anew(
-    service: Running, receiver: Receiver, documents: Documents, tmp_path: Path
-):
-    made = await created(service, receiver.url)
-    before = await endpoint(documents, made["endpoint_id"])
-    add_key(tmp_path)
-    await tell(service, 1)
-    await eventually(lambda: len(receiver.received) == 1)
-    after = await endpoint(documents, made["endpoint_id"])
-    assert key_id(after.secret) != key_id(before.secret)
-    assert msgspec.structs.replace(after, secret=before.secret, version=before.version) == before
-    await tell(service, 2)
-    await eventually(lambda: len(receiver.received) == 2)
-    assert await endpoint(documents, made["endpoint_id"]) == after
-    for request in receiver.received:
-        signing.verify([signing.parsed(made["secret"])], request.headers, request.body, utc_now())
-    assert (await created(service, receiver.url))["secret"] == made["secret"]
-
-
-async def test_deliveries_side_by_side_after_a_rotation_all_arrive_signed(
-    service: Running, receiver: Receiver, documents: Documents, tmp_path: Path
-):
-    made = await created(service, receiver.url)
-    before = await endpoint(documents, made["endpoint_id"])
-    add_key(tmp_path)
-    await asyncio.gather(*(tell(service, number) for number in range(8)))
-    await eventually(lambda: len(receiver.received) == 8)
-    for request in receiver.received:
-        signing.verify([signing.parsed(made["secret"])], request.headers, request.body, utc_now())
-    assert key_id((await endpoint(documents, made["endpoint_id"])).secret) != key_id(before.secret)
-
-
 async def test_sealing_anew_undoes_nobodys_write(service: Running, receiver: Receiver, documents: Documents):
     made = await created(service, receiver.url)
     read_before = await endpoint(documents, made["endpoint_id"])
@@ -315,17 +171,3 @@ async def test_an_old_endpoint_that_is_written_unread_still_signs(tmp_path: Path
         await tell(service)
         await eventually(lambda: receiver.received)
         signing.verify([secret], receiver.received[0].headers, receiver.received[0].body, utc_now())
-
-
-async def test_keys_may_come_from_the_setting(tmp_path: Path, receiver: Receiver):
-    keys = f"{token_hex(32)},{token_hex(32)}"
-    async with webhooks(tmp_path, secrets_keys=keys, secrets_key_path=tmp_path / "none") as service:
-        assert (await created(service, receiver.url))["status"] == 201
-
-
-def test_without_usable_keys_nothing_starts(tmp_path: Path):
-    with pytest.raises(KeysRefused, match="not there"):
-        webhooks(tmp_path, secrets_key_path=tmp_path / "none")
-    (tmp_path / "secrets.key").chmod(0o644)
-    with pytest.raises(KeysRefused, match="chmod 600"):
-        webhooks(tmp_path)
