@@ -126,6 +126,7 @@ def service_environment(instance: Instance) -> dict[str, str]:
         "AUTH_SIGNING_KEY_PATH": str(keys / "auth.jwk"),
         "AUTH_PEPPER_PATH": str(keys / "auth-pepper.key"),
         "AUTH_DEMO_PARTNER_KEY_PATH": str(keys / "demo-partner.key"),
+        "AUTH_PUBLIC_URL": os.environ.get("AUTH_PUBLIC_URL", f"http://127.0.0.1:{settings.gateway_port}"),
         "AUTH_MAIL_FOLDER": str(instance.data / "mail"),
         "INFERENCE_TRITON_URL": f"127.0.0.1:{settings.triton_grpc_port}",
         "WEBHOOKS_ALLOW_CIDRS": os.environ.get("WEBHOOKS_ALLOW_CIDRS", "127.0.0.0/8"),

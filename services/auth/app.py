@@ -14,13 +14,17 @@ from services.auth import (
     audit_api,
     enrolment,
     grants_api,
+    oauth_api,
     operator_api,
     partner_users_api,
     partners_api,
     sessions_api,
+    token_api,
 )
 from services.auth.accounts import Pepper
 from services.auth.attempts import Attempts
+from services.auth.browsers import Browsers
+from services.auth.consent import Pages
 from services.auth.enrolment import Deps
 from services.auth.factors import Factors
 from services.auth.guesses import Guesses
@@ -75,12 +79,23 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.include_router(grants_api.router)
     app.include_router(operator_api.router)
     app.include_router(audit_api.router)
+    _serve_oauth(app, settings, deps)
 
     async def database() -> None:
         await store.partner("-")
 
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": database})
     return app
+
+
+def _serve_oauth(app: FastAPI, settings: Settings, deps: Deps) -> None:
+    secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
+    browsers = Browsers(secret, secure=settings.public_origin.startswith("https://"))
+    app.state.door = oauth_api.Door(deps, browsers, Pages())
+    app.state.public_origin = settings.public_origin
+    for routes in (oauth_api, token_api):
+        app.include_router(routes.router)
+        routes.install(app)
 
 
 def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock) -> Deps:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -40,8 +41,19 @@ class Settings(ServiceSettings):
         default=Path(".mymacro/data/mail"), description="Where letters lie without AUTH_SMTP_URL, one .eml file each"
     )
     auth_audit_days: int = Field(default=400, ge=1, description="How long lines of the audit log are kept, in days")
+    auth_public_url: str = Field(
+        default="",
+        pattern=r"^(|https://[^/?#@\s]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)$",
+        description="Where callers reach the gateway, https, or http on loopback; empty: the origin of TOKEN_ISSUER",
+    )
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
     token_audience: str = Field(default="https://mymacrotracker.dev/api", description="`aud` of access tokens")
+
+    @property
+    def public_origin(self) -> str:
+        """Scheme, host and port at which callers reach the gateway."""
+        issuer = urlsplit(self.token_issuer)
+        return self.auth_public_url or f"{issuer.scheme}://{issuer.netloc}"
 
     @field_validator("auth_smtp_url")
     @classmethod

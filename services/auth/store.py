@@ -6,13 +6,18 @@ from datetime import datetime
 from typing import TypeVar, cast
 
 from services.auth.accounts import User
-from services.auth.audit import LINES
+from services.auth.audit import BY_USER, LINES
+from services.auth.codes import CODES
+from services.auth.codes import USER_INDEX as CODES_OF_USER
+from services.auth.erasure_documents import ERASURE_JOBS
 from services.auth.grants import GRANTS, Grant
+from services.auth.grants import USER_INDEX as GRANTS_OF_USER
 from services.auth.keys import PARTNER_KEYS, PartnerKey, key_id
 from services.auth.partners import PARTNERS, Partner
 from services.auth.recovery import Reset, reset_id
-from services.auth.sessions import CUTOFFS, SESSIONS
+from services.auth.sessions import CUTOFFS, ENDED_INDEX, LIVE_INDEX, SESSIONS
 from shared.documents.port import Collection, Conflict, Document, Documents, Duplicate, Index, Put
+from shared.erased import Declared, Impersonal, Personal
 from shared.outbox import OUTBOX_INDEX
 
 D = TypeVar("D", bound=Document)
@@ -42,7 +47,21 @@ USERS = Collection(
 RESETS = Collection("resets", Reset, (Index("user", ("user_id",)), Index("expiry", ("expires_at",))))
 GUESSES = Collection("guesses", GuessSlot)
 
-COLLECTIONS = (USERS, PARTNERS, PARTNER_KEYS, GRANTS, SESSIONS, CUTOFFS, RESETS, GUESSES, LINES)
+# Erased by `erasure.py` in an order of its own: what carries news goes once the news is out.
+PERSONAL: tuple[Declared, ...] = (
+    Personal(USERS),
+    Personal(GRANTS, (GRANTS_OF_USER,)),
+    Personal(SESSIONS, (LIVE_INDEX, ENDED_INDEX)),
+    Personal(CUTOFFS),
+    Personal(RESETS, ("user",)),
+    Personal(CODES, (CODES_OF_USER,)),
+    Personal(LINES, (BY_USER,)),
+    Impersonal(PARTNERS, "clients of users, with the address of whoever answers for them"),
+    Impersonal(PARTNER_KEYS, "partners' keys, by their hashes"),
+    Impersonal(GUESSES, "counters in 65,536 slots that all addresses share"),
+    Impersonal(ERASURE_JOBS, "the proof of erasures: opaque ids, times and numbers"),
+)
+COLLECTIONS = tuple(one.collection for one in PERSONAL)
 OUTBOXED = (USERS, PARTNERS, GRANTS, SESSIONS)
 
 
@@ -56,8 +75,9 @@ class Store:
     documents: Documents
 
     async def user(self, user_id: str) -> User | None:
-        """The user of that id."""
-        return await self.documents.get(USERS, user_id)
+        """The user of that id, unless erased."""
+        user = await self.documents.get(USERS, user_id)
+        return user if user is not None and user.erased_at is None else None
 
     async def user_by_email(self, email_hash: str) -> User | None:
         """The user of that address."""

@@ -1,16 +1,24 @@
 """The authorization endpoint: pages, sign-in, consent, and everything that is not sent back or not shown."""
 
+import re
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from services.auth import sessions
+from services.auth.consent import WORDS
 from services.auth.grants import grant_id
-from tests.service.account_holder import Ada, auth_of
+from shared.identity import GRANTABLE_SCOPES
+from tests.service.account_holder import EMAIL, OTHER, Ada, auth_of
 from tests.service.gateway_edges import MovableClock
-from tests.service.oauth_edges import OAT, Browser, Client, consented, sent_back, with_partner
+from tests.service.oauth_edges import CALLBACK, OAT, PATH, SCOPES, Browser, Client, consented, sent_back, with_partner
 
 ISSUER = "https://mymacrotracker.dev/auth"
+MARKUP = "<script>alert(1)</script>\"'><b>"
 
 
 @pytest.fixture
@@ -25,20 +33,303 @@ def client(ada: Ada) -> Client:
     return Client(ada)
 
 
+async def granted(ada: Ada) -> Any:
+    return await ada.service.app.state.deps.store.grant(grant_id(ada.user_id, OAT))
+
+
+async def signed_in(ada: Ada, client: Client, **changed: str | None) -> Browser:
+    browser = Browser(ada)
+    await browser.open(client.link(**changed))
+    await browser.sign_in()
+    assert "decide" in browser.forms
+    return browser
+
+
 async def test_a_person_signs_in_allows_and_is_sent_back_with_a_code(ada: Ada, client: Client) -> None:
     browser = Browser(ada)
     assert "Sign in" in (await browser.open(client.link())).text
     page = await browser.sign_in()
     assert "Oat &amp; Co" in page.text
     assert "see your food diary" in page.text
+    assert EMAIL in page.text
+    assert await granted(ada) is None
     told = sent_back(await browser.allow())
-    assert (told["state"], told["iss"]) == ("s1", ISSUER)
-    assert told["code"].startswith("mmc_")
-    granted = await ada.service.app.state.deps.store.grant(grant_id(ada.user_id, OAT))
-    assert granted.scopes == ("days:read", "diary:read")
+    assert (told["state"], told["iss"], set(told)) == ("s1", ISSUER, {"code", "state", "iss"})
+    assert (await granted(ada)).scopes == ("days:read", "diary:read")
 
 
-async def test_the_code_is_exchanged_for_tokens(ada: Ada, client: Client) -> None:
-    answer = await client.exchange(await consented(ada, client))
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["user_id"] == ada.user_id
+async def test_denying_grants_nothing_and_says_so(ada: Ada, client: Client) -> None:
+    told = sent_back(await (await signed_in(ada, client)).send("decide", decision="deny"))
+    assert (told["error"], told["state"], told["iss"]) == ("access_denied", "s1", ISSUER)
+    assert "code" not in told
+    cancelled = Browser(ada)
+    await cancelled.open(client.link())
+    assert sent_back(await cancelled.send("deny"))["error"] == "access_denied"
+    assert await granted(ada) is None
+
+
+NOT_TRUSTED = {
+    "another host": {"redirect_uri": "https://evil.example/callback"},
+    "a host that ends alike": {"redirect_uri": "https://oat.example.evil.example/callback"},
+    "a user name before the host": {"redirect_uri": "https://oat.example@evil.example/callback"},
+    "another path": {"redirect_uri": "https://oat.example/callback/x"},
+    "a path that leads back": {"redirect_uri": "https://oat.example/x/../callback"},
+    "another case": {"redirect_uri": "https://oat.example/Callback"},
+    "a host in capitals": {"redirect_uri": "https://OAT.example/callback"},
+    "a slash more": {"redirect_uri": "https://oat.example/callback/"},
+    "a query more": {"redirect_uri": "https://oat.example/callback?x=1"},
+    "a fragment more": {"redirect_uri": "https://oat.example/callback#x"},
+    "a port more": {"redirect_uri": "https://oat.example:443/callback"},
+    "another scheme": {"redirect_uri": "http://oat.example/callback"},
+    "an escape": {"redirect_uri": "https://oat.example/%63allback"},
+    "a script": {"redirect_uri": "javascript:alert(1)"},
+    "loopback by another name": {"redirect_uri": "http://localhost:9000/cb"},
+    "another port of loopback": {"redirect_uri": "http://127.0.0.1:9001/cb"},
+    "none": {"redirect_uri": None},
+    "an unknown client": {"client_id": "prt_nobody"},
+    "a client that is markup": {"client_id": MARKUP},
+    "no client": {"client_id": None},
+}
+
+
+@pytest.mark.parametrize("changed", NOT_TRUSTED.values(), ids=NOT_TRUSTED.keys())
+async def test_whoever_is_not_trusted_gets_a_page_and_no_redirect(
+    ada: Ada, client: Client, changed: dict[str, str | None]
+) -> None:
+    await with_partner(ada, redirect_uris=(CALLBACK, "http://127.0.0.1:9000/cb"))
+    browser = Browser(ada)
+    answer = await browser.open(client.link(**changed))
+    assert (answer.status_code, answer.headers.get("location")) == (400, None)
+    assert "evil" not in answer.text
+    assert "<script" not in answer.text
+    assert browser.forms == {}
+    assert "form-action 'none'" in answer.headers["content-security-policy"]
+    posted = await browser.post(client.link(**changed), {"form": "decide", "decision": "allow"})
+    assert (posted.status_code, posted.headers.get("location")) == (400, None)
+
+
+@pytest.mark.parametrize("state", ["pending", "suspended"])
+async def test_partners_that_are_not_active_cannot_ask(ada: Ada, client: Client, state: str) -> None:
+    await with_partner(ada, state=state)
+    assert (await Browser(ada).open(client.link())).status_code == 400
+
+
+async def test_a_parameter_of_trust_that_is_there_twice_is_not_trusted(ada: Ada, client: Client) -> None:
+    for more in (f"&redirect_uri={quote(CALLBACK)}", f"&client_id={OAT}"):
+        assert (await Browser(ada).open(client.link() + more)).status_code == 400
+    assert (await Browser(ada).open(f"{PATH}?state=%ff")).status_code == 400
+    assert (await Browser(ada).open(f"{PATH}?" + "&".join(f"a{number}=1" for number in range(40)))).status_code == 400
+
+
+SENT_BACK: dict[str, tuple[dict[str, str | None], str]] = {
+    "no response type": ({"response_type": None}, "invalid_request"),
+    "implicit": ({"response_type": "token"}, "unsupported_response_type"),
+    "hybrid": ({"response_type": "code token"}, "unsupported_response_type"),
+    "fragment": ({"response_mode": "fragment"}, "invalid_request"),
+    "no challenge": ({"code_challenge": None}, "invalid_request"),
+    "neither challenge nor method": ({"code_challenge": None, "code_challenge_method": None}, "invalid_request"),
+    "no method": ({"code_challenge_method": None}, "invalid_request"),
+    "plain": ({"code_challenge_method": "plain"}, "invalid_request"),
+    "a short challenge": ({"code_challenge": "short"}, "invalid_request"),
+    "a challenge with a line break": ({"code_challenge": "c" * 42 + "\n"}, "invalid_request"),
+    "no scope": ({"scope": None}, "invalid_scope"),
+    "a blank scope": ({"scope": "  "}, "invalid_scope"),
+    "an unknown scope": ({"scope": "days:read everything"}, "invalid_scope"),
+    "a scope that is markup": ({"scope": MARKUP}, "invalid_scope"),
+    "a scope it is not registered for": ({"scope": "photos:read"}, "invalid_scope"),
+    "a scope of the partner itself": ({"scope": "webhooks:write"}, "invalid_scope"),
+    "a scope of the user's own app": ({"scope": "profile:read"}, "invalid_scope"),
+    "a request object": ({"request": "eyJ"}, "request_not_supported"),
+    "a request by reference": ({"request_uri": "https://evil.example"}, "request_uri_not_supported"),
+}
+
+
+@pytest.mark.parametrize(("changed", "error"), SENT_BACK.values(), ids=SENT_BACK.keys())
+async def test_what_is_wrong_otherwise_is_told_the_client(
+    ada: Ada, client: Client, changed: dict[str, str | None], error: str
+) -> None:
+    told = sent_back(await Browser(ada).open(client.link(**changed)))
+    assert (told["error"], told["state"], told["iss"]) == (error, "s1", ISSUER)
+
+
+async def test_a_parameter_that_is_there_twice_is_told_the_client(ada: Ada, client: Client) -> None:
+    assert sent_back(await Browser(ada).open(client.link() + "&scope=ledger:read"))["error"] == "invalid_request"
+    twice = sent_back(await Browser(ada).open(client.link() + "&state=s2"))
+    assert twice["error"] == "invalid_request"
+    assert "state" not in twice
+
+
+@pytest.mark.parametrize("state", ["a b+c", "%2e&x=1#", "ä€\u202e", "x" * 1500, "\r\nSet-Cookie: a=b", MARKUP])
+async def test_the_state_comes_back_as_it_was(ada: Ada, client: Client, state: str) -> None:
+    browser = await signed_in(ada, client, state=state)
+    assert "<script" not in browser.page.text  # type: ignore[union-attr]
+    assert sent_back(await browser.allow())["state"] == state
+
+
+async def test_without_a_state_none_comes_back(ada: Ada, client: Client) -> None:
+    assert "state" not in sent_back(await (await signed_in(ada, client, state=None)).allow())
+
+
+async def test_a_redirect_uri_keeps_its_query(ada: Ada, client: Client) -> None:
+    uri = f"{CALLBACK}?tenant=7"
+    await with_partner(ada, redirect_uris=(uri,))
+    told = sent_back(await (await signed_in(ada, client, redirect_uri=uri)).allow())
+    assert (told["tenant"], told["state"]) == ("7", "s1")
+
+
+async def test_names_are_text_on_every_page(ada: Ada, client: Client) -> None:
+    await with_partner(ada, name=MARKUP)
+    browser = Browser(ada)
+    for page in (await browser.open(client.link()), await browser.sign_in()):
+        assert "<script" not in page.text
+        assert "&lt;script&gt;" in page.text
+
+
+async def test_a_wrong_address_is_shown_as_text_and_no_password_ever(ada: Ada, client: Client) -> None:
+    browser = Browser(ada)
+    await browser.open(client.link())
+    page = await browser.sign_in(email=MARKUP, password="hunter22hunter22")
+    assert page.status_code == 403
+    assert "&lt;script&gt;" in page.text
+    assert "hunter22" not in page.text
+
+
+async def test_pages_run_no_script_cannot_be_framed_and_leave_nothing_behind(ada: Ada, client: Client) -> None:
+    browser = Browser(ada)
+    for page in (
+        await browser.open(client.link()),
+        await browser.sign_in(password="wrong, and long enough"),
+        await browser.sign_in(),
+        await browser.open(client.link(redirect_uri="https://evil.example")),
+    ):
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "base-uri 'none'" in policy
+        assert "script" not in policy
+        assert "unsafe" not in policy
+        assert page.headers["x-frame-options"] == "DENY"
+        assert page.headers["referrer-policy"] == "no-referrer"
+        assert page.headers["cache-control"] == "no-store"
+        assert not re.search(r"<script| on\w+=|javascript:|style=| src=", page.text)
+
+
+async def test_the_cookie_is_out_of_scripts_and_other_sites_reach(ada: Ada, client: Client) -> None:
+    page = await ada.service.http.get(client.link(), headers=ada.service.headers())
+    name, _, attributes = page.headers["set-cookie"].partition("=")
+    assert name == "__Host-mymacro"
+    assert {"Path=/", "HttpOnly", "SameSite=Lax", "Secure"} <= set(attributes.split("; "))
+    again = await ada.service.http.get(
+        client.link(), headers=ada.service.headers() | {"Cookie": page.headers["set-cookie"].partition(";")[0]}
+    )
+    assert "set-cookie" not in again.headers
+
+
+async def test_a_sign_in_lasts_ten_minutes(ada: Ada, client: Client) -> None:
+    browser = await signed_in(ada, client)
+    ada.clock.ahead += timedelta(minutes=9)
+    await browser.open(client.link())
+    assert "decide" in browser.forms
+    ada.clock.ahead += timedelta(minutes=2)
+    answer = await browser.allow()
+    assert answer.status_code == 403
+    assert "sign-in" in browser.forms
+    assert await granted(ada) is None
+
+
+async def test_ending_all_sessions_ends_the_browsers_sign_in(ada: Ada, client: Client) -> None:
+    browser = await signed_in(ada, client)
+    await sessions.end_all(ada.service.app.state.deps, ada.user_id, reason="password-changed")
+    assert (await browser.allow()).status_code == 403
+    assert "sign-in" in browser.forms
+    assert await granted(ada) is None
+
+
+async def test_signing_in_changes_the_cookie_and_signing_out_ends_it(ada: Ada, client: Client) -> None:
+    browser = Browser(ada)
+    await browser.open(client.link())
+    before = browser.cookie
+    await browser.sign_in()
+    inside = browser.cookie
+    assert before != inside
+    await browser.send("sign-out")
+    assert browser.cookie not in (before, inside)
+    assert "sign-in" in browser.forms
+
+
+async def test_a_form_is_taken_from_its_own_browser_alone(ada: Ada, client: Client) -> None:
+    """Nobody signs somebody in, or decides for them, from another site."""
+    mine, theirs = await signed_in(ada, client), await signed_in(ada, client)
+    action, fields = theirs.forms["decide"]
+    forged = await mine.post(action, fields | {"decision": "allow"})
+    assert forged.status_code == 403
+    for cookie in ("", "__Host-mymacro=x", "__Host-mymacro=a.b.c.d", mine.cookie[:-2] + "xx"):
+        stranger = Browser(ada, cookie)
+        assert (await stranger.post(action, fields | {"decision": "allow"})).status_code == 403
+    fresh = Browser(ada)
+    await fresh.open(client.link())
+    signing = Browser(ada)
+    await signing.open(client.link())
+    action, fields = fresh.forms["sign-in"]
+    assert (await signing.post(action, fields | {"email": EMAIL, "password": "x"})).status_code == 403
+    assert "sign-in" in signing.forms
+    assert await granted(ada) is None
+
+
+async def test_a_forms_token_is_good_for_its_own_request_and_act_alone(ada: Ada, client: Client) -> None:
+    browser = await signed_in(ada, client)
+    _, fields = browser.forms["decide"]
+    wider = client.link(scope="days:read diary:read ledger:read")
+    assert (await browser.post(wider, fields | {"decision": "allow"})).status_code == 403
+    _, fields = browser.forms["sign-out"]
+    other = await browser.post(client.link(), fields | {"form": "decide", "decision": "allow"})
+    assert other.status_code == 403
+    assert (await browser.post(client.link(), {"form": "decide"})).status_code == 403
+    assert await granted(ada) is None
+
+
+async def test_a_second_factor_is_asked_for(ada: Ada, client: Client) -> None:
+    secret, codes = await ada.with_second_factor()
+    browser = Browser(ada)
+    await browser.open(client.link())
+    asked = await browser.sign_in()
+    assert (asked.status_code, "second factor" in asked.text) == (403, True)
+    assert EMAIL in asked.text
+    assert (await browser.sign_in(second_factor="000000")).status_code == 403
+    await browser.sign_in(second_factor=ada.code(secret))
+    assert "decide" in browser.forms
+    other = Browser(ada)
+    await other.open(client.link())
+    await other.sign_in(second_factor=codes[0])
+    assert "decide" in other.forms
+
+
+async def test_guesses_on_the_page_are_throttled_like_all_others(ada: Ada, client: Client) -> None:
+    browser = Browser(ada)
+    await browser.open(client.link())
+    statuses = [(await browser.sign_in(password=OTHER)).status_code for _ in range(25)]
+    assert statuses[0] == 403
+    assert statuses[-1] == 429
+    held = await browser.sign_in()
+    assert (held.status_code, "Too many attempts" in held.text) == (429, True)
+    assert int(held.headers["retry-after"]) > 0
+
+
+async def test_the_page_shows_what_stays_what_is_new_and_what_ends(ada: Ada, client: Client) -> None:
+    first = (await signed_in(ada, client)).page
+    assert first is not None
+    assert 'class="tag' not in first.text
+    await consented(ada, client)
+    browser = await signed_in(ada, client, scope="days:read ledger:read")
+    text = re.sub(r"\s+", " ", browser.page.text)  # type: ignore[union-attr]
+    stays, new, ends = (text.index(WORDS[scope][0]) for scope in ("days:read", "ledger:read", "diary:read"))
+    assert text.index("as before") > stays
+    assert text.index(">new<") > new
+    assert text.index("It can no longer") < ends
+    await browser.allow()
+    assert (await granted(ada)).scopes == ("days:read", "ledger:read")
+
+
+def test_every_scope_that_users_grant_has_its_words() -> None:
+    assert set(WORDS) == set(GRANTABLE_SCOPES)
+    assert set(SCOPES) - set(GRANTABLE_SCOPES)

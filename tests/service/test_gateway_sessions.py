@@ -18,6 +18,7 @@ from services.auth.signing import add_key
 from services.gateway.access import JWKS_FRESH_S, JWKS_PAUSE_S, MAX_CACHED, NEVER, Access, Identity
 from services.gateway.grants import Grants, Partners
 from services.gateway.revocations import Revocations
+from services.gateway.routes import ROUTES
 from services.gateway.settings import Settings
 from shared.errors import Problem, Unavailable
 from shared.events import SessionRevoked
@@ -281,14 +282,29 @@ async def test_keys_change_under_load_without_a_refused_token(with_auth: Gateway
     assert door.clock() > signs_from
 
 
-async def test_the_metadata_names_the_keys_and_nothing_that_is_not_there(with_auth: Gateway) -> None:
-    answered = await with_auth.ask("GET", "/.well-known/oauth-authorization-server", token=None)
-    assert answered.json() == {
-        "issuer": Settings().token_issuer,
-        "jwks_uri": "https://mymacrotracker.dev/.well-known/jwks.json",
-        "response_types_supported": [],
-        "grant_types_supported": [],
-    }
+async def test_the_metadata_names_everything_that_is_there(with_auth: Gateway) -> None:
+    for path in ("", "/auth"):
+        answered = await with_auth.ask("GET", f"/.well-known/oauth-authorization-server{path}", token=None)
+        told = answered.json()
+        assert (told["issuer"], answered.status_code) == (Settings().token_issuer, 200)
+        for name, where in (
+            ("authorization_endpoint", "/oauth/authorize"),
+            ("token_endpoint", "/oauth/token"),
+            ("revocation_endpoint", "/oauth/revoke"),
+            ("introspection_endpoint", "/oauth/introspect"),
+            ("jwks_uri", "/.well-known/jwks.json"),
+        ):
+            assert told[name] == f"https://mymacrotracker.dev{where}"
+            method = "GET" if name in ("authorization_endpoint", "jwks_uri") else "POST"
+            served = {(route.method, route.path) for route in ROUTES}
+            assert (method, where) in served
+        assert told["response_types_supported"] == ["code"]
+        assert told["grant_types_supported"] == ["authorization_code", "refresh_token", "client_credentials"]
+        assert told["code_challenge_methods_supported"] == ["S256"]
+        assert told["authorization_response_iss_parameter_supported"] is True
+        assert told["token_endpoint_auth_methods_supported"] == ["client_secret_basic", "client_secret_post"]
+    other = await with_auth.ask("GET", "/.well-known/oauth-authorization-server/other", token=None)
+    assert other.status_code == 404
 
 
 async def test_a_new_key_is_published_before_it_signs(with_auth: Gateway) -> None:
