@@ -23,6 +23,8 @@ BODY_S = 30.0
 SLOWEST_UPLINK = 32 * 1024
 MAX_KEY_CHARACTERS = 255
 MAX_TARGET_BYTES = 4096
+# Where the limits before the door leave whom they found.
+IDENTITY = "gateway.identity"
 PRINTABLE = frozenset(range(0x21, 0x7F))
 
 
@@ -106,7 +108,7 @@ class Door:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         caller, expires_at, grant_revision = ANONYMOUS, float("inf"), None
         if route.caller != "anyone":
-            identity = await self._identities.identity(headers.get(b"authorization"))
+            identity: Known = scope.get(IDENTITY) or await self._identities.identity(headers.get(b"authorization"))
             caller, expires_at, grant_revision = identity.caller, identity.expires_at, identity.grant_revision
             check_access(route, caller)
         if route.about_users:

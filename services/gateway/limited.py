@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.entry import Identities
+from services.gateway.entry import IDENTITY, Identities
 from services.gateway.rates import Buckets, Charge, MemoryBuckets, Policy, Taken, rate_limited, told
 from services.gateway.routes import RateClass, Route
 from shared.client_address import Network, network_of, origin
@@ -49,7 +49,12 @@ class Policies:
     def partner(self, partner_id: str) -> Policy:
         """The partner's quota now."""
         own = self.quota_of(partner_id)
-        return Policy("partner", self.partner_quota if own is None else max(1, own), QUOTA_WINDOW_S)
+        return _quota(self.partner_quota if own is None else max(1, own))
+
+
+@lru_cache(1024)
+def _quota(calls: int) -> Policy:
+    return Policy("partner", calls, QUOTA_WINDOW_S)
 
 
 class Rates:
@@ -121,7 +126,10 @@ class Limited:
         if not taken.allowed:
             raise rate_limited(charges, taken)
         headers = told(charges, taken)
-        fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        fields = (
+            (b"ratelimit-policy", headers["RateLimit-Policy"].encode()),
+            (b"ratelimit", headers["RateLimit"].encode()),
+        )
 
         async def telling(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -165,6 +173,8 @@ class Limited:
             raise
         if failures and authorization is not None:
             self._rates.good.add(authorization)
+        # So that the application need not look again.
+        scope[IDENTITY] = identity
         return identity.caller
 
     def _of_caller(self, caller: Caller, authorization: bytes) -> list[Charge]:

@@ -7,7 +7,7 @@ no refilling. The headers are those of draft-ietf-httpapi-ratelimit-headers-11.
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import NamedTuple, Protocol
 
@@ -28,15 +28,21 @@ class Policy:
     name: str
     quota: int
     window_s: int
+    # Worked out once: the seconds until the next one is there, the longest that a bucket with one to give may need
+    # until it is full, and how RateLimit-Policy says it.
+    every_s: float = field(init=False, compare=False)
+    last_s: float = field(init=False, compare=False)
+    said: str = field(init=False, compare=False)
 
-    @property
-    def every_s(self) -> float:
-        """Seconds until the next one is there."""
-        return self.window_s / self.quota
+    def __post_init__(self) -> None:
+        """Work out the rest."""
+        object.__setattr__(self, "every_s", self.window_s / self.quota)
+        object.__setattr__(self, "last_s", self.window_s - self.every_s + FUZZ_S)
+        object.__setattr__(self, "said", f'"{self.name}";q={self.quota};w={self.window_s}')
 
     def wait_s(self, full_in_s: float) -> float:
         """Seconds until one may be taken of a bucket that is full in `full_in_s`, 0 for at once."""
-        return max(0.0, full_in_s + self.every_s - self.window_s - FUZZ_S)
+        return max(0.0, full_in_s - self.last_s)
 
     def remaining(self, full_in_s: float) -> int:
         """How many may be taken at once of a bucket that is full in `full_in_s`."""
@@ -123,13 +129,17 @@ class MemoryBuckets:
 
     def take_now(self, charges: Sequence[Charge]) -> Taken:
         """As `take`."""
-        full_in_s = [self.full_in_s(charge) for charge in charges]
-        if any(charge.policy.wait_s(now) for charge, now in zip(charges, full_in_s, strict=True)):
-            return Taken(False, full_in_s)
-        for place, charge in enumerate(charges):
-            full_in_s[place] += charge.policy.every_s
-            self._of(charge.policy).set(charge.subject, self._clock() + full_in_s[place])
-        return Taken(True, full_in_s)
+        now, allowed = self._clock(), True
+        full_in_s: list[float] = []
+        for of, subject in charges:
+            found = max(0.0, self._of(of).full_at(subject) - now)
+            full_in_s.append(found)
+            allowed = allowed and found <= of.last_s
+        if allowed:
+            for place, (of, subject) in enumerate(charges):
+                full_in_s[place] += of.every_s
+                self._of(of).set(subject, now + full_in_s[place])
+        return Taken(allowed, full_in_s)
 
     def _of(self, policy: Policy) -> _Kept:
         kept = self._kept.get(policy.name)
@@ -150,13 +160,12 @@ def told(charges: Sequence[Charge], taken: Taken) -> dict[str, str]:
 
     `r` may be called at once; `t` is when all of the quota is there again and, of an empty bucket, when one is.
     """
-    policies: list[str] = []
+    policies = ", ".join([of.said for of, _ in charges])
     left: list[str] = []
     for (of, _), full_in_s in zip(charges, taken.full_in_s, strict=True):
         wait_s = 0.0 if taken.allowed else of.wait_s(full_in_s)
-        policies.append(f'"{of.name}";q={of.quota};w={of.window_s}')
         left.append(f'"{of.name}";r={of.remaining(full_in_s)};t={ceil(wait_s or full_in_s)}')
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(left)}
+    return {"RateLimit-Policy": policies, "RateLimit": ", ".join(left)}
 
 
 def rate_limited(charges: Sequence[Charge], taken: Taken) -> Problem:
