@@ -24,6 +24,7 @@ from shared.errors import Problem, Unavailable
 from shared.events import derived_id
 from shared.identity import Caller, new_api_key
 
+LONGEST = timedelta(days=3653)
 # Good at once, and kept to be seen once they ended.
 MAX_KEYS = 50
 MAX_ENDED = 50
@@ -37,7 +38,7 @@ async def create(
 
     Raises:
         Problem: 403 the partner is not active or the caller lacks a scope, 409 fifty keys are good already, 422 the
-            partner cannot have a scope, the end is past, or another request was sent under this Idempotency-Key.
+            partner cannot have a scope, the end is past or far away, or another request was sent under this key.
     """
     partner, now = await registration.own(deps, str(caller.partner_id)), deps.clock()
     wanted = tuple(sorted(set(scopes)))
@@ -52,8 +53,10 @@ async def create(
         if (earlier.name, earlier.scopes) != (name, wanted):
             raise registration.key_reused()
         return earlier, None
-    if expires_at is not None and expires_at <= now:
-        raise Problem(422, "expiry-past", "Let the key end in the future, or leave `expires_at` out.")
+    if expires_at is not None and not now < expires_at <= now + LONGEST:
+        raise Problem(
+            422, "expiry-not-possible", "Let the key end in the future and within ten years, or leave `expires_at` out."
+        )
     text = new_api_key()
     fresh = _fresh(text, partner.id, name, wanted, now, expires_at, request)
     return await _added(deps, fresh, text, "key-created")

@@ -45,6 +45,14 @@ def each_once(uris: tuple[str, ...]) -> tuple[str, ...]:
     return uris
 
 
+def in_milliseconds(moment: datetime) -> datetime:
+    """`moment` as it is stored. Raises ValueError for one that UTC has no year for."""
+    try:
+        return truncated(moment)
+    except OverflowError as error:
+        raise ValueError("a time in the years 1 to 9999") from error
+
+
 # Compatibility characters may become several when they are normalised, so the bound is checked twice.
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(shown_name)]
 RedirectUri = Annotated[str, Field(max_length=MAX_REDIRECT_URI), AfterValidator(redirect_uri)]
@@ -74,7 +82,7 @@ class NewKey(Body):
 
     name: Annotated[Name, Field(examples=["nightly import"])]
     scopes: Scopes
-    expires_at: AwareDatetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(in_milliseconds)] | None = None
 
 
 class Rotation(Body):
@@ -174,8 +182,7 @@ async def rotate_secret(body: Rotation, key: IdempotencyKey, deps: DepsOf, calle
 @router.post("/v1/partner/keys", status_code=201, tags=["partners"])
 async def create_key(body: NewKey, key: IdempotencyKey, deps: DepsOf, caller: Writer) -> KeyWithText:
     """Make an API key. It can have no scope that the token or key that asks for it does not have."""
-    expires_at = truncated(body.expires_at) if body.expires_at is not None else None
-    return _with_text(*await partner_keys.create(deps, caller, key, body.name, body.scopes, expires_at))
+    return _with_text(*await partner_keys.create(deps, caller, key, body.name, body.scopes, body.expires_at))
 
 
 @router.get("/v1/partner/keys", tags=["partners"])

@@ -1,0 +1,314 @@
+"""A partner's API keys and managed users on the real app."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import topics
+from shared.identity import is_api_key
+from tests.polling import eventually
+from tests.service.gateway_edges import MovableClock
+from tests.service.partnering import BY, SCOPES, Desk, desk_of, problem
+
+KEYS, USERS = "/v1/partner/keys", "/v1/partner/users"
+KEY = {"name": "nightly import", "scopes": ["days:read"]}
+
+
+class Partner:
+    """A partner and its desk."""
+
+    def __init__(self, desk: Desk, partner_id: str) -> None:
+        self.desk = desk
+        self.id = partner_id
+
+    async def ask(self, method: str, path: str, body: Any = None, **caller: Any) -> Any:
+        return await self.desk.ask(method, path, body, **{"partner_id": self.id} | caller)
+
+    async def key(self, request: str = "k1", body: Any = KEY, **caller: Any) -> Any:
+        return await self.ask("POST", KEYS, body, key=request, **caller)
+
+    async def rotate(self, id: str, request: str = "k2", overlap_s: int = 3600, **caller: Any) -> Any:
+        return await self.ask("POST", f"{KEYS}/{id}/rotations", {"overlap_s": overlap_s}, key=request, **caller)
+
+    async def keys(self) -> list[Any]:
+        return (await self.ask("GET", KEYS)).json()["keys"]
+
+    async def good(self, text: str) -> bool:
+        return (await self.desk.verify(text)).status_code == 200
+
+
+@pytest.fixture
+async def oat(tmp_path: Path) -> AsyncGenerator[Partner]:
+    async with desk_of(tmp_path, MovableClock()) as desk:
+        yield Partner(desk, (await desk.active())["partner_id"])
+
+
+async def rye_of(oat: Partner) -> Partner:
+    return Partner(oat.desk, (await oat.desk.active("r2", contact="dev@rye.example"))["partner_id"])
+
+
+# keys
+
+
+async def test_a_key_is_made_shown_once_and_good_at_once(oat: Partner) -> None:
+    answer = await oat.key()
+    assert answer.status_code == 201
+    made = answer.json()
+    assert is_api_key(made["key"])
+    assert made["key"].startswith(made["hint"])
+    assert (await oat.desk.verify(made["key"])).json() == {
+        "partner_id": oat.id,
+        "scopes": ["days:read"],
+        "expires_at": None,
+    }
+    (listed,) = await oat.keys()
+    assert listed["key_id"] == made["key_id"]
+    assert "key" not in listed
+    assert made["key"] not in json.dumps(listed)
+
+
+async def test_the_same_request_twice_makes_one_key(oat: Partner) -> None:
+    first, again = await oat.key(), await oat.key()
+    assert again.status_code == 201
+    assert again.json() == first.json() | {"key": None}
+    assert problem(await oat.key(body=KEY | {"name": "other"})) == (422, "idempotency-key-reused")
+    answers = await asyncio.gather(*(oat.key("k2") for _ in range(6)))
+    assert sum(answer.json()["key"] is not None for answer in answers) == 1
+    assert len(await oat.keys()) == 2
+    # Another partner's request under the same key is another request.
+    assert (await (await rye_of(oat)).key()).json()["key"] is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (KEY | {"scopes": ["samples:read"]}, 422, "scope-not-possible"),
+        (KEY | {"scopes": ["profile:read"]}, 422, "invalid-request"),
+        (KEY | {"scopes": ["operator"]}, 422, "invalid-request"),
+        (KEY | {"scopes": []}, 422, "invalid-request"),
+        (KEY | {"name": ""}, 422, "invalid-request"),
+        (KEY | {"expires_at": "2020-01-01T00:00:00Z"}, 422, "expiry-not-possible"),
+        (KEY | {"expires_at": "9999-01-01T00:00:00Z"}, 422, "expiry-not-possible"),
+        (KEY | {"expires_at": "2099-01-01T00:00:00"}, 422, "invalid-request"),
+        (KEY | {"expires_at": "0001-01-01T00:00:00+14:00"}, 422, "invalid-request"),
+        (KEY | {"partner_id": "par_other"}, 422, "invalid-request"),
+        (KEY | {"key": "mmt_mine"}, 422, "invalid-request"),
+        ([], 422, "invalid-request"),
+    ],
+)
+async def test_a_bad_key_is_refused(oat: Partner, body: Any, status: int, code: str) -> None:
+    assert problem(await oat.key(body=body)) == (status, code)
+    assert await oat.keys() == []
+
+
+async def test_no_key_can_do_more_than_what_made_it(oat: Partner) -> None:
+    narrow: dict[str, Any] = {"scopes": ("partner:write", "partner:read")}
+    assert problem(await oat.key(**narrow)) == (403, "insufficient-scope")
+    made = (await oat.key()).json()
+    # Nor by way of a rotation.
+    assert problem(await oat.rotate(made["key_id"], **narrow)) == (403, "insufficient-scope")
+    assert (await oat.key("k2", {"name": "n", "scopes": ["partner:read"]}, **narrow)).status_code == 201
+
+
+async def test_a_key_ends_when_it_said_or_when_its_partner_says(oat: Partner) -> None:
+    end = (oat.desk.clock() + timedelta(hours=1)).isoformat()
+    timed = (await oat.key(body=KEY | {"expires_at": end})).json()
+    ended = (await oat.key("k2")).json()
+    for _ in range(2):
+        assert (await oat.ask("DELETE", f"{KEYS}/{ended['key_id']}")).status_code == 204
+    assert [await oat.good(one["key"]) for one in (timed, ended)] == [True, False]
+    oat.desk.clock.ahead += timedelta(hours=1)
+    assert not await oat.good(timed["key"])
+    assert [one["expires_at"] is not None for one in await oat.keys()] == [True, True]
+    oat.desk.clock.ahead += timedelta(days=31)
+    await oat.key("k3")
+    assert len(await oat.keys()) == 1
+
+
+async def test_a_rotated_key_is_good_for_the_overlap(oat: Partner) -> None:
+    old = (await oat.key(body=KEY | {"expires_at": (oat.desk.clock() + timedelta(days=10)).isoformat()})).json()
+    oat.desk.clock.ahead += timedelta(days=5)
+    answer = await oat.rotate(old["key_id"])
+    assert answer.status_code == 201
+    new = answer.json()
+    assert (new["name"], new["scopes"]) == (old["name"], old["scopes"])
+    again = await oat.rotate(old["key_id"])
+    assert (again.json()["key_id"], again.json()["key"]) == (new["key_id"], None)
+    assert [await oat.good(one["key"]) for one in (old, new)] == [True, True]
+    oat.desk.clock.ahead += timedelta(hours=1)
+    assert [await oat.good(one["key"]) for one in (old, new)] == [False, True]
+    assert problem(await oat.rotate(old["key_id"], "k3")) == (409, "key-ended")
+    oat.desk.clock.ahead += timedelta(days=9)
+    assert await oat.good(new["key"])
+
+
+async def test_of_equal_rotations_at_once_one_is_given_the_key(oat: Partner) -> None:
+    old = (await oat.key()).json()
+    answers = await asyncio.gather(*(oat.rotate(old["key_id"]) for _ in range(6)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert sum(answer.json()["key"] is not None for answer in answers) == 1
+    assert len(await oat.keys()) == 2
+
+
+async def test_a_rotation_never_prolongs_a_key(oat: Partner) -> None:
+    end = oat.desk.clock() + timedelta(minutes=5)
+    old = (await oat.key(body=KEY | {"expires_at": end.isoformat()})).json()
+    await oat.rotate(old["key_id"], overlap_s=604_800)
+    assert {one["key_id"]: one["expires_at"] for one in await oat.keys()}[old["key_id"]] == old["expires_at"]
+
+
+async def test_fifty_keys_are_enough(oat: Partner) -> None:
+    for number in range(50):
+        made = await oat.key(f"k{number}")
+    assert problem(await oat.key("k50")) == (409, "too-many-keys")
+    assert (await oat.ask("DELETE", f"{KEYS}/{made.json()['key_id']}")).status_code == 204  # type: ignore
+    assert (await oat.key("k51")).status_code == 201
+
+
+async def test_another_partners_key_is_not_there(oat: Partner) -> None:
+    rye, made = await rye_of(oat), (await oat.key()).json()
+    assert await rye.keys() == []
+    for id in (made["key_id"], "nothing"):
+        deleted, rotated = await rye.ask("DELETE", f"{KEYS}/{id}"), await rye.rotate(id)
+        assert problem(deleted) == problem(rotated) == (404, "not-found")
+        assert deleted.json()["detail"] == rotated.json()["detail"]
+    assert await oat.good(made["key"])
+
+
+async def test_keys_of_a_suspended_partner_are_good_no_more(oat: Partner) -> None:
+    made = (await oat.key()).json()
+    await oat.desk.operate("POST", f"partners/{oat.id}/suspensions", BY)
+    assert problem(await oat.desk.verify(made["key"])) == (404, "not-found")
+    await oat.desk.operate("POST", f"partners/{oat.id}/approvals", BY)
+    assert await oat.good(made["key"])
+
+
+async def test_when_a_key_was_used_last_is_noted_once_an_hour(oat: Partner) -> None:
+    made = (await oat.key()).json()
+    assert made["last_used_at"] is None
+    seen: list[str] = []
+    for minutes in (0, 30, 31):
+        oat.desk.clock.ahead += timedelta(minutes=minutes)
+        assert await oat.good(made["key"])
+        await eventually(lambda: noted(oat))
+        seen.append((await oat.keys())[0]["last_used_at"])
+    assert seen[0] == seen[1] < seen[2]
+
+
+async def noted(oat: Partner) -> bool:
+    return (await oat.keys())[0]["last_used_at"] is not None
+
+
+# managed users
+
+
+async def test_a_managed_user_arises_with_a_grant_and_never_signs_in(oat: Partner) -> None:
+    answer = await oat.ask("POST", USERS, {"profile": {"home_zone": "Europe/Berlin"}}, key="u1")
+    assert answer.status_code == 201
+    user = answer.json()
+    assert user["profile"]["home_zone"] == "Europe/Berlin"
+    published = oat.desk.service.published
+    await eventually(lambda: published[topics.GRANTS.name] and published[topics.USERS.name])
+    (told,), (grant,) = ([json.loads(one) for one in published[topic.name]] for topic in (topics.USERS, topics.GRANTS))
+    assert (told["user_id"], told["profile"]["home_zone"]) == (user["user_id"], "Europe/Berlin")
+    assert (grant["user_id"], grant["partner_id"], grant["since_revision"]) == (user["user_id"], oat.id, 1)
+    # Of the partner's scopes those that a user can grant.
+    assert grant["scopes"] == ["days:read", "samples:write"]
+    for address in ("", "@", user["user_id"], f"{user['user_id']}@example.org"):
+        body = {"email": address, "password": ""}
+        headers = oat.desk.service.headers()
+        refused = await oat.desk.service.http.post("/v1/tokens", json=body, headers=headers)
+        assert problem(refused) == (401, "wrong-credentials")
+
+
+async def test_the_same_request_twice_makes_one_user(oat: Partner) -> None:
+    first = await oat.ask("POST", USERS, {}, key="u1")
+    answers = await asyncio.gather(*(oat.ask("POST", USERS, {}, key="u1") for _ in range(4)))
+    assert {answer.content for answer in answers} == {first.content}
+    other = await oat.ask("POST", USERS, {"profile": {"locale": "de"}}, key="u1")
+    assert problem(other) == (422, "idempotency-key-reused")
+    rye = await rye_of(oat)
+    assert (await rye.ask("POST", USERS, {}, key="u1")).json()["user_id"] != first.json()["user_id"]
+    assert len((await oat.ask("GET", USERS)).json()["users"]) == 1
+
+
+async def test_users_are_listed_in_pages_to_their_own_partner_alone(oat: Partner) -> None:
+    made = [(await oat.ask("POST", USERS, {}, key=f"u{number}")).json() for number in range(5)]
+    seen: list[Any] = []
+    cursor = ""
+    for _ in range(3):
+        page = (await oat.ask("GET", f"{USERS}?limit=2{cursor}")).json()
+        seen += page["users"]
+        cursor = f"&cursor={page['cursor']}"
+    assert page["cursor"] is None  # type: ignore
+    assert sorted(one["user_id"] for one in seen) == sorted(one["user_id"] for one in made)
+    one = f"{USERS}/{made[0]['user_id']}"
+    assert (await oat.ask("GET", one)).json() == made[0]
+    rye = await rye_of(oat)
+    assert (await rye.ask("GET", USERS)).json() == {"users": [], "cursor": None}
+    assert problem(await rye.ask("GET", one)) == (404, "not-found")
+    assert (await rye.ask("GET", one)).json()["detail"] == (await rye.ask("GET", f"{USERS}/x")).json()["detail"]
+    for query in ("cursor=junk", "limit=0", "limit=201", "cursor=" + "x" * 1025):
+        assert (await oat.ask("GET", f"{USERS}?{query}")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"email": "ada@example.org"},
+        {"password": "violet tractor hums at noon"},
+        {"managed_by": "par_other"},
+        {"user_id": "usr_mine"},
+        {"profile": {"home_zone": "Europe/Nowhere"}},
+        {"profile": {"revision": 5}},
+        [],
+    ],
+)
+async def test_a_bad_managed_user_is_refused(oat: Partner, body: Any) -> None:
+    assert problem(await oat.ask("POST", USERS, body, key="u1")) == (422, "invalid-request")
+
+
+async def test_a_partner_without_scopes_about_data_has_no_use_for_users(oat: Partner) -> None:
+    bare = await oat.desk.active("r3", contact="dev@bare.example", scopes=["users:manage"])
+    answer = await oat.desk.ask("POST", USERS, {}, key="u1", partner_id=bare["partner_id"])
+    assert problem(answer) == (422, "scope-not-possible")
+
+
+# who may
+
+
+ROUTES = [
+    ("GET", "/v1/partner", "partner:read", None),
+    ("PATCH", "/v1/partner", "partner:write", {"name": "Rye"}),
+    ("POST", "/v1/partner/client-secret/rotations", "partner:write", {}),
+    ("POST", KEYS, "partner:write", KEY),
+    ("GET", KEYS, "partner:read", None),
+    ("DELETE", f"{KEYS}/x", "partner:write", None),
+    ("POST", f"{KEYS}/x/rotations", "partner:write", {}),
+    ("POST", USERS, "users:manage", {}),
+    ("GET", USERS, "users:manage", None),
+    ("GET", f"{USERS}/x", "users:manage", None),
+]
+
+
+async def test_only_the_partner_itself_with_the_scope_may(oat: Partner) -> None:
+    for method, path, scope, body in ROUTES:
+        others = tuple(one for one in SCOPES if one != scope)
+        callers: list[dict[str, Any]] = [
+            {"scopes": others},
+            {"partner_id": None, "user_id": "usr_1"},
+            {"user_id": "usr_1"},
+            {"partner_id": None},
+        ]
+        for caller in callers:
+            assert problem(await oat.ask(method, path, body, key="k", **caller)) == (403, "insufficient-scope"), path
+        gone = await oat.ask(method, path, body, key="k", partner_id="par_gone")
+        assert problem(gone) == (404, "not-found"), path
+        assert (await oat.desk.service.http.request(method, path, json=body)).status_code == 401, path
+        if method == "POST":
+            assert problem(await oat.ask(method, path, body)) == (422, "invalid-request"), path
