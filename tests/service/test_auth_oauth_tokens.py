@@ -1,0 +1,365 @@
+"""Tokens of OAuth clients: exchange, rotation, replay, revocation, introspection, and what each of them refuses."""
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.auth import enrolment, granting, sessions
+from services.auth.codes import CODES, FORGET_INDEX, code_id
+from services.auth.grants import grant_id
+from services.auth.session_documents import SESSIONS
+from shared.identity import Caller, access_caller
+from tests.service.account_holder import Ada, auth_of
+from tests.service.gateway_edges import MovableClock
+from tests.service.oauth_edges import (
+    CALLBACK,
+    CHALLENGE,
+    OAT,
+    SCOPES,
+    SECRET,
+    Client,
+    claims,
+    consented,
+    error,
+    with_partner,
+)
+
+RYE = "prt_rye"
+REFUSED = (400, "invalid_grant")
+UNKNOWN = (401, "invalid_client")
+
+
+@pytest.fixture
+async def ada(tmp_path: Path) -> AsyncGenerator[Ada]:
+    async with auth_of(tmp_path, MovableClock()) as one:
+        await with_partner(one)
+        await with_partner(one, RYE, name="Rye")
+        yield one
+
+
+@pytest.fixture
+def client(ada: Ada) -> Client:
+    return Client(ada)
+
+
+@pytest.fixture
+def rye(ada: Ada) -> Client:
+    return Client(ada, RYE)
+
+
+async def tokens(ada: Ada, client: Client, **changed: str | None) -> dict[str, Any]:
+    answer = await client.exchange(await consented(ada, client, **changed))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def is_active(client: Client, token: str) -> bool:
+    answer = await client.post("/oauth/introspect", token=token)
+    assert answer.status_code == 200
+    return answer.json()["active"]
+
+
+async def revoke_grant(ada: Ada) -> None:
+    await granting.revoke(ada.service.app.state.deps, ada.user_id, grant_id(ada.user_id, OAT))
+
+
+async def test_a_code_gives_tokens_as_the_contracts_have_them(ada: Ada, client: Client) -> None:
+    answer = await client.exchange(await consented(ada, client))
+    assert answer.headers["cache-control"] == "no-store"
+    told = answer.json()
+    assert (told["token_type"], told["expires_in"], told["scope"]) == ("Bearer", 900, "days:read diary:read")
+    assert told["user_id"] == ada.user_id
+    found = claims(told["access_token"])
+    assert (found["sub"], found["client_id"], found["grant_revision"]) == (ada.user_id, OAT, 1)
+    scopes = frozenset({"days:read", "diary:read"})
+    assert access_caller(found) == Caller(ada.user_id, OAT, scopes, found["sid"])
+
+
+async def test_a_code_used_twice_ends_what_it_gave_rise_to(ada: Ada, client: Client) -> None:
+    code = await consented(ada, client)
+    first = (await client.exchange(code)).json()
+    assert await is_active(client, first["access_token"])
+    assert error(await client.exchange(code)) == REFUSED
+    assert error(await client.refresh(first["refresh_token"])) == REFUSED
+    assert not await is_active(client, first["access_token"])
+    assert error(await client.exchange(code)) == REFUSED
+
+
+async def test_of_many_uses_at_once_none_lives(ada: Ada, client: Client) -> None:
+    code = await consented(ada, client)
+    answers = await asyncio.gather(*(client.exchange(code) for _ in range(20)))
+    given = [answer.json() for answer in answers if answer.status_code == 200]
+    assert len(given) <= 1
+    for one in given:
+        assert error(await client.refresh(one["refresh_token"])) == REFUSED
+    assert await sessions.live(ada.service.app.state.deps, ada.user_id) == []
+
+
+WRONG = {
+    "another verifier": {"code_verifier": "w" * 50},
+    "the challenge itself": {"code_verifier": CHALLENGE},
+    "another redirect URI": {"redirect_uri": CALLBACK + "/"},
+}
+
+
+@pytest.mark.parametrize("changed", WRONG.values(), ids=WRONG.keys())
+async def test_a_code_sent_with_anything_wrong_is_used_up(ada: Ada, client: Client, changed: dict[str, str]) -> None:
+    code = await consented(ada, client)
+    assert error(await client.exchange(code, **changed)) == REFUSED
+    assert error(await client.exchange(code)) == REFUSED
+
+
+MISSING = {
+    "no verifier": {"code_verifier": None},
+    "a short verifier": {"code_verifier": "v" * 42},
+    "a long verifier": {"code_verifier": "v" * 129},
+    "a verifier of other characters": {"code_verifier": "v" * 49 + "="},
+    "no redirect URI": {"redirect_uri": None},
+    "no code": {"code": None},
+}
+
+
+@pytest.mark.parametrize("changed", MISSING.values(), ids=MISSING.keys())
+async def test_an_incomplete_exchange_is_refused_and_uses_nothing_up(
+    ada: Ada, client: Client, changed: dict[str, str | None]
+) -> None:
+    code = await consented(ada, client)
+    assert error(await client.exchange(**{"code": code} | changed)) == (400, "invalid_request")  # type: ignore[arg-type]
+    assert (await client.exchange(code)).status_code == 200
+
+
+async def test_a_code_is_good_for_a_minute(ada: Ada, client: Client) -> None:
+    code = await consented(ada, client)
+    ada.clock.ahead += timedelta(seconds=61)
+    assert error(await client.exchange(code)) == REFUSED
+
+
+async def test_a_code_is_its_own_clients_alone(ada: Ada, client: Client, rye: Client) -> None:
+    code = await consented(ada, client)
+    assert error(await rye.exchange(code)) == REFUSED
+    assert error(await client.exchange("mmc_made-up")) == REFUSED
+    assert (await client.exchange(code)).status_code == 200
+
+
+async def test_a_code_is_kept_by_its_hash_for_a_day(ada: Ada, client: Client) -> None:
+    code = await consented(ada, client)
+    documents = ada.service.app.state.deps.store.documents
+    assert (await documents.get(CODES, code_id(code))).user_id == ada.user_id
+    assert not any(code.encode() in file.read_bytes() for file in ada.folder.glob("auth.sqlite*"))
+    ada.clock.ahead += timedelta(days=2)
+    await consented(ada, client)
+    assert await documents.count(CODES, FORGET_INDEX) == 1
+
+
+async def test_a_code_is_worth_nothing_once_the_user_took_it_all_back(ada: Ada, client: Client) -> None:
+    code = await consented(ada, client)
+    await revoke_grant(ada)
+    assert error(await client.exchange(code)) == REFUSED
+    ended = await consented(ada, client)
+    await sessions.end_all(ada.service.app.state.deps, ada.user_id, reason="password-changed")
+    assert error(await client.exchange(ended)) == REFUSED
+
+
+BAD_CLIENTS: dict[str, dict[str, str]] = {
+    "no credentials": {},
+    "a wrong secret": {"Client-Authorization": "Basic " + base64.b64encode(b"prt_oat:wrong").decode()},
+    "another's secret": {"Client-Authorization": "Basic " + base64.b64encode(b"prt_none:a-secret-of-oat").decode()},
+    "no secret": {"Client-Authorization": "Basic " + base64.b64encode(b"prt_oat:").decode()},
+    "no colon": {"Client-Authorization": "Basic " + base64.b64encode(b"prt_oat").decode()},
+    "not base64": {"Client-Authorization": "Basic !!!"},
+    "not UTF-8": {"Client-Authorization": "Basic " + base64.b64encode(b"\xff:\xff").decode()},
+    "another scheme": {"Client-Authorization": "Bearer mmt_x"},
+}
+
+
+@pytest.mark.parametrize("headers", BAD_CLIENTS.values(), ids=BAD_CLIENTS.keys())
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/revoke", "/oauth/introspect"])
+async def test_only_known_clients_are_answered(client: Client, headers: dict[str, str], path: str) -> None:
+    answer = await client.post_as(path, headers, grant_type="client_credentials", token="x")
+    assert error(answer) == UNKNOWN
+    assert answer.headers["www-authenticate"].startswith("Basic ")
+
+
+async def test_a_client_proves_itself_in_one_way(ada: Ada, client: Client) -> None:
+    posted = await client.post_as(
+        "/oauth/token", {}, grant_type="client_credentials", client_id=OAT, client_secret=SECRET
+    )
+    assert posted.status_code == 200
+    twice = await client.post("/oauth/token", grant_type="client_credentials", client_secret=SECRET)
+    assert error(twice) == (400, "invalid_request")
+    other = await client.post("/oauth/token", grant_type="client_credentials", client_id=RYE)
+    assert error(other) == (400, "invalid_request")
+    escaped = await client.post(
+        "/oauth/token", basic=("prt%5Foat", "a%2Dsecret-of-oat"), grant_type="client_credentials"
+    )
+    assert escaped.status_code == 200
+    await with_partner(ada, state="suspended")
+    assert error(await client.post("/oauth/token", grant_type="client_credentials")) == UNKNOWN
+
+
+async def test_a_form_that_cannot_be_read_is_refused(ada: Ada, client: Client) -> None:
+    presented = "Basic " + base64.b64encode(f"{OAT}:{SECRET}".encode()).decode()
+    headers = ada.service.headers() | {"Client-Authorization": presented}
+    for body in (b"\xff=1", b"grant_type=%ff", b"&".join(b"a%d=1" % n for n in range(40)), b"token=1&token=2"):
+        answer = await ada.service.http.post("/oauth/token", content=body, headers=headers)
+        assert error(answer) == (400, "invalid_request")
+    assert error(await client.post("/oauth/token")) == (400, "invalid_request")
+    for unknown in ("password", "implicit", "urn:ietf:params:oauth:grant-type:device_code"):
+        assert error(await client.post("/oauth/token", grant_type=unknown)) == (400, "unsupported_grant_type")
+
+
+async def test_a_partners_own_token_has_its_own_scopes(client: Client) -> None:
+    answer = await client.post("/oauth/token", grant_type="client_credentials")
+    told = answer.json()
+    assert set(told) == {"access_token", "token_type", "expires_in", "scope"}
+    found = claims(told["access_token"])
+    assert (found["sub"], found["client_id"]) == (OAT, OAT)
+    assert "sid" not in found
+    assert access_caller(found) == Caller(None, OAT, frozenset(SCOPES))
+    fewer = (await client.post("/oauth/token", grant_type="client_credentials", scope="webhooks:write")).json()
+    assert fewer["scope"] == claims(fewer["access_token"])["scope"] == "webhooks:write"
+    for scope in ("photos:read", "profile:read", "operator", "days:read operator", " "):
+        answer = await client.post("/oauth/token", grant_type="client_credentials", scope=scope)
+        assert error(answer) == (400, "invalid_scope")
+
+
+async def test_refreshing_rotates_and_may_narrow_but_not_widen(ada: Ada, client: Client) -> None:
+    first = await tokens(ada, client)
+    wide = await client.refresh(first["refresh_token"], scope="days:read ledger:read")
+    assert error(wide) == (400, "invalid_scope")
+    second = (await client.refresh(first["refresh_token"], scope="days:read")).json()
+    assert second["scope"] == claims(second["access_token"])["scope"] == "days:read"
+    third = (await client.refresh(second["refresh_token"])).json()
+    assert third["scope"] == "days:read diary:read"
+    assert len({one["refresh_token"] for one in (first, second, third)}) == 3
+    assert len({claims(one["access_token"])["sid"] for one in (first, second, third)}) == 1
+    assert third["user_id"] == ada.user_id
+
+
+async def test_fifty_refreshes_at_once_leave_one_live_leaf(ada: Ada, client: Client) -> None:
+    first = await tokens(ada, client)
+    answers = await asyncio.gather(*(client.refresh(first["refresh_token"]) for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    (leaf,) = {answer.json()["refresh_token"] for answer in answers}
+    (session,) = await sessions.live(ada.service.app.state.deps, ada.user_id)
+    assert session.token_hash == ada.service.app.state.deps.refresh_tokens.read(leaf).hash
+    assert (await client.refresh(leaf)).status_code == 200
+
+
+async def test_a_refresh_token_used_again_later_ends_the_family(ada: Ada, client: Client) -> None:
+    first = await tokens(ada, client)
+    second = (await client.refresh(first["refresh_token"])).json()
+    ada.clock.ahead += timedelta(seconds=31)
+    assert error(await client.refresh(first["refresh_token"])) == REFUSED
+    assert error(await client.refresh(second["refresh_token"])) == REFUSED
+    assert not await is_active(client, second["access_token"])
+
+
+async def test_refresh_tokens_are_their_own_clients_alone(ada: Ada, client: Client, rye: Client) -> None:
+    partners = await tokens(ada, client)
+    own = (await ada.sign_in()).json()
+    assert error(await rye.refresh(partners["refresh_token"])) == REFUSED
+    assert error(await client.refresh(own["refresh_token"])) == REFUSED
+    taken = await ada.refresh(partners)
+    assert (taken.status_code, taken.json()["type"].rsplit("/", 1)[1]) == (401, "invalid-refresh-token")
+    signed_out = await ada.service.http.post(
+        "/v1/tokens/revoke", json={"refresh_token": partners["refresh_token"]}, headers=ada.service.headers()
+    )
+    assert signed_out.status_code == 204
+    assert (await client.refresh(partners["refresh_token"])).status_code == 200
+    assert (await ada.refresh(own)).status_code == 200
+
+
+async def test_taking_a_grant_back_ends_the_family_and_a_new_one_does_not_bring_it_back(
+    ada: Ada, client: Client
+) -> None:
+    first = await tokens(ada, client)
+    await revoke_grant(ada)
+    assert error(await client.refresh(first["refresh_token"])) == REFUSED
+    assert not await is_active(client, first["access_token"])
+    second = await tokens(ada, client)
+    assert claims(second["access_token"])["grant_revision"] == 3
+    assert not await is_active(client, first["access_token"])
+    assert await is_active(client, second["access_token"])
+
+
+async def test_a_family_that_outlived_its_grant_is_ended_when_it_asks(ada: Ada, client: Client) -> None:
+    """As it does when the grant is taken back at the very moment at which a code is exchanged."""
+    first = await tokens(ada, client)
+    documents = ada.service.app.state.deps.store.documents
+    session = await documents.get(SESSIONS, claims(first["access_token"])["sid"])
+    await documents.delete(SESSIONS, session.id)
+    await revoke_grant(ada)
+    await documents.insert(SESSIONS, session)
+    assert not await is_active(client, first["refresh_token"])
+    assert error(await client.refresh(first["refresh_token"])) == REFUSED
+    assert (await documents.get(SESSIONS, session.id)).end_reason == "grant-revoked"
+
+
+async def test_a_narrower_consent_narrows_what_is_issued_from_then_on(ada: Ada, client: Client) -> None:
+    first = await tokens(ada, client)
+    await enrolment.grant(ada.service.app.state.deps, ada.user_id, "k2", OAT, ["diary:read"])
+    second = (await client.refresh(first["refresh_token"])).json()
+    assert (second["scope"], claims(second["access_token"])["grant_revision"]) == ("diary:read", 2)
+    await with_partner(ada, scopes=("days:read",))
+    assert error(await client.refresh(second["refresh_token"])) == REFUSED
+
+
+@pytest.mark.parametrize("which", ["access_token", "refresh_token"])
+async def test_a_client_calls_its_tokens_back_by_any_of_them(ada: Ada, client: Client, rye: Client, which: str) -> None:
+    first = await tokens(ada, client)
+    other = await tokens(ada, client)
+    assert (await rye.post("/oauth/revoke", token=first[which])).status_code == 200
+    assert await is_active(client, first["access_token"])
+    for _ in range(2):
+        assert (await client.post("/oauth/revoke", token=first[which], token_type_hint="x")).status_code == 200
+        assert not await is_active(client, first["access_token"])
+    assert error(await client.refresh(first["refresh_token"])) == REFUSED
+    assert (await client.refresh(other["refresh_token"])).status_code == 200
+    granted = await ada.service.app.state.deps.store.grant(grant_id(ada.user_id, OAT))
+    assert granted.revoked_at is None
+
+
+async def test_revoking_what_is_none_of_its_tokens_is_answered_alike(ada: Ada, client: Client) -> None:
+    own = (await ada.sign_in()).json()
+    for token in ("junk", own["refresh_token"], own["access_token"], "mmr_" + "a" * 92):
+        assert (await client.post("/oauth/revoke", token=token)).status_code == 200
+    assert (await ada.refresh(own)).status_code == 200
+    assert error(await client.post("/oauth/revoke")) == (400, "invalid_request")
+
+
+async def test_introspection_tells_a_client_of_its_own_tokens_alone(ada: Ada, client: Client, rye: Client) -> None:
+    first, own = await tokens(ada, client), (await ada.sign_in()).json()
+    told = (await client.post("/oauth/introspect", token=first["access_token"])).json()
+    found = claims(first["access_token"])
+    assert told == {"active": True, "token_type": "Bearer"} | {
+        name: found[name] for name in ("scope", "client_id", "sub", "iss", "aud", "exp", "iat", "jti")
+    }
+    refresh = (await client.post("/oauth/introspect", token=first["refresh_token"])).json()
+    assert (refresh["active"], refresh["sub"], refresh["scope"]) == (True, ada.user_id, "days:read diary:read")
+    mine = (await client.post("/oauth/token", grant_type="client_credentials")).json()
+    assert await is_active(client, mine["access_token"])
+    for token in (first["access_token"], first["refresh_token"], mine["access_token"], "junk"):
+        answer = await rye.post("/oauth/introspect", token=token)
+        assert answer.json() == {"active": False}
+    for token in (own["access_token"], own["refresh_token"], first["access_token"][:-4] + "AAAA"):
+        assert not await is_active(client, token)
+    ada.clock.ahead += timedelta(minutes=16)
+    assert not await is_active(client, first["access_token"])
+
+
+async def test_a_partner_pushes_out_its_own_sessions_alone(ada: Ada, client: Client) -> None:
+    own = (await ada.sign_in()).json()
+    first = await tokens(ada, client)
+    for _ in range(sessions.MAX_LIVE_OF_PARTNER):
+        ada.clock.ahead += timedelta(seconds=1)
+        await tokens(ada, client)
+    assert error(await client.refresh(first["refresh_token"])) == REFUSED
+    live = await sessions.live(ada.service.app.state.deps, ada.user_id)
+    assert len([one for one in live if one.partner_id == OAT]) == sessions.MAX_LIVE_OF_PARTNER
+    assert (await ada.refresh(own)).status_code == 200
