@@ -53,6 +53,7 @@ class User(Outboxed, frozen=True, kw_only=True):
 
     `revision` counts what others are told of. `pending_factor` is an authenticator that no code has confirmed yet.
     A partner made a user who is `managed_by` it: such a one has no address and no password and never signs in.
+    What stands in the place of a user who was `erased_at` some time says nothing else of them.
     """
 
     email: str
@@ -66,6 +67,7 @@ class User(Outboxed, frozen=True, kw_only=True):
     pending_factor: SecondFactor | None = None
     familiar: tuple[Familiar, ...] = ()
     managed_by: str | None = None
+    erased_at: datetime | None = None
 
 
 class Pepper:
@@ -90,6 +92,10 @@ class Pepper:
         """The id of the partner that this registration makes."""
         digest = self._digest("partner", idempotency_key, contact)
         return "par_" + b32encode(digest[:15]).decode().lower()
+
+    def erasure_id(self, user_id: str) -> str:
+        """Where the erasure of this user can be looked at, by whoever was told so."""
+        return "ers_" + b32encode(self._digest("erasure", user_id)[:20]).decode().lower()
 
     def email_hash(self, email: str) -> str:
         """The unique index on addresses."""

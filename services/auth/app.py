@@ -13,7 +13,9 @@ from services.auth import (
     audit,
     audit_api,
     enrolment,
+    erasure_api,
     grants_api,
+    handlers,
     oauth_api,
     operator_api,
     partner_users_api,
@@ -26,6 +28,8 @@ from services.auth.attempts import Attempts
 from services.auth.browsers import Browsers
 from services.auth.consent import Pages
 from services.auth.enrolment import Deps
+from services.auth.erasure import Eraser
+from services.auth.erasure_documents import ERASURE_JOBS, Erasure
 from services.auth.factors import Factors
 from services.auth.guesses import Guesses
 from services.auth.keys import read_key_file
@@ -40,6 +44,7 @@ from shared import problems
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
 from shared.identity import InternalTokenVerifier, install_identity
+from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
 from shared.outbox import Relay
 from shared.secrets import open_secrets
@@ -59,15 +64,17 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     store = Store(documents)
     watchdog = Watchdog(broker)
     deps = _deps(settings, store, make_relay(documents, broker), clock)
+    erasures = Workers(documents, ERASURE_JOBS, Eraser(deps).work, concurrency=2, clock=clock)
+    handlers.subscribe(broker, deps, erasures.nudge)
     app = FastAPI(
         title="MyMacroTracker auth",
         version="1",
         telemetry=FASTAPI_TELEMETRY,
         dependencies=[Depends(audit.note_origin)],
-        lifespan=_lifespan(settings, documents, watchdog, deps),
+        lifespan=_lifespan(settings, documents, watchdog, deps, erasures),
     )
     app.state.deps = deps
-    app.state.broker = broker
+    app.state.broker, app.state.erasures_begun = broker, erasures.nudge
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, NAME))
@@ -79,6 +86,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.include_router(grants_api.router)
     app.include_router(operator_api.router)
     app.include_router(audit_api.router)
+    app.include_router(erasure_api.router)
     _serve_oauth(app, settings, deps)
 
     async def database() -> None:
@@ -127,7 +135,7 @@ def _mail(settings: Settings) -> Mail:
 
 
 def _lifespan(
-    settings: Settings, documents: Documents, watchdog: Watchdog, deps: Deps
+    settings: Settings, documents: Documents, watchdog: Watchdog, deps: Deps, erasures: Workers[Erasure]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -142,7 +150,7 @@ def _lifespan(
             await stack.enter_async_context(watchdog)
             pruning = audit.keep_pruned(documents, deps.clock, timedelta(days=settings.auth_audit_days))
             forgetting = forget_sessions(documents, deps.clock)
-            for work in (deps.relay.run(), deps.post.run(), deps.attempts.run(), forgetting, pruning):
+            for work in (erasures.run(), deps.relay.run(), deps.post.run(), deps.attempts.run(), forgetting, pruning):
                 stack.push_async_callback(_cancelled, asyncio.create_task(work))
             yield
 
