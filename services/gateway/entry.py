@@ -23,8 +23,9 @@ BODY_S = 30.0
 SLOWEST_UPLINK = 32 * 1024
 MAX_KEY_CHARACTERS = 255
 MAX_TARGET_BYTES = 4096
-# Where the limits before the door leave whom they found.
+# Where the limits before the door leave whom they found, and what headers every answer has to have.
 IDENTITY = "gateway.identity"
+LEFT = "gateway.left"
 PRINTABLE = frozenset(range(0x21, 0x7F))
 
 
@@ -258,7 +259,7 @@ async def _received(receive: Receive, limit: int, coding: str) -> bytes:
 
 
 class SecurityHeaders:
-    """Adds `nosniff` and, unless the answer says otherwise, `no-store`."""
+    """Adds `nosniff`, what is left of limits and, unless the answer says otherwise, `no-store`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -271,7 +272,7 @@ class SecurityHeaders:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message["headers"], (b"x-content-type-options", b"nosniff")]
+                headers = [*message["headers"], *scope.get(LEFT, ()), (b"x-content-type-options", b"nosniff")]
                 if all(name != b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
                 message["headers"] = headers

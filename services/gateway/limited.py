@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway.entry import IDENTITY, Identities
+from services.gateway.entry import IDENTITY, LEFT, Identities
 from services.gateway.rates import Buckets, Charge, MemoryBuckets, Policy, Taken, rate_limited, told
 from services.gateway.routes import RateClass, Route
 from shared.client_address import Network, network_of, origin
@@ -107,7 +107,7 @@ class Lately:
 
 
 class Limited:
-    """A route's application, held to its limits; every answer it gives says what is left of them."""
+    """A route's application, held to its limits; `SecurityHeaders` says on every answer what is left of them."""
 
     def __init__(self, app: ASGIApp, route: Route, identities: Identities, rates: Rates) -> None:
         self._app = app
@@ -123,24 +123,10 @@ class Limited:
         scope["route"] = self._route
         charges = await self._charges(scope)
         taken = await self._rates.buckets.take(charges)
+        scope[LEFT] = told(charges, taken)
         if not taken.allowed:
             raise rate_limited(charges, taken)
-        headers = told(charges, taken)
-        fields = (
-            (b"ratelimit-policy", headers["RateLimit-Policy"].encode()),
-            (b"ratelimit", headers["RateLimit"].encode()),
-        )
-
-        async def telling(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *fields]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, telling)
-        except Problem as problem:
-            problem.headers = {**problem.headers, **headers}
-            raise
+        await self._app(scope, receive, send)
 
     async def _charges(self, scope: Scope) -> list[Charge]:
         authorization = forwarded_for = None
@@ -160,16 +146,17 @@ class Limited:
             failures: list[Charge] = []
         else:
             failures = [Charge(self._rates.policies.failed, self._network(scope, forwarded_for))]
-            full_in_s = [self._rates.own.full_in_s(failures[0])]
-            if failures[0].policy.wait_s(full_in_s[0]):
-                raise rate_limited(failures, Taken(False, full_in_s))
+            before = Taken(False, [self._rates.own.full_in_s(failures[0])])
+            if failures[0].policy.wait_s(before.full_in_s[0]):
+                scope[LEFT] = told(failures, before)
+                raise rate_limited(failures, before)
         try:
             identity = await self._identities.identity(authorization)
         except Problem as problem:
             if problem.status in (401, 404):
                 self._rates.good.discard(authorization or b"")
                 failures = failures or [Charge(self._rates.policies.failed, self._network(scope, forwarded_for))]
-                problem.headers = {**problem.headers, **told(failures, self._rates.own.take_now(failures))}
+                scope[LEFT] = told(failures, self._rates.own.take_now(failures))
             raise
         if failures and authorization is not None:
             self._rates.good.add(authorization)

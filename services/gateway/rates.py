@@ -155,7 +155,7 @@ class MemoryBuckets:
         """As in the protocol."""
 
 
-def told(charges: Sequence[Charge], taken: Taken) -> dict[str, str]:
+def told(charges: Sequence[Charge], taken: Taken) -> tuple[tuple[bytes, bytes], ...]:
     """The headers of the answer: each policy, and what is left of it.
 
     `r` may be called at once; `t` is when all of the quota is there again and, of an empty bucket, when one is.
@@ -165,7 +165,7 @@ def told(charges: Sequence[Charge], taken: Taken) -> dict[str, str]:
     for (of, _), full_in_s in zip(charges, taken.full_in_s, strict=True):
         wait_s = 0.0 if taken.allowed else of.wait_s(full_in_s)
         left.append(f'"{of.name}";r={of.remaining(full_in_s)};t={ceil(wait_s or full_in_s)}')
-    return {"RateLimit-Policy": policies, "RateLimit": ", ".join(left)}
+    return (b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(left).encode())
 
 
 def rate_limited(charges: Sequence[Charge], taken: Taken) -> Problem:
@@ -178,7 +178,7 @@ def rate_limited(charges: Sequence[Charge], taken: Taken) -> Problem:
         "rate-limited",
         f"{of.quota} calls at once, and {of.quota} every {of.window_s} s, is what `{of.name}` allows. Nothing of this "
         f"request was taken: send it again, under the same Idempotency-Key if it has one, in {retry_after_s} s.",
-        headers={"Retry-After": str(retry_after_s), **told(charges, taken)},
+        headers={"Retry-After": str(retry_after_s)},
         limit=of.name,
         retry_after_s=retry_after_s,
     )

@@ -170,7 +170,7 @@ async def test_a_network_of_bad_tokens_is_not_looked_at_and_its_good_ones_are(tm
         assert [one.status_code for one in failed] == [401, 401, 401]
         assert failed[0].headers["ratelimit"].startswith('"address-failed";r=2;')
         seen = len(door.services.seen)
-        for token in ("y", None, new_api_key(), door.token("usr_2")):
+        for token in ("y", None, new_api_key(), door.token("usr_2")):  # nobody's, and a new one that would be good
             assert refusal(await door.ask("GET", "/v1/whoami", token=token)) == "address-failed"
         assert len(door.services.seen) == seen
         assert await statuses(door, 5, token=known) == [200] * 5
@@ -219,6 +219,9 @@ async def test_answers_of_every_kind_say_what_is_left(tmp_path: Path) -> None:
             "r=2",
             "r=4",
         ]
+        door.broker.away = True
+        unavailable = await door.ask("POST", "/v1/batches", json=BATCH | {"samples": [SAMPLE]}, key="b")
+        assert (unavailable.status_code, unavailable.headers["ratelimit"][:15]) == (503, '"user-write";r=')
         assert (await door.ask("GET", "/livez", token=None)).headers.get("ratelimit") is None
 
 
