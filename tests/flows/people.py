@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 
 from infra.local.labels import render_label
-from services.auth.grants import DEMO_PARTNER_ID
+from services.auth.partners import DEMO_PARTNER_ID
 from tests.flows.whole import Whole
 from tests.polling import eventually
 

@@ -207,6 +207,14 @@ class Stream:
         block, _, self._text = self._text.partition(b"\n\n")
         return block.decode()
 
+    async def body(self) -> str:
+        """All that an answer says that is no stream."""
+        while not self.ended:
+            message = await asyncio.wait_for(self._sent.get(), 5)
+            self._text += message.get("body", b"")
+            self.ended = not message.get("more_body")
+        return self._text.decode()
+
     async def events(self, count: int) -> list[tuple[int, str, dict[str, Any]]]:
         """The next events as (id, type, message)."""
         found: list[tuple[int, str, dict[str, Any]]] = []
