@@ -14,7 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infra.local import audit_command, control, dlq, processes, republish, secret_keys, setup, signing_keys, testing
+from infra.local import (
+    audit_command,
+    control,
+    dlq,
+    partners_command,
+    processes,
+    republish,
+    secret_keys,
+    setup,
+    signing_keys,
+    testing,
+    users_command,
+)
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
@@ -25,9 +37,11 @@ console = Console()
 errors = Console(stderr=True)
 app.add_typer(audit_command.app, name="audit")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(partners_command.app, name="partners")
 app.add_typer(republish.app, name="republish")
 app.add_typer(secret_keys.app, name="secrets")
 app.add_typer(signing_keys.app, name="keys")
+app.add_typer(users_command.app, name="users")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

@@ -109,6 +109,11 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
         return True
 
 
+def _approval(host: str) -> str:
+    # Whoever tries things out on this machine alone is its operator.
+    return "auto" if host in ("127.0.0.1", "::1", "localhost") else "operator"
+
+
 def service_environment(instance: Instance) -> dict[str, str]:
     """What every service gets on top of the caller's environment: addresses, folders, key files."""
     settings, keys = instance.settings, instance.keys
@@ -128,6 +133,7 @@ def service_environment(instance: Instance) -> dict[str, str]:
         "AUTH_DEMO_PARTNER_KEY_PATH": str(keys / "demo-partner.key"),
         "AUTH_PUBLIC_URL": os.environ.get("AUTH_PUBLIC_URL", f"http://127.0.0.1:{settings.gateway_port}"),
         "AUTH_MAIL_FOLDER": str(instance.data / "mail"),
+        "AUTH_PARTNER_APPROVAL": os.environ.get("AUTH_PARTNER_APPROVAL") or _approval(settings.host),
         "INFERENCE_TRITON_URL": f"127.0.0.1:{settings.triton_grpc_port}",
         "WEBHOOKS_ALLOW_CIDRS": os.environ.get("WEBHOOKS_ALLOW_CIDRS", "127.0.0.0/8"),
         "PYTHONPATH": str(instance.root),

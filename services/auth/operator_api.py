@@ -23,6 +23,7 @@ router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[De
 Id = Annotated[str, Path(max_length=64)]
 Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[str | None, Query(max_length=1024)]
+Asking = Annotated[str, Query(min_length=1, max_length=200)]
 By = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -117,9 +118,9 @@ async def partners(deps: DepsOf, state: State | None = None, limit: Limit = 200,
 
 
 @router.get("/partners/{partner_id}")
-async def partner(partner_id: Id, deps: DepsOf) -> PartnerDetails:
+async def partner(partner_id: Id, deps: DepsOf, by: Asking) -> PartnerDetails:
     """One partner."""
-    return await _details(deps, await registration.known(deps, partner_id))
+    return await _details(deps, await overview.partner(deps, partner_id, by))
 
 
 @router.post("/partners/{partner_id}/approvals")
@@ -151,9 +152,9 @@ async def users(deps: DepsOf, limit: Limit = 200, cursor: Cursor = None) -> User
 
 
 @router.get("/users/{user_id}")
-async def user(user_id: Id, deps: DepsOf) -> UserDetails:
+async def user(user_id: Id, deps: DepsOf, by: Asking) -> UserDetails:
     """One user."""
-    found = await overview.user(deps, user_id)
+    found = await overview.user(deps, user_id, by)
     return UserDetails(
         **_user(found.user), email=found.user.email, sessions=found.sessions, grants=list(found.granted_to)
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.auth import audit, granting, sessions
+from services.auth import audit, granting, registration, sessions
 from services.auth.accounts import User
 from services.auth.enrolment import Deps
 from services.auth.partners import LISTED_INDEX, PARTNERS, Partner, State
@@ -33,9 +33,17 @@ async def users(deps: Deps, limit: int, cursor: str | None) -> Page[User]:
     return await deps.store.documents.find(USERS, CREATED_INDEX, descending=True, limit=limit, cursor=cursor)
 
 
-async def user(deps: Deps, user_id: str) -> Seen:
-    """One user. Raises Problem(404)."""
+async def partner(deps: Deps, partner_id: str, by: str) -> Partner:
+    """One partner, whose contact address the operator `by` sees. Raises Problem(404)."""
+    found = await registration.known(deps, partner_id)
+    await _note(deps, "partner-shown", by, partner_id=partner_id)
+    return found
+
+
+async def user(deps: Deps, user_id: str, by: str) -> Seen:
+    """One user, whose address the operator `by` sees. Raises Problem(404)."""
     found = await _known(deps, user_id)
+    await _note(deps, "user-shown", by, user_id=user_id)
     granted = await granting.live(deps, user_id)
     live = await sessions.live(deps, user_id)
     return Seen(found, len(live), tuple(grant.partner_id for grant, _ in granted))
@@ -45,9 +53,13 @@ async def end_sessions(deps: Deps, user_id: str, by: str) -> int:
     """End all sessions of a user, as the operator `by` says; how many that were. Raises Problem(404)."""
     await _known(deps, user_id)
     ended = await sessions.end_all(deps, user_id, reason=ENDED_BY_OPERATOR)
-    line = audit.line("operator-command", deps.clock(), user_id=user_id, details=("end-sessions", str(ended)), by=by)
-    await deps.store.documents.put_many([line])
+    await _note(deps, "sessions-ended", by, user_id=user_id)
     return ended
+
+
+async def _note(deps: Deps, what: str, by: str, *, user_id: str | None = None, partner_id: str | None = None) -> None:
+    line = audit.line("operator-command", deps.clock(), user_id=user_id, partner_id=partner_id, details=(what,), by=by)
+    await deps.store.documents.put_many([line])
 
 
 async def _known(deps: Deps, user_id: str) -> User:

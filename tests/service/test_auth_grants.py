@@ -154,11 +154,12 @@ async def test_operators_see_partners_and_addresses_only_when_they_ask_for_one(d
     assert "example" not in shown.text
     pending = (await desk.operate("GET", "partners?state=pending")).json()["partners"]
     assert [one["partner_id"] for one in pending] == [waiting["partner_id"]]
-    one = await desk.operate("GET", f"partners/{partner['partner_id']}")
+    one = await desk.operate("GET", f"partners/{partner['partner_id']}?by=tester")
     assert one.json()["contact"] == REGISTRATION["contact"]
     assert partner["client_secret"] not in one.text
-    assert problem(await desk.operate("GET", "partners/par_nobody")) == (404, "not-found")
+    assert problem(await desk.operate("GET", "partners/par_nobody?by=tester")) == (404, "not-found")
     assert (await desk.operate("GET", "partners?cursor=junk")).status_code == 422
+    assert (await desk.operate("GET", f"partners/{partner['partner_id']}")).status_code == 422
 
 
 async def test_a_decision_made_twice_is_told_once(desk: Desk) -> None:
@@ -214,12 +215,12 @@ async def test_operators_see_users_and_sign_them_out(desk: Desk) -> None:
     page = (await desk.operate("GET", "users?limit=1")).json()
     rest = (await desk.operate("GET", f"users?limit=1&cursor={page['cursor']}")).json()
     assert [one["user_id"] for one in page["users"] + rest["users"]] == [managed, user_id]
-    one = (await desk.operate("GET", f"users/{user_id}")).json()
+    one = (await desk.operate("GET", f"users/{user_id}?by=tester")).json()
     assert (one["email"], one["sessions"], one["grants"]) == ("ada@example.org", 1, [partner_id])
     for ended in (1, 0):
         assert (await desk.operate("POST", f"users/{user_id}/session-ends", BY)).json() == {"ended": ended}
-    assert (await desk.operate("GET", f"users/{user_id}")).json()["sessions"] == 0
-    for method, path in (("GET", "users/usr_nobody"), ("POST", "users/usr_nobody/session-ends")):
+    assert (await desk.operate("GET", f"users/{user_id}?by=tester")).json()["sessions"] == 0
+    for method, path in (("GET", "users/usr_nobody?by=tester"), ("POST", "users/usr_nobody/session-ends")):
         assert problem(await desk.operate(method, path, BY)) == (404, "not-found")
     assert (await desk.operate("GET", "users?cursor=junk")).status_code == 422
 

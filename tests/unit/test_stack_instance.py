@@ -45,6 +45,17 @@ def test_every_service_learns_its_port_and_the_gateway_where_the_others_are(tmp_
     assert found["OBJECTS_URL"] == f"file:///{tmp_path}/objects"
 
 
+def test_partners_work_at_once_only_where_nobody_else_can_register_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AUTH_PARTNER_APPROVAL", raising=False)
+    approval = {
+        host: service_environment(on_free_ports(tmp_path, host=host))["AUTH_PARTNER_APPROVAL"]
+        for host in ("127.0.0.1", "0.0.0.0", "192.0.2.1")  # noqa: S104
+    }
+    assert approval == {"127.0.0.1": "auto", "0.0.0.0": "operator", "192.0.2.1": "operator"}  # noqa: S104
+    monkeypatch.setenv("AUTH_PARTNER_APPROVAL", "operator")
+    assert service_environment(on_free_ports(tmp_path))["AUTH_PARTNER_APPROVAL"] == "operator"
+
+
 def test_kafka_gets_its_ports_and_a_relative_folder(tmp_path: Path):
     instance = Instance(StackSettings(data=tmp_path, kafka_port=20_001, kafka_controller_port=20_002))
     node = kafka.only_node(instance)

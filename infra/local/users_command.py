@@ -1,0 +1,101 @@
+"""`./mymacro users`: whose accounts there are, and signing somebody out everywhere."""
+
+from typing import Annotated, Any, NoReturn
+from urllib.parse import quote, urlencode
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infra.local.dead_letters import printable
+from infra.local.instance import operator
+from infra.local.operating import NoAnswer, asked
+
+app = typer.Typer(no_args_is_help=True, help="See users, and sign them out.")
+console = Console()
+errors = Console(stderr=True)
+PATH = "/internal/users"
+PAGE = 200
+Id = Annotated[str, typer.Argument(help="The user's id, as users list says.")]
+
+
+@app.command(name="list")
+def list_users(
+    most: Annotated[int, typer.Option("--most", min=1, max=100_000, help="At most so many.")] = 50,
+) -> None:
+    """List users, the latest first, without their addresses."""
+    try:
+        users = _pages(most)
+    except NoAnswer as error:
+        _fail(str(error))
+    if not users:
+        console.print("There are no users.")
+        return
+    table = Table(box=None)
+    for title in ("user", "since", "managed by", "second factor"):
+        table.add_column(title, overflow="fold")
+    for one in users:
+        cells = (one["user_id"], _day(one["created_at"]), one["managed_by"] or "", _yes(one["second_factor"]))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    console.print(table)
+
+
+@app.command()
+def show(user: Id) -> None:
+    """Show a user with address, sessions and grants. That you looked is in the audit log."""
+    try:
+        one = asked("auth", "GET", f"{PATH}/{quote(user, safe='')}?{urlencode({'by': operator()})}")
+    except NoAnswer as error:
+        _fail(str(error))
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    rows = [
+        ("user", one["user_id"]),
+        ("address", one["email"] or "none"),
+        ("since", _day(one["created_at"])),
+        ("managed by", one["managed_by"] or "nobody"),
+        ("second factor", _yes(one["second_factor"])),
+        ("sessions", str(one["sessions"])),
+        *(("grant to", partner) for partner in one["grants"]),
+    ]
+    for title, value in rows:
+        table.add_row(title, Text(printable(value)))
+    console.print(table)
+
+
+@app.command(name="end-sessions")
+def end_sessions(user: Id) -> None:
+    """Sign a user out everywhere, within seconds; partners' sessions for the user end, too."""
+    try:
+        answer = asked("auth", "POST", f"{PATH}/{quote(user, safe='')}/session-ends", {"by": operator()})
+    except NoAnswer as error:
+        _fail(str(error))
+    console.print(f"Sessions ended: {answer['ended']}")
+
+
+def _pages(most: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while len(found) < most:
+        query = {"limit": str(min(PAGE, most - len(found)))} | ({"cursor": cursor} if cursor else {})
+        page = asked("auth", "GET", f"{PATH}?{urlencode(query)}")
+        found += page["users"]
+        cursor = page["cursor"]
+        if cursor is None:
+            break
+    return found
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _day(moment: str) -> str:
+    return moment[:16].replace("T", " ")
+
+
+def _fail(message: str) -> NoReturn:
+    errors.print(Text(message, "red"), soft_wrap=True)
+    raise typer.Exit(1)
