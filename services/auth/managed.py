@@ -9,7 +9,7 @@ from services.auth.partners import Partner
 from services.auth.store import MANAGED_INDEX, USERS
 from shared import topics
 from shared.documents import Conflict, Page
-from shared.errors import Problem, Unavailable
+from shared.errors import Problem
 from shared.events import Profile
 from shared.identity import GRANTABLE_SCOPES
 from shared.outbox import outbox_event, with_events
@@ -19,7 +19,8 @@ async def create(deps: Deps, partner_id: str, key: str, profile: Profile) -> Use
     """The user that this request makes, or made before, under a grant of all that users can grant this partner.
 
     Raises:
-        Problem: 403 the partner is not active, 422 it can be granted nothing, or another request under this key.
+        Problem: 403 the partner is not active, 409 the user was erased, 422 it can be granted nothing, or another
+            request was sent under this key.
     """
     partner = await registration.own(deps, partner_id)
     scopes = [scope for scope in GRANTABLE_SCOPES if scope in partner.scopes]
@@ -51,7 +52,7 @@ async def _added(deps: Deps, partner: Partner, key: str, profile: Profile) -> Us
     except Conflict:
         known = await deps.store.user(user.id)
     if known is None:
-        raise Unavailable("database")
+        raise Problem(409, "user-erased", "The user of this Idempotency-Key was erased. Take a fresh key for another.")
     if not hmac.compare_digest(known.request_hash, hashed):
         raise registration.key_reused()
     deps.relay.nudge(USERS, known.id)

@@ -148,7 +148,9 @@ async def users(deps: DepsOf, limit: Limit = 200, cursor: Cursor = None) -> User
         page = await overview.users(deps, limit, cursor)
     except ValueError as error:
         raise _bad_cursor() from error
-    return UserLines(users=[UserLine(**_user(one)) for one in page.documents], cursor=page.cursor)
+    return UserLines(
+        users=[UserLine(**_user(one)) for one in page.documents if one.erased_at is None], cursor=page.cursor
+    )
 
 
 @router.get("/users/{user_id}")

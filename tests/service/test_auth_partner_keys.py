@@ -257,6 +257,20 @@ async def test_users_are_listed_in_pages_to_their_own_partner_alone(oat: Partner
         assert (await oat.ask("GET", f"{USERS}?{query}")).status_code == 422
 
 
+async def test_an_erased_user_is_listed_no_more_and_not_made_again(oat: Partner) -> None:
+    user_id = (await oat.ask("POST", USERS, {}, key="u1")).json()["user_id"]
+    assert (await oat.ask("DELETE", f"{USERS}/{user_id}")).status_code == 202
+    await eventually(lambda: gone(oat, user_id))
+    assert (await oat.ask("GET", USERS)).json()["users"] == []
+    assert (await oat.desk.operate("GET", "users")).json()["users"] == []
+    assert problem(await oat.ask("POST", USERS, {}, key="u1")) == (409, "user-erased")
+    assert (await oat.ask("POST", USERS, {}, key="u2")).status_code == 201
+
+
+async def gone(oat: Partner, user_id: str) -> bool:
+    return (await oat.ask("GET", f"{USERS}/{user_id}")).status_code == 404
+
+
 @pytest.mark.parametrize(
     "body",
     [
