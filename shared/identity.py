@@ -309,12 +309,13 @@ async def operating(request: Request) -> None:
 
 
 def check_scope(caller: Caller, scope: str, kind: Literal["user", "partner"] = "user") -> None:
-    """Let `caller` pass or not. A partner that calls for a user is of the kind "user".
+    """Let `caller` pass or not. A partner that calls for a user is of the kind "user", as far as users can grant.
 
     Raises:
         Problem: 403, it lacks `scope` or is not of that kind.
     """
-    known = caller.user_id is not None if kind == "user" else caller.partner_id is not None and caller.user_id is None
+    user, partner = caller.user_id is not None, caller.partner_id is not None
+    known = user and (not partner or scope in GRANTABLE_SCOPES) if kind == "user" else partner and not user
     if not known or scope not in caller.scopes:
         raise Problem(403, "insufficient-scope", f"This needs a {kind}'s token with the scope {scope}.", scope=scope)
 

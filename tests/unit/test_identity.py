@@ -135,8 +135,10 @@ def test_a_token_names_a_user_a_partner_or_a_partner_for_a_user() -> None:
 
 
 def test_a_partner_for_a_user_is_no_partner_itself() -> None:
-    both = Caller("user-1", "p1", frozenset({"webhooks:write", "days:read"}))
+    both = Caller("user-1", "p1", frozenset({"webhooks:write", "days:read", "profile:read"}))
     check_scope(both, "days:read")
+    with pytest.raises(Problem, match="user's token"):
+        check_scope(both, "profile:read")
     with pytest.raises(Problem, match="partner's token"):
         check_scope(both, "webhooks:write", kind="partner")
 
