@@ -4,6 +4,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastapi import Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -48,16 +49,16 @@ class Pages:
         self._style_source = f"'sha256-{digest}'"
 
     def sign_in(
-        self, asked: Asked, action: str, *, form_token: str, deny_token: str, email: str, message: str, asks_code: bool
+        self, asked: Asked, action: str, *, form_token: str, cancel: str, email: str, message: str, asks_code: bool
     ) -> Response:
-        """Where a person signs in; `message` says what was wrong before."""
+        """Where a person signs in, or leaves to `cancel`; `message` says what was wrong before."""
         return self._page(
             "sign_in.html",
-            self._forms_lead_to(asked),
+            "'self'",
             action=action,
             partner=asked.partner.name,
             form_token=form_token,
-            deny_token=deny_token,
+            cancel=cancel,
             email=email,
             message=message,
             asks_code=asks_code,
@@ -69,7 +70,7 @@ class Pages:
         """Where a signed-in person decides. `granted`: the scopes that the partner has already."""
         return self._page(
             "consent.html",
-            self._forms_lead_to(asked),
+            _led_to(asked.redirect_uri),
             action=action,
             partner=asked.partner.name,
             host=origin_of(asked.redirect_uri).partition("://")[2],
@@ -87,10 +88,6 @@ class Pages:
         answer.status_code = status
         return answer
 
-    def _forms_lead_to(self, asked: Asked) -> str:
-        # Chromium holds the redirects that follow a form to this too.
-        return f"'self' {origin_of(asked.redirect_uri)}"
-
     def _page(self, template: str, forms_lead_to: str, **values: object) -> Response:
         content = self._templates.get_template(template).render(style=Markup(self._style), **values)  # noqa: S704
         policy = (
@@ -104,6 +101,16 @@ class Pages:
             "Cache-Control": "no-store",
         }
         return Response(content, headers=headers, media_type="text/html; charset=utf-8")
+
+
+def _led_to(redirect_uri: str) -> str:
+    """Where the form of a decision leads to.
+
+    Chromium holds every redirect after a form to this, those of the partner's own server too, and nobody knows where
+    that sends its users. Nothing is typed into that form.
+    """
+    parts = urlsplit(redirect_uri)
+    return "'self' https:" if parts.scheme == "https" else f"'self' https: http://{parts.hostname}:*"
 
 
 def _shown(scope: str, *, stays: bool) -> Scope:

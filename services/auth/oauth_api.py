@@ -118,8 +118,8 @@ async def decide(
         return await _sign_in(door, visit, form, address)
     if name == "sign-out":
         return _again(door, visit, door.browsers.new(door.deps.clock()))
-    if name == "deny" or form.get("decision") == "deny":
-        raise SentBack(visit.asked.redirect_uri, visit.asked.state, "access_denied", "The user did not allow it.")
+    if name == "decide" and form.get("decision") == "deny":
+        return _sent(_denied(door, visit))
     if name == "decide" and form.get("decision") == "allow" and visit.user is not None:
         return await _allow(door, visit, visit.browser, visit.user)
     return await _page(door, visit, message=STALE, status=403)
@@ -148,7 +148,7 @@ async def _page(
             visit.asked,
             visit.action,
             form_token=token("sign-in"),
-            deny_token=token("deny"),
+            cancel=_denied(door, visit),
             email=email,
             message=message,
             asks_code=code,
@@ -183,6 +183,11 @@ async def _sign_in(door: Door, visit: Visit, form: dict[str, str], address: str)
         return page
     # Of a fresh nonce: whoever knew the cookie of before does not know this one.
     return _again(door, visit, door.browsers.new(asked_at, user_id))
+
+
+def _denied(door: Door, visit: Visit) -> str:
+    values = {"error": "access_denied", "error_description": "The user did not allow it."}
+    return answered(visit.asked.redirect_uri, visit.asked.state, door.deps.tokens.issuer, values)
 
 
 def _again(door: Door, visit: Visit, browser: Browser) -> Response:

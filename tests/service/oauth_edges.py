@@ -124,7 +124,7 @@ class Browser:
             self.cookie = set_cookie.partition(";")[0]
         if answer.headers.get("location", "").startswith(PATH):
             return await self.open(answer.headers["location"])
-        self.page, self.forms = answer, _forms(answer.text)
+        self.page, self.forms = answer, forms_of(answer.text)
         return answer
 
     def _headers(self) -> dict[str, str]:
@@ -132,7 +132,8 @@ class Browser:
         return found | ({"Cookie": self.cookie} if self.cookie else {})
 
 
-def _forms(text: str) -> dict[str, tuple[str, dict[str, str]]]:
+def forms_of(text: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """A page's forms by name: where each goes, and what it sends unseen."""
     found: dict[str, tuple[str, dict[str, str]]] = {}
     for action, content in re.findall(r'<form[^>]* action="([^"]*)">(.*?)</form>', text, re.DOTALL):
         fields = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', content))

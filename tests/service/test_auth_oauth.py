@@ -1,5 +1,6 @@
 """The authorization endpoint: pages, sign-in, consent, and everything that is not sent back or not shown."""
 
+import html
 import re
 from collections.abc import AsyncGenerator
 from datetime import timedelta
@@ -63,8 +64,11 @@ async def test_denying_grants_nothing_and_says_so(ada: Ada, client: Client) -> N
     assert (told["error"], told["state"], told["iss"]) == ("access_denied", "s1", ISSUER)
     assert "code" not in told
     cancelled = Browser(ada)
-    await cancelled.open(client.link())
-    assert sent_back(await cancelled.send("deny"))["error"] == "access_denied"
+    page = await cancelled.open(client.link(state="a&b"))
+    (link,) = re.findall(r'<a class="button" href="([^"]*)"', page.text)
+    assert html.unescape(link).startswith(f"{CALLBACK}?error=access_denied&")
+    assert "state=a%26b&iss=" in html.unescape(link)
+    assert "form-action 'self';" in page.headers["content-security-policy"]
     assert await granted(ada) is None
 
 
