@@ -66,7 +66,7 @@ USERS = Topic(
     (events.UserUpdated, events.UserErased),
     ("ingest", "inference", "nutrition", "insights", "webhooks"),
 )
-PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (events.PartnerUpdated,))
+PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (events.PartnerUpdated,), ("webhooks",))
 GRANTS = Topic("auth.grants.v1", "state", "grant_id", (events.GrantUpdated,), ("webhooks",))
 # A log, because a revocation means nothing once the session's last access token is over. The gateway reads it without
 # a group, from the beginning.

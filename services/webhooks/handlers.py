@@ -11,7 +11,7 @@ from services.webhooks.store import Message, Store
 from shared import kafka, topics
 from shared.erasure import Erasure
 from shared.errors import Unavailable
-from shared.events import Event, GrantUpdated, MessagePublished, UserErased, derived_id
+from shared.events import Event, GrantUpdated, MessagePublished, PartnerUpdated, UserErased, derived_id
 from shared.kafka import Broker
 from shared.telemetry import bind, current_traceparent
 
@@ -44,6 +44,11 @@ class Handlers:
         bind(user_id=event.user_id, partner_id=event.partner_id)
         if await self.store.apply_grant(event):
             self.nudge()
+
+    async def handle_partner(self, event: PartnerUpdated) -> None:
+        """Keep whether the partner may work."""
+        bind(partner_id=event.partner_id)
+        await self.store.apply_partner(event)
 
     async def handle_erased(self, event: UserErased) -> None:
         """Tell the user's partners, whose grants and endpoints can still be found."""
@@ -94,6 +99,7 @@ def subscribe(broker: Broker, handlers: Handlers, erasure: Erasure) -> None:
     """One subscriber per topic, each in a group of its own."""
     kafka.subscribe(broker, topics.USERS, SERVICE, erasure.handler(first=handlers.handle_erased))
     kafka.subscribe(broker, topics.GRANTS, SERVICE, erasure.handler(handlers.handle_grant))
+    kafka.subscribe(broker, topics.PARTNERS, SERVICE, handlers.handle_partner)
     for topic in SINGLE:
         kafka.subscribe(broker, topic, SERVICE, handlers.handle)
     for topic in BATCHED:

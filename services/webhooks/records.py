@@ -42,6 +42,13 @@ class Grant(Document, frozen=True, kw_only=True):
     caught_up: bool = False
 
 
+class Partner(Document, frozen=True, kw_only=True):
+    """What `auth.partners.v1` last said of a partner (its id)."""
+
+    revision: int
+    active: bool
+
+
 class Endpoint(Document, frozen=True, kw_only=True):
     """A partner's address. No `event_types` means all. `request_hash` recognises a repeated creation.
 
@@ -96,6 +103,7 @@ MESSAGES: Collection[Message] = Collection(
     (Index("sequence", ("user_id", "sequence"), unique=True),),
 )
 GRANTS: Collection[Grant] = Collection("grants", Grant, (Index("pair", ("user_id", "partner_id")),))
+PARTNERS: Collection[Partner] = Collection("partners", Partner)
 ENDPOINTS: Collection[Endpoint] = Collection(
     "endpoints", Endpoint, (Index("partner", ("partner_id", "created_at")),), v=2, upgrades={1: marked_plain}
 )
@@ -106,6 +114,7 @@ PERSONAL: tuple[Declared, ...] = (
     Personal(MESSAGES, ("sequence",)),
     Personal(GRANTS, ("pair",)),
     Personal(DELIVERIES, ("user",)),
+    Impersonal(PARTNERS, "which partners may work, by their opaque ids"),
     Impersonal(ENDPOINTS, "a partner's own address, with the secret that signs for it"),
 )
 COLLECTIONS: tuple[Collection[Any], ...] = (*(one.collection for one in PERSONAL), TOMBSTONES)

@@ -18,16 +18,18 @@ from services.webhooks.records import (
     ENDPOINTS,
     GRANTS,
     MESSAGES,
+    PARTNERS,
     PERSONAL,
     Attempt,
     Delivery,
     Endpoint,
     Grant,
     Message,
+    Partner,
 )
 from shared.clock import Clock
 from shared.documents import Collection, Conflict, Document, Documents, Duplicate
-from shared.events import GrantUpdated, UserErased, derived_id
+from shared.events import GrantUpdated, PartnerUpdated, UserErased, derived_id
 from shared.telemetry import current_traceparent
 
 __all__ = ["COLLECTIONS", "DELIVERIES", "ENDPOINTS", "PERSONAL", "Attempt", "Delivery", "Endpoint", "Message", "Store"]
@@ -138,6 +140,24 @@ class Store:
         made = await self._catch_up(grant) if grant.live else 0
         await self._documents.put(GRANTS, msgspec.structs.replace(grant, caught_up=True))
         return made
+
+    async def apply_partner(self, event: PartnerUpdated) -> None:
+        """Take over whether the partner may work, unless a newer revision is known."""
+        known = await self._documents.get(PARTNERS, event.partner_id)
+        if known is not None and known.revision >= event.revision:
+            return
+        version = known.version if known else 0
+        await self._documents.put(
+            PARTNERS,
+            Partner(id=event.partner_id, version=version, revision=event.revision, active=event.state == "active"),
+        )
+
+    async def suspended(self, partner_id: str, message_type: str) -> bool:
+        """Does an operator keep messages of this type from the partner? Those of an erasure from none: they ask it to
+        forget. One that nobody told of yet was active when it made its endpoint.
+        """
+        known = await self._documents.get(PARTNERS, partner_id)
+        return known is not None and not known.active and message_type != USER_ERASED
 
     async def tell_erased(self, event: UserErased) -> int:
         """Make a delivery for every enabled endpoint of partners with a grant of the user; returns how many are new.

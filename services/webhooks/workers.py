@@ -46,12 +46,15 @@ class Dispatcher:
     async def work(self, delivery: Delivery) -> Delivery:
         """One turn of a delivery whose time has come."""
         bind(user_id=delivery.user_id, message_id=delivery.message_id, endpoint_id=delivery.endpoint_id)
-        endpoint, granted = await asyncio.gather(
+        endpoint, suspended, granted = await asyncio.gather(
             self._store.endpoint(delivery.endpoint_id),
+            self._store.suspended(delivery.partner_id, delivery.message_type),
             self._store.granted(delivery.user_id, delivery.partner_id, delivery.message_type),
         )
         if endpoint is None or endpoint.state != "enabled" or delivery.body is None:
             return ended(delivery, "cancelled", "the endpoint is disabled or gone")
+        if suspended:
+            return ended(delivery, "cancelled", "the partner is suspended")
         if not granted:
             return ended(delivery, "cancelled", "the user's grant does not cover this any more")
         at = self._clock()

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 from aiohttp import web
@@ -34,6 +34,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 DEAD = topics.DAYS.dead_letters("webhooks")
 DEAD_INSIGHT = topics.INSIGHTS.dead_letters("webhooks")
+DEAD_PARTNER = topics.PARTNERS.dead_letters("webhooks")
 SCOPES = ("days:read", "diary:read", "ledger:read", "insights:read", "photos:read", "samples:read")
 
 
@@ -69,7 +70,7 @@ def webhooks(folder: Path, clock: MovableClock, **changed: Any):
     settings = Settings(**values)
     broker = make_broker(settings, "webhooks")
     app = create_app(settings, broker=broker, clock=clock)
-    return running(app, broker, "webhooks", folder, listen=(topics.MESSAGES.name, DEAD, DEAD_INSIGHT))
+    return running(app, broker, "webhooks", folder, listen=(topics.MESSAGES.name, DEAD, DEAD_INSIGHT, DEAD_PARTNER))
 
 
 def insight(number: int = 1, user_id: str = USER) -> events.InsightCreated:
@@ -347,6 +348,49 @@ async def test_a_grant_that_ends_cancels_what_waits(service: Running, receiver: 
     assert (cancelled.body, cancelled.due_at, len(receiver.received)) == (None, None, 1)
     await service.send(topics.INSIGHTS, insight(2))
     assert len(await deliveries(service, made)) == 1
+
+
+def partner(revision: int, state: Literal["active", "suspended"]) -> events.PartnerUpdated:
+    return events.PartnerUpdated(
+        event_id=f"partner-{revision}",
+        occurred_at=utc_now(),
+        partner_id=PARTNER,
+        revision=revision,
+        name="Oat & Co",
+        scopes=SCOPES,
+        state=state,
+    )
+
+
+async def test_a_suspended_partner_gets_nothing_until_it_may_work_again(service: Running, receiver: Receiver):
+    made = await endpoint(service, receiver.url)
+    await service.send(topics.GRANTS, grant())
+    for _ in range(2):
+        await service.send(topics.PARTNERS, partner(2, "suspended"))
+    # Late news of the old revision changes nothing.
+    await service.send(topics.PARTNERS, partner(1, "active"))
+    await service.send(topics.INSIGHTS, insight())
+    await eventually(lambda: state_of(service, made, "cancelled"))
+    (cancelled,) = await deliveries(service, made)
+    assert (cancelled.body, cancelled.last_error, receiver.received) == (None, "the partner is suspended", [])
+    await service.send(topics.PARTNERS, partner(3, "active"))
+    await service.send(topics.INSIGHTS, insight(2))
+    await eventually(lambda: len(receiver.received) == 1)
+
+
+async def test_a_suspended_partner_hears_all_the_same_whom_it_must_forget(service: Running, receiver: Receiver):
+    await endpoint(service, receiver.url)
+    await service.send(topics.GRANTS, grant())
+    await service.send(topics.PARTNERS, partner(1, "suspended"))
+    erased = events.UserErased(event_id="e", occurred_at=utc_now(), user_id=USER, revision=2)
+    await service.send(topics.USERS, erased)
+    await eventually(lambda: len(receiver.received) == 1)
+    assert json.loads(receiver.received[0].body)["type"] == "user.erased"
+
+
+async def test_unreadable_news_of_a_partner_is_a_dead_letter(service: Running):
+    await service.send_bytes(topics.PARTNERS, b"{")
+    await eventually(lambda: len(service.published[DEAD_PARTNER]) == 1)
 
 
 async def test_news_of_a_grant_may_come_after_the_first_events(service: Running, receiver: Receiver):
