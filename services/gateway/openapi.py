@@ -14,7 +14,11 @@ INFO = {
 }
 SECURITY = {
     "user": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A user's access token"},
-    "partner": {"type": "http", "scheme": "bearer", "description": "A partner's API key, mmt_…"},
+    "partner": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A partner's API key, mmt_…, or its access token (client credentials)",
+    },
 }
 ALLOWED_BY: dict[str, list[dict[str, list[str]]]] = {
     "anyone": [],
@@ -28,6 +32,14 @@ KEY_PARAMETER = {
     "required": True,
     "description": "Such as a fresh UUID; repeat a request under the same key",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+USER_PARAMETER = {
+    "name": "user",
+    "in": "query",
+    "required": False,
+    "description": "A partner's key or token names here the user whose data is meant, who must have granted the scope. "
+    "Users themselves leave it out.",
+    "schema": {"type": "string", "minLength": 1},
 }
 SCHEMAS = "#/components/schemas/"
 RATE_LIMITED: dict[str, Any] = {
@@ -90,6 +102,9 @@ def _described(route: Route, operation: dict[str, Any]) -> dict[str, Any]:
     if route.scope is not None:
         operation["x-required-scope"] = route.scope
     operation["responses"] = dict(sorted({**operation.get("responses", {}), "429": RATE_LIMITED}.items()))
+    if route.about_users:
+        operation["security"] = ALLOWED_BY["signed-in"]
+        operation["parameters"] = [*operation.get("parameters", []), USER_PARAMETER]
     if route.keyed:
         others = [p for p in operation.get("parameters", []) if str(p.get("name", "")).lower() != "idempotency-key"]
         operation["parameters"] = [*others, KEY_PARAMETER]

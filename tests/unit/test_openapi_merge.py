@@ -22,8 +22,16 @@ def test_only_routes_of_the_table_and_what_they_refer_to() -> None:
     assert list(merged["paths"]) == ["/v1/days/{date}"]
     assert list(merged["components"]["schemas"]) == ["Day"]
     operation = merged["paths"]["/v1/days/{date}"]["get"]
-    assert operation["security"] == [{"user": []}]
+    assert operation["security"] == [{"user": []}, {"partner": []}]
     assert operation["x-required-scope"] == "days:read"
+    assert [(one["name"], one["required"]) for one in operation["parameters"]] == [("user", False)]
+
+
+def test_what_users_cannot_grant_takes_no_user() -> None:
+    merged = merge({"auth": document("/v1/me", "get", "Me", {"type": "object"})})
+    operation = merged["paths"]["/v1/me"]["get"]
+    assert operation["security"] == [{"user": []}]
+    assert "parameters" not in operation
 
 
 def test_receipts_are_described_as_their_services_answer_them() -> None:
