@@ -237,13 +237,13 @@ class KeyVerifier:
 
     async def identity(self, key: str) -> Identity:
         """Whose key it is. Raises Problem(401) or Problem(503)."""
-        if not is_api_key(key):
-            raise _bad_key()
         digest = hashlib.sha256(key.encode()).digest()
         known = self._known.get(digest)
         now = self._clock()
         if known is not None and now - known[1] < KEY_FRESH_S and now < known[0].expires_at:
             return known[0]
+        if not is_api_key(key):
+            raise _bad_key()
         asking = self._asking.get(digest)
         if asking is None:
             asking = asyncio.ensure_future(self._verify(key, digest))

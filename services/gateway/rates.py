@@ -107,9 +107,9 @@ class _Kept:
 
     def set(self, subject: str, full_at: float) -> None:
         """Keep when the bucket is full again."""
-        if len(self._young) >= self._half and subject not in self._young:
-            self._young, self._old = {}, self._young
         self._young[subject] = full_at
+        if len(self._young) >= self._half:
+            self._young, self._old = {}, self._young
 
 
 class MemoryBuckets:
@@ -129,17 +129,15 @@ class MemoryBuckets:
 
     def take_now(self, charges: Sequence[Charge]) -> Taken:
         """As `take`."""
-        now, allowed = self._clock(), True
-        full_in_s: list[float] = []
-        for of, subject in charges:
-            found = max(0.0, self._of(of).full_at(subject) - now)
-            full_in_s.append(found)
-            allowed = allowed and found <= of.last_s
-        if allowed:
-            for place, (of, subject) in enumerate(charges):
-                full_in_s[place] += of.every_s
-                self._of(of).set(subject, now + full_in_s[place])
-        return Taken(allowed, full_in_s)
+        now = self._clock()
+        full_in_s = [max(0.0, self._of(of).full_at(subject) - now) for of, subject in charges]
+        for (of, _), found in zip(charges, full_in_s, strict=True):
+            if found > of.last_s:
+                return Taken(False, full_in_s)
+        for place, (of, subject) in enumerate(charges):
+            full_in_s[place] += of.every_s
+            self._of(of).set(subject, now + full_in_s[place])
+        return Taken(True, full_in_s)
 
     def _of(self, policy: Policy) -> _Kept:
         kept = self._kept.get(policy.name)
@@ -161,10 +159,11 @@ def told(charges: Sequence[Charge], taken: Taken) -> tuple[tuple[bytes, bytes], 
     `r` may be called at once; `t` is when all of the quota is there again and, of an empty bucket, when one is.
     """
     policies = ", ".join([of.said for of, _ in charges])
-    left: list[str] = []
-    for (of, _), full_in_s in zip(charges, taken.full_in_s, strict=True):
-        wait_s = 0.0 if taken.allowed else of.wait_s(full_in_s)
-        left.append(f'"{of.name}";r={of.remaining(full_in_s)};t={ceil(wait_s or full_in_s)}')
+    waits = [0.0 if taken.allowed else of.wait_s(full) for (of, _), full in zip(charges, taken.full_in_s, strict=True)]
+    left = [
+        f'"{of.name}";r={of.remaining(full)};t={ceil(wait_s or full)}'
+        for (of, _), full, wait_s in zip(charges, taken.full_in_s, waits, strict=True)
+    ]
     return (b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(left).encode())
 
 

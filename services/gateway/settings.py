@@ -60,7 +60,7 @@ class Settings(ServiceSettings):
     )
     gateway_rate_stream: str = Field(default="120/60", description="The same of live streams opened")
     gateway_rate_failed: str = Field(
-        default="600/60",
+        default="3000/60",
         description="Calls of a network without a good token or key; beyond, unknown ones from there are not looked at",
     )
     gateway_rate_key: str = Field(default="1200/60", description="Calls with one key of a partner")
