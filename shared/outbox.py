@@ -198,6 +198,8 @@ class Relay:
             try:
                 await self._publish_document(self._collections[place[0]], place[1])
                 self._note(None, place[0])
+            except Erased:
+                self._again.discard(place)  # the document is deleted as it is, with what it has to tell
             except Exception as error:
                 self._again.discard(place)
                 self._note(error, place[0])
@@ -237,8 +239,6 @@ class Relay:
                 return
             except Conflict:
                 document = await self._documents.get(collection, document.id)
-            except Erased:
-                return  # it is deleted as it is
 
     def _note(self, error: Exception | None, collection: str) -> None:
         """Log the first of a row of failures, and its end; the scan repeats them each second."""

@@ -82,7 +82,7 @@ async def found(deps: Deps, erasure_id: str) -> Erasure | None:
 
 
 async def report(deps: Deps, event: UserDataErased) -> bool:
-    """Note what a service says; False when that was known. Its first word counts."""
+    """Note what a service says, whose first word counts; whether the workers should be woken for it."""
     for _ in range(ATTEMPTS):
         erasure = await found(deps, deps.pepper.erasure_id(event.user_id))
         if erasure is None or event.service in erasure.reports:
@@ -95,7 +95,8 @@ async def report(deps: Deps, event: UserDataErased) -> bool:
             await deps.store.documents.put(ERASURE_JOBS, due)
         except Conflict:
             continue
-        return True
+        # One who works on it finds it handed back.
+        return not erasure.attempts
     raise Unavailable("database")
 
 
