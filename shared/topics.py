@@ -68,8 +68,8 @@ USERS = Topic(
 )
 PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (events.PartnerUpdated,), ("webhooks",))
 GRANTS = Topic("auth.grants.v1", "state", "grant_id", (events.GrantUpdated,), ("webhooks",))
-# A log, because a revocation means nothing once the session's last access token is over. The gateway reads it without
-# a group, from the beginning.
+# A log, because a revocation means nothing once the session's last access token is over. The gateway reads it, grants
+# and partners without a group, from the beginning.
 REVOCATIONS = Topic(
     "auth.revocations.v1", "log", "session_id", (events.SessionRevoked,), retention_ms=REVOCATION_RETENTION_MS
 )
@@ -109,6 +109,12 @@ ERASURES: dict[str, Topic] = {
     )
     for service in USERS.readers
 }
+# A user wants all that is held of them, and what each service has written of it.
+EXPORTS = Topic("auth.exports.v1", "log", "user_id", (events.ExportRequested,), USERS.readers, partitions=1)
+EXPORT_PARTS: dict[str, Topic] = {
+    service: Topic(f"{service}.exports.v1", "log", "user_id", (events.ExportPartReady,), ("auth",), partitions=1)
+    for service in USERS.readers
+}
 # What operators did with dead letters, by `./mymacro dlq`; a log and no state, so that no audit line is compacted away.
 RESOLUTIONS = Topic(
     "operator.dead_letters.v1",
@@ -134,5 +140,7 @@ TOPICS: tuple[Topic, ...] = (
     INSIGHTS,
     MESSAGES,
     *ERASURES.values(),
+    EXPORTS,
+    *EXPORT_PARTS.values(),
     RESOLUTIONS,
 )

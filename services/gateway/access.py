@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -119,7 +119,7 @@ class Access:
         scopes = self._granted(caller, user_id)
         if scope not in scopes:
             raise not_found()
-        return replace(caller, user_id=user_id, scopes=scopes)
+        return Caller(user_id, caller.partner_id, scopes)
 
     def _now(self, identity: Identity) -> Identity:
         caller = identity.caller
@@ -132,7 +132,8 @@ class Access:
         if caller.user_id is None:
             return identity
         scopes = self._granted(caller, caller.user_id, identity.grant_revision)
-        return replace(identity, caller=replace(caller, scopes=scopes))
+        now = Caller(caller.user_id, caller.partner_id, scopes, caller.session_id)
+        return Identity(now, identity.expires_at, identity.grant_revision)
 
     def _granted(self, caller: Caller, user_id: str, issued: int | None = None) -> frozenset[str]:
         scopes = self._grants.scopes(user_id, caller.partner_id or "", issued)

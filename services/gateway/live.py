@@ -50,7 +50,8 @@ class Window:
     def __init__(self) -> None:
         self.chunks: OrderedDict[int, tuple[str, bytes]] = OrderedDict()
         self.highest = 0
-        self.readers: set[asyncio.Event] = set()
+        # Each with the partner that it is, None for the user's own apps.
+        self.readers: dict[asyncio.Event, str | None] = {}
 
     def add(self, sequence: int, message_type: str, chunk: bytes) -> None:
         """Take a message and wake the readers."""
@@ -59,6 +60,10 @@ class Window:
         if len(self.chunks) > WINDOW:
             self.chunks.popitem(last=False)
         self.wake()
+
+    def count(self, partner_id: str | None) -> int:
+        """How many streams a partner has open for the user; None = the user's own apps."""
+        return sum(1 for one in self.readers.values() if one == partner_id)
 
     def wake(self) -> None:
         """Let every reader look."""
@@ -76,7 +81,7 @@ class Live:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._fetch_after = fetch_after
-        self._permissions = permissions
+        self.permissions = permissions
         self._clock = clock
         self._windows: dict[str, Window] = {}
         self._ending = False
@@ -109,9 +114,9 @@ class Live:
         Raises:
             Problem: 422 a bad Last-Event-ID, 429 too many streams.
         """
-        user_id = call.caller.user_id or ""
-        window = self._windows.get(user_id)
-        if window is not None and len(window.readers) >= MAX_READERS_PER_USER:
+        window = self._windows.get(call.caller.user_id or "")
+        # Each partner for itself, or one could leave the user's own apps no stream.
+        if window is not None and window.count(call.caller.partner_id) >= MAX_READERS_PER_USER:
             raise Problem(
                 429,
                 "too-many-streams",
@@ -123,36 +128,28 @@ class Live:
         expires_at = min(call.expires_at, self._clock() + ACCESS_LIFETIME_S)
         return Stream(self, Reader(call.caller, expires_at, call.grant_revision), cursor)
 
-    def join(self, user_id: str) -> tuple[Window, asyncio.Event]:
+    def join(self, caller: Caller) -> tuple[Window, asyncio.Event]:
         """The user's window, from now on fed, and the reader's own wake-up."""
-        window = self._windows.setdefault(user_id, Window())
+        window = self._windows.setdefault(caller.user_id or "", Window())
         reader = asyncio.Event()
-        window.readers.add(reader)
+        window.readers[reader] = caller.partner_id
         METRICS.live_streams.inc()
         return window, reader
 
     def leave(self, user_id: str, window: Window, reader: asyncio.Event) -> None:
         """Forget a reader, and the window with its last one."""
-        window.readers.discard(reader)
+        window.readers.pop(reader, None)
         METRICS.live_streams.dec()
         if not window.readers and self._windows.get(user_id) is window:
             del self._windows[user_id]
 
     def over(self, reader: Reader) -> bool:
         """Whether a stream has to end: the process does, its token has expired, or what it reads by was ended."""
-        return self._ending or self._clock() >= reader.expires_at or self._permissions.ended(reader)
+        return self._ending or self._clock() >= reader.expires_at or self.permissions.ended(reader)
 
     def left_s(self, expires_at: float) -> float:
         """How long a reader may wait for the next message."""
         return max(0.0, min(HEARTBEAT_S, expires_at - self._clock()))
-
-    def granted(self, reader: Reader) -> bool:
-        """Whether the reader may read along at all."""
-        return self._permissions.granted(reader)
-
-    def shows(self, reader: Reader, message_type: str) -> bool:
-        """Whether the reader may see messages of this type."""
-        return self._permissions.show(reader, message_type)
 
     async def fetch(self, caller: Caller, after: int, limit: int = PAGE) -> dict[str, Any]:
         """Stored messages above `after`. Raises `Unanswered`."""
@@ -178,14 +175,14 @@ class Stream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send messages until the client goes, its token, session or grant is over or the process ends."""
         user_id = self._reader.caller.user_id or ""
-        window, reader = self._live.join(user_id)
+        window, reader = self._live.join(self._reader.caller)
         watching = asyncio.create_task(self._watch(receive, reader))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await self._text(send, b"retry: 1000\n\n")
             await self._serve(window, reader, send)
             if not self._gone:
-                last = b": end\n\n" if self._live.granted(self._reader) else NOT_GRANTED + b": end\n\n"
+                last = b": end\n\n" if self._live.permissions.granted(self._reader) else NOT_GRANTED + b": end\n\n"
                 await send({"type": "http.response.body", "body": last})
         finally:
             self._live.leave(user_id, window, reader)
@@ -258,7 +255,7 @@ class Stream:
                 return after
 
     async def _message(self, send: Send, message_type: str, chunk: bytes) -> None:
-        if self._live.shows(self._reader, message_type):
+        if self._live.permissions.show(self._reader, message_type):
             await self._text(send, chunk)
 
     async def _text(self, send: Send, text: bytes) -> None:

@@ -11,6 +11,7 @@ import pytest
 from services.gateway.access import NEVER, Access, Identity
 from services.gateway.acting import taken
 from services.gateway.grants import Grants, Partners
+from services.gateway.live import MAX_READERS_PER_USER
 from services.gateway.permissions import SCOPE_OF
 from services.gateway.proxy import Answer
 from services.gateway.revocations import Revocations
@@ -407,6 +408,17 @@ async def test_a_stream_by_a_key_is_opened_anew_after_a_while(door: Gateway) -> 
     door.running.app.state.live.fed_from_here()
     assert await theirs.block() == ": end"
     assert await theirs.block() is None
+
+
+async def test_a_partners_streams_leave_the_users_own_apps_theirs(door: Gateway) -> None:
+    await granted(door)
+    theirs = [await opened(door, key=True) for _ in range(MAX_READERS_PER_USER)]
+    assert await stream(door, for_user(door)).open() == 429
+    own = stream(door, door.token())
+    assert await own.open() == 200
+    for one in (own, *theirs):
+        await one.close()
+    assert not door.running.app.state.live.connected(USER)
 
 
 async def test_a_stream_without_a_grant_is_not_opened(door: Gateway) -> None:
