@@ -68,8 +68,15 @@ async def test_the_partner_hears_only_of_what_it_was_granted(system: Whole) -> N
     assert [body["type"] for body in await delivered(system, narrow, 1)] == ["ledger.updated"]
     heard = Counter(one.body["data"]["user_id"] for one in system.receiver.delivered.values())
     assert heard == {open_.user_id: 4, narrow.user_id: 1}
-    by_key = await open_.ask("GET", f"/v1/days/{DATE}", token=system.partner_key)
-    assert by_key.status_code == 403
+    seen = {
+        person.user_id: await person.ask(
+            "GET", f"/v1/days/{DATE}", token=system.partner_key, params={"user": person.user_id}
+        )
+        for person in (silent, narrow, open_)
+    }
+    assert [answer.status_code for answer in seen.values()] == [404, 404, 200]
+    told = [answer.json() | {"instance": ""} for answer in seen.values()]
+    assert told[0] == told[1]
 
 
 async def test_what_belongs_to_another_user_is_not_there(system: Whole) -> None:
