@@ -25,6 +25,8 @@ POSSIBLE_SCOPES = tuple(sorted(PARTNER_SCOPES | set(GRANTABLE_SCOPES)))
 # Good at once: the current one, and earlier ones in their overlap.
 MAX_SECRETS = 4
 MAX_OVERLAP = timedelta(days=7)
+# Anybody can register, and leaves an address: who was not approved by then is forgotten.
+PENDING_KEPT = timedelta(days=90)
 MAX_NAME = 80
 MAX_REDIRECT_URIS = 20
 MAX_REDIRECT_URI = 512
@@ -84,8 +86,13 @@ def _with_state(raw: dict[str, Any]) -> dict[str, Any]:
 
 # By state and name, as operators list them.
 LISTED_INDEX = "listed"
+WAITING_INDEX = "waiting"
 PARTNERS = Collection(
-    "partners", Partner, (Index(LISTED_INDEX, ("state", "name")), OUTBOX_INDEX), v=2, upgrades={1: _with_state}
+    "partners",
+    Partner,
+    (Index(LISTED_INDEX, ("state", "name")), Index(WAITING_INDEX, ("state", "created_at")), OUTBOX_INDEX),
+    v=2,
+    upgrades={1: _with_state},
 )
 
 

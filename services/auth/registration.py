@@ -17,6 +17,8 @@ from services.auth.partners import (
     ALWAYS,
     MAX_SECRETS,
     PARTNERS,
+    PENDING_KEPT,
+    WAITING_INDEX,
     ClientSecret,
     Partner,
     live_secrets,
@@ -57,6 +59,7 @@ async def register(deps: Deps, key: str, wanted: Wanted) -> tuple[Partner, str |
         Problem: 422 another request under this key.
     """
     partner_id, now = deps.pepper.partner_id(key, wanted.contact), deps.clock()
+    await deps.store.documents.delete_where(PARTNERS, WAITING_INDEX, ("pending",), below=now - PENDING_KEPT)
     secret = new_client_secret()
     active = deps.approval == "auto"
     partner = Partner(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.auth import sessions
+from services.auth import audit, sessions
 from services.auth.partners import PARTNERS, Partner
 from services.auth.session_documents import Share
 from shared import topics
@@ -16,6 +16,7 @@ from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.partnering import BY, REGISTRATION, Desk, desk_of, problem
 
+KEY = {"name": "import", "scopes": ["days:read"]}
 USER, OTHER = "usr_ada", "usr_eve"
 
 
@@ -223,6 +224,38 @@ async def test_operators_see_users_and_sign_them_out(desk: Desk) -> None:
     for method, path in (("GET", "users/usr_nobody?by=tester"), ("POST", "users/usr_nobody/session-ends")):
         assert problem(await desk.operate(method, path, BY)) == (404, "not-found")
     assert (await desk.operate("GET", "users?cursor=junk")).status_code == 422
+
+
+async def test_whatever_is_done_is_in_the_audit_log(desk: Desk) -> None:
+    partner = await desk.active()
+    caller = {"partner_id": partner["partner_id"]}
+    key = (await desk.ask("POST", "/v1/partner/keys", KEY, key="k", **caller)).json()
+    rotations = (f"/v1/partner/keys/{key['key_id']}/rotations", "/v1/partner/client-secret/rotations")
+    for path in rotations:
+        await desk.ask("POST", path, {"overlap_s": 60}, key="k", **caller)
+    await desk.ask("DELETE", f"/v1/partner/keys/{key['key_id']}", **caller)
+    await desk.ask("PATCH", "/v1/partner", {"name": "Rye"}, **caller)
+    await desk.ask("POST", "/v1/partner/users", {}, key="u", **caller)
+    await revoke(desk, (await grant(desk, partner["partner_id"])).json()["grant_id"])
+    await desk.operate("PUT", f"partners/{partner['partner_id']}/quota", BY | {"requests_per_min": 60})
+    await desk.operate("POST", f"partners/{partner['partner_id']}/suspensions", BY)
+    page = await audit.page(desk.service.app.state.deps.store.documents, limit=100, cursor=None)
+    assert {line.partner_id for line in page.documents} == {partner["partner_id"]}
+    assert [(line.kind, line.actor, line.by) for line in reversed(page.documents)] == [
+        ("partner-registered", "nobody", ""),
+        ("partner-approved", "operator", "tester"),
+        ("key-created", "partner", ""),
+        ("key-rotated", "partner", ""),
+        ("client-secret-rotated", "partner", ""),
+        ("key-revoked", "partner", ""),
+        ("partner-changed", "partner", ""),
+        ("managed-user-created", "partner", ""),
+        ("grant-given", "partner", ""),
+        ("grant-given", "user", ""),
+        ("grant-revoked", "user", ""),
+        ("partner-quota-changed", "operator", "tester"),
+        ("partner-suspended", "operator", "tester"),
+    ]
 
 
 async def test_nobody_but_operators_reaches_their_routes(desk: Desk) -> None:

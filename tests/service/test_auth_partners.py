@@ -80,6 +80,18 @@ async def test_the_same_registration_twice_is_one_partner_whose_secret_is_shown_
     assert other.json()["partner_id"] != first.json()["partner_id"]
 
 
+async def test_who_was_not_approved_in_three_months_is_forgotten(desk: Desk) -> None:
+    active, waiting = await desk.active(), (await desk.register("r2", contact="dev@rye.example")).json()
+    desk.clock.ahead += timedelta(days=89)
+    await desk.register("r3", contact="dev@barley.example")
+    assert (await desk.operate("GET", f"partners/{waiting['partner_id']}?by=tester")).status_code == 200
+    desk.clock.ahead += timedelta(days=2)
+    later = (await desk.register("r4", contact="dev@corn.example")).json()
+    left = {one["partner_id"] for one in (await desk.operate("GET", "partners")).json()["partners"]}
+    assert {active["partner_id"], later["partner_id"]} < left
+    assert waiting["partner_id"] not in left
+
+
 async def test_of_many_equal_registrations_at_once_one_is_given_the_secret(desk: Desk) -> None:
     answers = await asyncio.gather(*(desk.register() for _ in range(8)))
     assert {answer.status_code for answer in answers} == {201}
