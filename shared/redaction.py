@@ -12,7 +12,7 @@ PERSONAL = re.compile(
 )
 # The same in free text: addresses, JWTs, our keys, bearer tokens.
 SENSITIVE = re.compile(
-    r"[\w.+-]+@[\w-]+\.[\w.-]+|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b(?:mmt|mmr|whsec)_[\w+/=-]{8,}|(?i:bearer)\s+[\w.~+/=-]{8,}"
+    r"[\w.+-]+@[\w-]+\.[\w.-]+|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b(?:mmc|mmr|mms|mmt|whsec)_[\w+/=-]{8,}|(?i:bearer)\s+[\w.~+/=-]{8,}"
 )
 _known_keys: dict[str, bool] = {}
 MAX_KNOWN_KEYS = 1000  # keys are names in our code; the bound is for a defect that makes them up

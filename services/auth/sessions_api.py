@@ -53,10 +53,14 @@ class Tokens(BaseModel):
 
 
 class SessionAnswer(BaseModel):
-    """A session that goes on. `current`: it is the caller's own. Unused, it ends at `ends_at`."""
+    """A session that goes on. `current`: it is the caller's own. Unused, it ends at `ends_at`.
+
+    `partner_id`: of a partner's session, whose `device` is the partner's name; null for the user's own apps.
+    """
 
     session_id: str
     device: str
+    partner_id: str | None
     created_at: datetime
     last_used_at: datetime
     ends_at: datetime
@@ -162,6 +166,7 @@ def _shown(session: Session, ends_at: datetime, caller: Caller) -> SessionAnswer
     return SessionAnswer(
         session_id=session.id,
         device=session.device,
+        partner_id=session.partner_id,
         created_at=session.created_at,
         last_used_at=session.last_used_at,
         ends_at=ends_at,

@@ -28,7 +28,7 @@ router = APIRouter()
 GRANT_TYPES = ("authorization_code", "refresh_token", "client_credentials")
 CLIENT_METHODS = ("client_secret_basic", "client_secret_post")
 FORM = "application/x-www-form-urlencoded"
-NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+NO_STORE = {"Cache-Control": "no-store"}
 MAX_FIELD = 4096
 
 

@@ -357,6 +357,8 @@ def test_ids_are_not(key: str, written: Callable[[], dict[str, Any]]) -> None:
         "Authorization: Bearer abcdefghijkl",
         "key mmt_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789",
         "token mmr_AbCdEfGhIjKlMnOpQrStUvWxYz-_0123456789",
+        "code mmc_AbCdEfGhIjKlMnOpQrStUvWxYz-_0123456789",
+        "secret mms_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789",
         "secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "token eyJhbGciOiJFZDI1NTE5In0.eyJzdWIiOiJ1In0.c2lnbmF0dXJl",
     ],
