@@ -23,6 +23,10 @@ MAX_POINTS = 100_000
 # There are about 50 canonical metrics; each, in each unit, costs a set of columns.
 MAX_SERIES = 100
 INVALID_RECORD = "invalid-record"
+BAD_TIME = "bad-time"
+# What msgspec's message on a record begins or ends with, and the code that says so.
+TOLD_BY_START = {"Object contains unknown field": "unknown-field", "Object missing required field": "missing-field"}
+TOLD_BY_END = {"`$.version`": "bad-version"}
 
 Kind = Literal["watch", "phone", "ring", "workout", "scale", "other"]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -30,14 +34,14 @@ Record = TypeVar("Record")
 Packed = TypeVar("Packed")
 
 
-class Device(msgspec.Struct, frozen=True):
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What measured: `id` is the client's own name for it."""
 
     id: Name
     kind: Kind
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole batch, every record well formed."""
 
     device: Device
@@ -48,7 +52,7 @@ class Envelope(msgspec.Struct, frozen=True):
     zone: Name | None = None
 
 
-class RawEnvelope(msgspec.Struct, frozen=True):
+class RawEnvelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The batch around records that are yet to be decoded."""
 
     device: Device
@@ -69,7 +73,7 @@ NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 @dataclass(frozen=True)
 class Records:
-    """A batch's well-formed records, each kind with its places in the batch, and the places of all others."""
+    """A batch's well-formed records, each kind with its places in the batch, and why all others are refused."""
 
     samples: list[Sample]
     sample_places: Sequence[int]
@@ -77,7 +81,7 @@ class Records:
     session_places: Sequence[int]
     deletions: list[Deletion]
     deletion_places: Sequence[int]
-    refused: list[int]
+    refused: list[RefusedRecord]
 
 
 def read_batch(body: bytes, *, user_id: str, receipt_id: str, event_id: str, occurred_at: datetime) -> BatchSubmitted:
@@ -96,9 +100,10 @@ def read_batch(body: bytes, *, user_id: str, receipt_id: str, event_id: str, occ
     keys = series_keys(records.samples)
     if len(keys) > MAX_SERIES:
         raise Problem(422, "too-many-metrics", f"Name at most {MAX_SERIES} different metrics and units in a batch.")
-    series, refused = series_of(records.samples, records.sample_places, keys)
-    sessions = _each(packed_session, records.sessions, records.session_places, refused)
-    deletions = _each(packed_deletion, records.deletions, records.deletion_places, refused)
+    series, untimely = series_of(records.samples, records.sample_places, keys)
+    sessions = _each(packed_session, records.sessions, records.session_places, untimely)
+    deletions = _each(packed_deletion, records.deletions, records.deletion_places, untimely)
+    refused = records.refused + [RefusedRecord(index, BAD_TIME) for index in untimely]
     return BatchSubmitted(
         event_id=event_id,
         occurred_at=occurred_at,
@@ -110,7 +115,7 @@ def read_batch(body: bytes, *, user_id: str, receipt_id: str, event_id: str, occ
         zone=envelope.zone or "",
         received=_count(envelope),
         series=series,
-        refused=tuple(RefusedRecord(index, INVALID_RECORD) for index in sorted(records.refused + refused)),
+        refused=tuple(sorted(refused, key=lambda one: one.index)),
         sessions=sessions,
         deletions=deletions,
     )
@@ -140,7 +145,7 @@ def _decoded(body: bytes) -> tuple[Envelope | RawEnvelope, Records]:
 def _one_by_one(body: bytes) -> tuple[RawEnvelope, Records]:
     raw = _raw_envelope(body)
     _check(raw)
-    refused: list[int] = []
+    refused: list[RefusedRecord] = []
     samples, sessions, deletions = _places(raw)
     return raw, Records(
         *_good(SAMPLE, raw.samples, samples, refused),
@@ -151,18 +156,24 @@ def _one_by_one(body: bytes) -> tuple[RawEnvelope, Records]:
 
 
 def _good(
-    decoder: msgspec.json.Decoder[Record], raw: list[msgspec.Raw], places: Sequence[int], refused: list[int]
+    decoder: msgspec.json.Decoder[Record], raw: list[msgspec.Raw], places: Sequence[int], refused: list[RefusedRecord]
 ) -> tuple[list[Record], list[int]]:
-    """The records that decode, and their places; those of the others are added to `refused`."""
+    """The records that decode, and their places; the others are added to `refused`."""
     records: list[Record] = []
     kept: list[int] = []
     for place, record in zip(places, raw, strict=True):
         try:
             records.append(decoder.decode(record))
             kept.append(place)
-        except NOT_DECODED:
-            refused.append(place)
+        except NOT_DECODED as error:
+            refused.append(RefusedRecord(place, _why(str(error))))
     return records, kept
+
+
+def _why(told: str) -> str:
+    """The reason code for what msgspec says of a record."""
+    found = (code for start, code in TOLD_BY_START.items() if told.startswith(start))
+    return next(found, None) or next((code for end, code in TOLD_BY_END.items() if told.endswith(end)), INVALID_RECORD)
 
 
 def _count(envelope: Envelope | RawEnvelope) -> int:
@@ -191,7 +202,7 @@ def _raw_envelope(body: bytes) -> RawEnvelope:
 
 
 def _in_words(error: msgspec.ValidationError) -> str:
-    """What is wrong and where; of msgspec's messages the one on enums alone quotes what was sent."""
+    """What is wrong and where; of msgspec's messages the one on enums alone quotes a value that was sent."""
     text = str(error)
     if text.startswith("Invalid enum value"):
         return f"Expected one of {', '.join(get_args(Kind))}{text[text.rindex(' - at `') :]}"

@@ -7,7 +7,7 @@ from services.gateway.times import parse_time
 from shared.events import DeletionSubmitted
 
 
-class Deletion(msgspec.Struct, frozen=True, gc=False):
+class Deletion(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Names the record by its `id`, or by `metric` and `start` (and `end`) where it has none."""
 
     id: SourceId | None = None

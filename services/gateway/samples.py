@@ -27,7 +27,7 @@ SourceId = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class Sample(msgspec.Struct, frozen=True, gc=False):
+class Sample(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One record as phones send it; without `end` it is an instant, without `unit` in the metric's own."""
 
     metric: MetricName

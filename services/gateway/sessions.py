@@ -21,7 +21,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Number = Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
 
 
-class Stage(msgspec.Struct, frozen=True, gc=False):
+class Stage(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A part of a sleep, by its name or by its platform's number."""
 
     stage: Name | Number
@@ -29,7 +29,7 @@ class Stage(msgspec.Struct, frozen=True, gc=False):
     end: str
 
 
-class Stream(msgspec.Struct, frozen=True, gc=False):
+class Stream(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Values of a workout, each at `offsets_s` seconds after `start`; equal lengths."""
 
     name: Name
@@ -38,7 +38,7 @@ class Stream(msgspec.Struct, frozen=True, gc=False):
     values: list[float]
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A sleep or a workout.
 
     `sport` is a name or its platform's number; `totals` have our names with the unit in them, such as `distance_m`.

@@ -20,6 +20,7 @@ NOTES: Mapping[str, str] = {
     ACTIVE: "The total less basal energy, never below 0.",
 }
 Kind = Literal["instant", "interval", "daily", "session"]
+MINUTE_US = 60_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class SegmentShown:
     device: str
     start: datetime
     end: datetime
+    minutes: float
     value: float
     part: str | None = None
     dropped: tuple[DroppedShown, ...] = ()
@@ -213,6 +215,7 @@ def _workouts(told: _Day, name: str) -> dict[str, Any]:
                 device=one.device_id,
                 start=told.time(one.start_us),
                 end=told.time(one.end_us),
+                minutes=(one.end_us - one.start_us) / MINUTE_US,
                 value=float(one.seconds),
                 part=one.sport or "other",
                 dropped=tuple(
@@ -230,6 +233,7 @@ def _segment(told: _Day, one: Segment, part: str | None = None) -> SegmentShown:
         device=one.device_id,
         start=told.time(one.start_us),
         end=told.time(one.end_us),
+        minutes=(one.end_us - one.start_us) / MINUTE_US,
         value=one.value,
         part=part,
         dropped=tuple(DroppedShown(device=each.device_id, value=each.value, why=each.why) for each in one.dropped),

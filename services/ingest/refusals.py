@@ -4,6 +4,9 @@ from typing import Literal
 
 Code = Literal[
     "invalid-record",
+    "missing-field",
+    "unknown-field",
+    "bad-time",
     "unknown-metric",
     "unsupported-type",
     "not-a-sample",
@@ -27,7 +30,10 @@ Code = Literal[
 ]
 
 CODES: dict[Code, str] = {
-    "invalid-record": "The record has another form than the API's; see the OpenAPI document.",
+    "invalid-record": "A field holds something else than the API's; see the OpenAPI document.",
+    "missing-field": "A sample has at least `metric`, `start` and `value`, a session `type`, `start` and `end`.",
+    "unknown-field": "The API knows no field of this name; correct it, or leave it out.",
+    "bad-time": "A time is RFC 3339 with an offset, as 2026-03-01T08:00:00+01:00; a stream has an offset a value.",
     "unknown-metric": "No metric, HealthKit type or Health Connect record has this name; see docs/metrics.md.",
     "unsupported-type": "We keep nothing of this type of the platform's; leave it out, or see the note beside it.",
     "not-a-sample": "This comes as a session; send it under `sessions` with its start and end.",

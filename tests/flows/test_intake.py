@@ -69,7 +69,7 @@ async def test_a_batch_too_large_for_a_message_is_stored_and_its_object_removed(
     ]
     receipt = await sent(person, {"samples": [*samples, {"metric": "heart_rate"}]}, "b1", "gzip")
     assert (receipt["state"], receipt["stored"]) == ("stored", 9_999)
-    assert receipt["refused"] == [{"index": 9_999, "code": "invalid-record"}]
+    assert receipt["refused"] == [{"index": 9_999, "code": "missing-field"}]
     (record,) = system.of(topics.BATCHES.name)
     assert len(record.value) < 1000
     folder = system.folder / "objects" / "ingest" / person.user_id

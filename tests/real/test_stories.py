@@ -119,7 +119,7 @@ async def test_what_is_refused_stands_on_the_receipt(stack: Stack):
         receipt = await stored(client.phone, answer.body["receipt_id"])
         assert receipt["stored"] == 1
         codes = {refused["index"]: refused["code"] for refused in receipt["refused"]}
-        assert codes == {1: "invalid-record", 2: "unknown-metric", 3: "out-of-range", 4: "in-future"}
+        assert codes == {1: "bad-time", 2: "unknown-metric", 3: "out-of-range", 4: "in-future"}
 
 
 async def test_a_picture_without_a_label_is_rejected_with_what_to_do(stack: Stack):
