@@ -250,7 +250,7 @@ def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="One 
     }
     if not name:
         for known, path in there.items():
-            console.print(f"{known:10}{path.read_text().splitlines()[0].strip(chr(34))}", soft_wrap=True)
+            console.print(f"{known:19}{path.read_text().splitlines()[0].strip(chr(34))}", soft_wrap=True)
         return
     if name not in there:
         fail(f"There is no benchmark {name!r}; there are {', '.join(there)}.")

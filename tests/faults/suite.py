@@ -220,4 +220,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command = typer.Typer(add_completion=False)
+    command.command()(main)
+    command(prog_name="./mymacro faults")
