@@ -57,7 +57,8 @@ def in_milliseconds(moment: datetime) -> datetime:
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(shown_name)]
 RedirectUri = Annotated[str, Field(max_length=MAX_REDIRECT_URI), AfterValidator(redirect_uri)]
 RedirectUris = Annotated[tuple[RedirectUri, ...], Field(max_length=MAX_REDIRECT_URIS), AfterValidator(each_once)]
-Scopes = Annotated[list[str], Field(min_length=1, max_length=32), AfterValidator(possible_scopes)]
+Scope = Annotated[str, Field(json_schema_extra={"enum": list(POSSIBLE_SCOPES)})]
+Scopes = Annotated[list[Scope], Field(min_length=1, max_length=32), AfterValidator(possible_scopes)]
 KeyId = Annotated[str, Path(max_length=64)]
 
 
@@ -73,8 +74,9 @@ class Registration(Body):
 class PartnerChange(Body):
     """Fields to set; those left out stay."""
 
-    name: Name = ""
-    redirect_uris: RedirectUris = ()
+    # Never read where they were not sent: there is no value that means "as it is".
+    name: Annotated[Name, Field(default_factory=str)]
+    redirect_uris: Annotated[RedirectUris, Field(default_factory=tuple)]
 
 
 class NewKey(Body):
