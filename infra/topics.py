@@ -12,7 +12,14 @@ import time
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from shared.topics import DEAD_LETTER_MAX_BYTES, DEAD_LETTER_RETENTION_MS, LOG_RETENTION_MS, TOPICS, Topic
+from shared.topics import (
+    DEAD_LETTER_MAX_BYTES,
+    DEAD_LETTER_RETENTION_MS,
+    LOG_RETENTION_MS,
+    SEGMENT_MS,
+    TOPICS,
+    Topic,
+)
 
 PATIENCE_S = 60.0
 PAUSE_S = 0.2
@@ -25,16 +32,26 @@ def wanted(topics: tuple[Topic, ...] = TOPICS, *, replication: int = 1) -> list[
     found: list[NewTopic] = []
     for topic in topics:
         found.append(NewTopic(topic.name, topic.partitions, replication, topic_configs=_configuration(topic)))
-        dead = {"retention.ms": str(DEAD_LETTER_RETENTION_MS), "max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}
+        dead = {
+            "retention.ms": str(DEAD_LETTER_RETENTION_MS),
+            "segment.ms": str(SEGMENT_MS),
+            "max.message.bytes": str(DEAD_LETTER_MAX_BYTES),
+        }
         for reader in topic.readers:
             found.append(NewTopic(topic.dead_letters(reader), 1, replication, topic_configs=dead))
     return found
 
 
 def _configuration(topic: Topic) -> dict[str, str]:
+    segments = {"segment.ms": str(SEGMENT_MS)}
     if topic.kind == "state":
-        return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETE_RETENTION_MS)}
-    return {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
+        return segments | {
+            "cleanup.policy": "compact",
+            "delete.retention.ms": str(DELETE_RETENTION_MS),
+            # Without a bound, what a deletion replaced would stay for as long as the topic is small.
+            "max.compaction.lag.ms": str(LOG_RETENTION_MS),
+        }
+    return segments | {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
 
 
 async def create(bootstrap_servers: list[str], *, replication: int = 1) -> list[str]:

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import Problem, Unavailable
+from shared.errors import Erased, Problem, Unavailable
 from shared.redaction import whereabouts
 from shared.spans import mark_failed
 
@@ -83,6 +83,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
     app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(Erased, _erased)
     # Innermost, so that the answer to a defect passes the trace's middleware like any other; Starlette would take a
     # handler of `Exception` to its outermost layer and raise again after it.
     app.user_middleware.append(Middleware(_DefectsAsProblems))
@@ -92,6 +93,11 @@ def install(app: FastAPI) -> None:
 
 async def _problem(request: Request, error: Exception) -> Response:
     return problem_response(cast(Problem, error), request.scope["path"])
+
+
+async def _erased(request: Request, _: Exception) -> Response:
+    """Between the erasure and the last access token's end: the user is not there any more."""
+    return problem_response(Problem(404, "not-found", "The account was erased."), request.scope["path"])
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -9,6 +9,8 @@ from shared.events import Event
 DAY_MS = 24 * 60 * 60 * 1000
 LOG_RETENTION_MS = 7 * DAY_MS
 DEAD_LETTER_RETENTION_MS = 14 * DAY_MS
+# The broker forgets whole segments, so what it holds is older than its retention by as much as a segment spans.
+SEGMENT_MS = DAY_MS
 # Longer than the dead letters themselves, or resolved ones would come back; and it is the operators' audit log.
 RESOLUTION_RETENTION_MS = 90 * DAY_MS
 # As long as auth may be away and still learn that everything of a user is gone; it holds opaque ids alone.

@@ -65,6 +65,33 @@ def show(user: Id) -> None:
     console.print(table)
 
 
+@app.command()
+def erasure(user: Id) -> None:
+    """Show the proof of a user's erasure: what each service deleted, and when the last copy is gone."""
+    try:
+        one = asked("auth", "GET", f"{PATH}/{quote(user, safe='')}/erasure")
+    except NoAnswer as error:
+        _fail(str(error))
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    rows = [
+        ("user", one["user_id"]),
+        ("asked", f"{one['asked_at']} by {one['asked_by']}"),
+        *((each["service"], _deleted(each)) for each in one["services"]),
+        ("waiting for", ", ".join(one["waiting_for"]) or "nobody"),
+        ("erased", one["finished_at"] or "not yet"),
+        ("topics forget", f"by {one['topics_expire_at']}" if one["topics_expire_at"] else "not known yet"),
+    ]
+    for title, value in rows:
+        table.add_row(title, Text(printable(value)))
+    console.print(table)
+
+
+def _deleted(said: dict[str, Any]) -> str:
+    return f"{said['documents']} documents and {said['objects']} objects, {said['finished_at']}"
+
+
 @app.command(name="end-sessions")
 def end_sessions(user: Id) -> None:
     """Sign a user out everywhere, within seconds; partners' sessions for the user end, too."""

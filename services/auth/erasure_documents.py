@@ -7,15 +7,20 @@ import msgspec
 
 from shared.documents import Collection
 from shared.jobs import DUE_INDEX, Job
-from shared.topics import DEAD_LETTER_RETENTION_MS, ERASURES, RESOLUTIONS, TOPICS
+from shared.topics import DEAD_LETTER_RETENTION_MS, ERASURES, RESOLUTIONS, SEGMENT_MS, TOPICS
 
 # Who must say that nothing is left.
 SERVICES = tuple(ERASURES)
-# Logs that hold something of users, and the dead letters of what came last.
-LONGEST_MS = DEAD_LETTER_RETENTION_MS + max(
-    topic.retention_ms
-    for topic in TOPICS
-    if topic.kind == "log" and topic is not RESOLUTIONS and topic not in ERASURES.values()
+# What came last lies in its log, may become a dead letter when that log is about to forget it, and both forget by
+# segments. State topics forget what was replaced or deleted after 7 days and a segment, which is sooner.
+LONGEST_MS = (
+    DEAD_LETTER_RETENTION_MS
+    + 2 * SEGMENT_MS
+    + max(
+        topic.retention_ms
+        for topic in TOPICS
+        if topic.kind == "log" and topic is not RESOLUTIONS and topic not in ERASURES.values()
+    )
 )
 
 

@@ -1,0 +1,161 @@
+"""Auth's part of an erasure: who may ask, what ends, and the proof that grows from what the services say."""
+
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.auth.erasure_documents import LONGEST_MS, SERVICES
+from services.auth.store import GRANTS, SESSIONS, USERS
+from shared import topics
+from shared.clock import utc_now
+from shared.events import UserDataErased
+from shared.identity import SCOPES as ALL_SCOPES
+from shared.identity import Caller
+from tests.polling import eventually
+from tests.service.gateway_edges import MovableClock
+from tests.service.partnering import Desk, desk_of, problem
+
+ADA = {"email": "ada@example.org", "password": "violet tractor hums at noon"}
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncGenerator[Desk]:
+    async with desk_of(tmp_path, MovableClock()) as one:
+        yield one
+
+
+async def test_erasing_needs_a_sign_in_of_the_last_ten_minutes(desk: Desk) -> None:
+    ada = await _signed_in(desk)
+    desk.clock.ahead += timedelta(minutes=11)
+    assert problem(await _erase(desk, ada)) == (403, "sign-in-again")
+    without = await desk.ask("DELETE", "/v1/me", user_id=ada.user_id)
+    assert problem(without) == (403, "sign-in-again")
+    assert (await _erase(desk, await _signed_in(desk, key=""))).status_code == 202
+
+
+async def test_a_partner_cannot_erase_whoever_granted_it_something(desk: Desk) -> None:
+    ada = await _signed_in(desk)
+    partner = await desk.active()
+    token = desk.service.signer.token(Caller(ada.user_id, partner["partner_id"], frozenset(ALL_SCOPES)), "auth")
+    answer = await desk.service.http.delete("/v1/me", headers={"Authorization": f"Bearer {token}"})
+    assert problem(answer) == (403, "insufficient-scope")
+
+
+async def test_asking_twice_is_one_erasure(desk: Desk) -> None:
+    ada = await _signed_in(desk)
+    first = await _erase(desk, ada)
+    await eventually(lambda: _ended(desk, ada))
+    again = await _erase(desk, ada)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+
+
+async def test_an_erasure_ends_when_every_service_has_spoken(desk: Desk) -> None:
+    ada = await _signed_in(desk)
+    asked = (await _erase(desk, ada)).json()
+    for service in SERVICES:
+        assert (await _see(desk, asked["link"]))["state"] == "erasing"
+        for _ in range(2):
+            await _report(desk, ada.user_id, service)
+    seen = await eventually(lambda: _finished(desk, asked["link"]))
+    assert seen["waiting_for"] == []
+    proof = (await desk.operate("GET", f"users/{ada.user_id}/erasure")).json()
+    assert {one["service"]: one["documents"] for one in proof["services"]} == dict.fromkeys(SERVICES, 7)
+    assert (proof["user_id"], proof["asked_by"], proof["state"]) == (ada.user_id, "user", "erased")
+    assert "ada@" not in str(proof)
+    documents = desk.service.app.state.deps.store.documents
+    buried = await documents.get(USERS, ada.user_id)
+    assert (buried.email, buried.email_hash, buried.password_hash, buried.outbox) == ("", None, "", ())
+    for index in ("live", "ended"):
+        assert await documents.count(SESSIONS, index, (ada.user_id,)) == 0
+
+
+async def test_the_topics_are_said_to_forget_after_their_retention_and_that_of_dead_letters(desk: Desk) -> None:
+    ada = await _signed_in(desk)
+    asked = (await _erase(desk, ada)).json()
+    for service in SERVICES:
+        await _report(desk, ada.user_id, service)
+    seen = await eventually(lambda: _finished(desk, asked["link"]))
+    assert LONGEST_MS >= topics.LOG_RETENTION_MS + topics.DEAD_LETTER_RETENTION_MS
+    assert seen["topics_expire_at"] > seen["finished_at"]
+
+
+async def test_a_report_about_nobody_changes_nothing(desk: Desk) -> None:
+    await _report(desk, "usr_nobody", "ingest")
+    assert problem(await desk.operate("GET", "users/usr_nobody/erasure")) == (404, "not-found")
+
+
+async def test_an_erasure_is_seen_by_whoever_knows_its_id(desk: Desk) -> None:
+    asked = (await _erase(desk, await _signed_in(desk))).json()
+    assert (await _see(desk, asked["link"]))["erasure_id"] == asked["erasure_id"]
+    answer = await desk.service.http.get("/v1/erasures/ers_other", headers=desk.service.headers())
+    assert problem(answer) == (404, "not-found")
+    as_user = await desk.ask("GET", "/internal/users/x/erasure", user_id="x")
+    assert problem(as_user) == (403, "insufficient-scope")
+
+
+async def test_a_partner_erases_its_own_users_alone(desk: Desk) -> None:
+    partner, other = await desk.active(), await desk.active("r2", contact="other@oat.example")
+    made = await desk.ask("POST", "/v1/partner/users", {}, partner_id=partner["partner_id"], key="u1")
+    path = f"/v1/partner/users/{made.json()['user_id']}"
+    assert problem(await desk.ask("DELETE", path, partner_id=other["partner_id"])) == (404, "not-found")
+    asked = await desk.ask("DELETE", path, partner_id=partner["partner_id"])
+    assert asked.status_code == 202, asked.text
+    documents = desk.service.app.state.deps.store.documents
+
+    async def revoked() -> bool:
+        page = await documents.find(GRANTS, "user", (made.json()["user_id"],))
+        return bool(page.documents) and all(grant.revoked_at is not None for grant in page.documents)
+
+    await eventually(revoked)
+    again = await desk.ask("DELETE", path, partner_id=partner["partner_id"])
+    assert again.json() == asked.json()
+    assert problem(await desk.ask("DELETE", path, partner_id=other["partner_id"])) == (404, "not-found")
+    ada = await _signed_in(desk)
+    of_ada = await desk.ask("DELETE", f"/v1/partner/users/{ada.user_id}", partner_id=partner["partner_id"])
+    assert problem(of_ada) == (404, "not-found")
+
+
+async def _signed_in(desk: Desk, key: str = "ada") -> Caller:
+    headers = desk.service.headers(key=key or "ada")
+    made = await desk.service.http.post("/v1/users", json=ADA, headers=headers)
+    assert made.status_code == 201, made.text
+    signed = await desk.service.http.post("/v1/tokens", json=ADA, headers=desk.service.headers())
+    return Caller(made.json()["user_id"], None, frozenset(ALL_SCOPES), signed.json()["session_id"])
+
+
+async def _erase(desk: Desk, caller: Caller) -> Any:
+    token = desk.service.signer.token(caller, "auth")
+    return await desk.service.http.delete("/v1/me", headers={"Authorization": f"Bearer {token}"})
+
+
+async def _see(desk: Desk, link: str) -> dict[str, Any]:
+    answer = await desk.service.http.get(link, headers=desk.service.headers())
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def _finished(desk: Desk, link: str) -> dict[str, Any]:
+    seen = await _see(desk, link)
+    return seen if seen["state"] == "erased" else {}
+
+
+async def _ended(desk: Desk, caller: Caller) -> bool:
+    session = await desk.service.app.state.deps.store.documents.get(SESSIONS, str(caller.session_id))
+    return session is None or session.ended_at is not None
+
+
+async def _report(desk: Desk, user_id: str | None, service: str) -> None:
+    event = UserDataErased(
+        event_id=f"{service} {user_id}",
+        occurred_at=utc_now(),
+        user_id=str(user_id),
+        service=service,
+        documents=7,
+        objects=0,
+        finished_at=utc_now(),
+    )
+    await desk.service.send(topics.ERASURES[service], event)
