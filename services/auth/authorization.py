@@ -13,6 +13,8 @@ from services.auth.partners import Partner
 from shared.identity import GRANTABLE_SCOPES
 
 MAX_FIELDS = 32
+# The forms of the pages go where it stands again, and the gateway takes addresses of 4 KiB.
+MAX_QUERY = 4000
 METHOD = "S256"
 # What is asked, and what else is looked at; the rest of a query is ignored, as RFC 6749 §3.1 has it.
 OTHERS = ("response_mode", "request", "request_uri")
@@ -99,6 +101,8 @@ def read(fields: Sequence[tuple[str, str]], partner: Partner | None) -> Asked:
     if not scopes or not set(scopes) <= set(partner.scopes) & set(GRANTABLE_SCOPES):
         raise refused("invalid_scope", "Ask for scopes that this client is registered for and users can grant.")
     query = urlencode([(name, given[name]) for name in ASKED if name in given])
+    if len(query) > MAX_QUERY:
+        raise refused("invalid_request", "Send a shorter state.")
     return Asked(partner, redirect_uri, state, scopes, given["code_challenge"], query)
 
 

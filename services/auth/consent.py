@@ -109,8 +109,7 @@ def _led_to(redirect_uri: str) -> str:
     Chromium holds every redirect after a form to this, those of the partner's own server too, and nobody knows where
     that sends its users. Nothing is typed into that form.
     """
-    parts = urlsplit(redirect_uri)
-    return "'self' https:" if parts.scheme == "https" else f"'self' https: http://{parts.hostname}:*"
+    return "'self' https:" if urlsplit(redirect_uri).scheme == "https" else "'self' https: http:"
 
 
 def _shown(scope: str, *, stays: bool) -> Scope:

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from typing import Annotated, Any
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -222,7 +222,7 @@ async def metadata(request: Request, deps: DepsOf) -> ServerMetadata:
 @router.get("/.well-known/oauth-authorization-server/{path}", tags=["oauth"])
 async def metadata_of_issuer(path: str, request: Request, deps: DepsOf) -> ServerMetadata:
     """The same, where RFC 8414 §3.1 looks for it: behind it stands the path of the issuer."""
-    if not deps.tokens.issuer.endswith(f"/{path}"):
+    if urlsplit(deps.tokens.issuer).path != f"/{path}":
         raise Problem(404, "not-found", "There is no such issuer here.")
     return await metadata(request, deps)
 

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from services.auth import sessions
+from services.auth.browsers import Browsers
 from services.auth.consent import WORDS
 from services.auth.grants import grant_id
+from services.auth.settings import Settings
+from shared.clock import utc_now
 from shared.identity import GRANTABLE_SCOPES
 from tests.service.account_holder import EMAIL, OTHER, Ada, auth_of
 from tests.service.gateway_edges import MovableClock
@@ -199,3 +203,33 @@ async def test_the_page_shows_what_stays_what_is_new_and_what_ends(ada: Ada, cli
 def test_every_scope_that_users_grant_has_its_words() -> None:
     assert set(WORDS) == set(GRANTABLE_SCOPES)
     assert set(SCOPES) - set(GRANTABLE_SCOPES)
+
+
+def test_only_loopback_goes_without_tls() -> None:
+    now, local = utc_now(), Browsers(bytes(32), secure=False)
+    cookie = local.set_cookie(local.new(now))
+    assert cookie.startswith("mymacro=")
+    assert "Secure" not in cookie
+    assert {"HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
+    assert Settings(auth_public_url="http://127.0.0.1:8080").public_origin == "http://127.0.0.1:8080"
+    assert Settings(auth_public_url="https://api.example.org").public_origin == "https://api.example.org"
+    assert Settings().public_origin == "https://mymacrotracker.dev"
+    for wrong in (
+        "http://api.example.org",
+        "https://api.example.org/",
+        "http://127.0.0.1.example.org",
+        "api.example.org",
+    ):
+        with pytest.raises(ValidationError):
+            Settings(auth_public_url=wrong)
+
+
+async def test_a_decision_may_lead_anywhere_a_sign_in_only_here(ada: Ada, client: Client) -> None:
+    """Chromium holds what a partner's server does after the redirect to the page's policy too."""
+    page = (await signed_in(ada, client)).page
+    assert page is not None
+    assert "form-action 'self' https:;" in page.headers["content-security-policy"]
+    await with_partner(ada, redirect_uris=("http://127.0.0.1:9000/cb",))
+    local = (await signed_in(ada, client, redirect_uri="http://127.0.0.1:9000/cb")).page
+    assert local is not None
+    assert "form-action 'self' https: http:;" in local.headers["content-security-policy"]
