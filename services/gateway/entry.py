@@ -272,8 +272,9 @@ class SecurityHeaders:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message["headers"], *scope.get(LEFT, ()), (b"x-content-type-options", b"nosniff")]
-                if all(name != b"cache-control" for name, _ in headers):
+                given: list[tuple[bytes, bytes]] = message["headers"]
+                headers = [*given, *scope.get(LEFT, ()), (b"x-content-type-options", b"nosniff")]
+                if all(name != b"cache-control" for name, _ in given):
                     headers.append((b"cache-control", b"no-store"))
                 message["headers"] = headers
             await send(message)

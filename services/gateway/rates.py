@@ -46,7 +46,8 @@ class Policy:
 
     def remaining(self, full_in_s: float) -> int:
         """How many may be taken at once of a bucket that is full in `full_in_s`."""
-        return max(0, int((self.window_s - full_in_s + FUZZ_S) / self.every_s))
+        left = int((self.window_s - full_in_s + FUZZ_S) / self.every_s)
+        return left if left > 0 else 0
 
 
 def policy(name: str, text: str) -> Policy:
@@ -130,14 +131,18 @@ class MemoryBuckets:
     def take_now(self, charges: Sequence[Charge]) -> Taken:
         """As `take`."""
         now = self._clock()
-        full_in_s = [max(0.0, self._of(of).full_at(subject) - now) for of, subject in charges]
-        for (of, _), found in zip(charges, full_in_s, strict=True):
+        full_in_s: list[float] = []
+        allowed = True
+        for of, subject in charges:
+            found = self._of(of).full_at(subject) - now
             if found > of.last_s:
-                return Taken(False, full_in_s)
-        for place, (of, subject) in enumerate(charges):
-            full_in_s[place] += of.every_s
-            self._of(of).set(subject, now + full_in_s[place])
-        return Taken(True, full_in_s)
+                allowed = False
+            full_in_s.append(found if found > 0.0 else 0.0)
+        if allowed:
+            for place, (of, subject) in enumerate(charges):
+                full_in_s[place] += of.every_s
+                self._of(of).set(subject, now + full_in_s[place])
+        return Taken(allowed, full_in_s)
 
     def _of(self, policy: Policy) -> _Kept:
         kept = self._kept.get(policy.name)
@@ -158,13 +163,13 @@ def told(charges: Sequence[Charge], taken: Taken) -> tuple[tuple[bytes, bytes], 
 
     `r` may be called at once; `t` is when all of the quota is there again and, of an empty bucket, when one is.
     """
-    policies = ", ".join([of.said for of, _ in charges])
-    waits = [0.0 if taken.allowed else of.wait_s(full) for (of, _), full in zip(charges, taken.full_in_s, strict=True)]
-    left = [
-        f'"{of.name}";r={of.remaining(full)};t={ceil(wait_s or full)}'
-        for (of, _), full, wait_s in zip(charges, taken.full_in_s, waits, strict=True)
-    ]
-    return (b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(left).encode())
+    policies: list[str] = []
+    left: list[str] = []
+    for (of, _), full_in_s in zip(charges, taken.full_in_s, strict=True):
+        t = full_in_s if taken.allowed else of.wait_s(full_in_s) or full_in_s
+        policies.append(of.said)
+        left.append(f'"{of.name}";r={of.remaining(full_in_s)};t={ceil(t)}')
+    return (b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(left).encode())
 
 
 def rate_limited(charges: Sequence[Charge], taken: Taken) -> Problem:
