@@ -157,8 +157,9 @@ async def whole(folder: Path, **settings: Any) -> AsyncGenerator[Whole]:
             _run_as(name, broker)
         # `outside` first, so that `records` has the order in which they were published.
         await stack.enter_async_context(TestKafkaBroker(outside, *brokers.values(), connect_only=False))
-        for name, app in apps.items():
-            clients[name] = await _started(stack, name, app)
+        # Auth at the end: in memory there is no later, and at its start it tells of the demo partner.
+        for name in sorted(apps, key=lambda name: name == "auth"):
+            clients[name] = await _started(stack, name, apps[name])
         receiver = await _receiving(stack)
         partner_key = (folder / "demo-partner.key").read_text().strip()
         yield Whole(folder, apps, clients["gateway"], outside, records, ocr, receiver, exporter, log, partner_key)
