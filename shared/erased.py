@@ -39,7 +39,7 @@ Declared = Personal | Impersonal
 
 
 class ErasedUsers:
-    """The users that were erased, in memory, each until its tombstone goes; 0.1 µs to ask."""
+    """The users that were erased, in memory, each until its tombstone goes; with all around it 0.7 µs a write."""
 
     def __init__(self) -> None:
         self._until: dict[str, datetime] = {}
