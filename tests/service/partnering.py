@@ -62,10 +62,12 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_of(folder: Path, clock: MovableClock, approval: Approval = "operator") -> AsyncGenerator[Desk]:
-    """The service on what lies in `folder`."""
+async def desk_of(
+    folder: Path, clock: MovableClock, approval: Approval = "operator", **changed: Any
+) -> AsyncGenerator[Desk]:
+    """The service on what lies in `folder`; `changed` are settings."""
     settings = Settings(
-        **common_settings(folder),
+        **common_settings(folder) | changed,
         auth_signing_key_path=folder / "auth.jwk",
         auth_pepper_path=folder / "auth-pepper.key",
         auth_mail_folder=folder / "mail",
