@@ -5,8 +5,11 @@ from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.gateway.access import NEVER, Access, Identity
 from services.gateway.acting import taken
@@ -169,6 +172,26 @@ def test_other_names_are_left_as_they_came() -> None:
     for query in (b"users=1&User=2&auser=3&user[]=4&x=user", b"%2575ser=1", b"user%00=1", b"x=%zz&us%65", b"user;a=1"):
         assert taken(query) == (query, None)
     assert taken(b"a=b&user=1;x") == (b"a=b", "1;x")
+
+
+PIECES = st.sampled_from(
+    ["user", "us%65r", "%75ser", "User", "u", "=", "=", "&", "&", ";", "+", "%", "%26", "%3D", "a", "%ff"]
+)
+
+
+@given(st.lists(PIECES, max_size=24).map("".join))
+def test_whatever_the_query_services_see_no_user_and_everything_else(query: str) -> None:
+    def read(one: str) -> list[tuple[str, str]]:
+        return parse_qsl(one, keep_blank_values=True)  # as the services do
+
+    given_users = [value for name, value in read(query) if name == "user"]
+    try:
+        left, user_id = taken(query.encode())
+    except Problem:
+        assert len(given_users) > 1 or not given_users[0] or "\N{REPLACEMENT CHARACTER}" in given_users[0]
+        return
+    assert read(left.decode()) == [pair for pair in read(query) if pair[0] != "user"]
+    assert given_users == ([] if user_id is None else [user_id])
 
 
 async def test_users_name_themselves_or_nobody(door: Gateway) -> None:
