@@ -9,15 +9,19 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from infra.local import control
 from infra.local.instance import Instance
 from infra.local.stack import StackError
+
+if TYPE_CHECKING:
+    from infra.local.demo import DemoTarget
 
 EMAIL = "demo@example.com"
 FILE = "demo-user.json"
@@ -111,9 +115,33 @@ def what_to_try(stack: Instance) -> str:
 def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
     """Run the demo against this instance; returns the exit code."""
     from infra.local import demo
+
+    return _told(demo.run(_target(stack), console, victim), console)
+
+
+def tell_partner(stack: Instance, console: Console) -> int:
+    """Run the partner's story against this instance; returns the exit code."""
+    from infra.local import demo_partner
+
+    return _told(demo_partner.run(_target(stack), console, stack.data / "demo"), console)
+
+
+def _told(story: Coroutine[Any, Any, None], console: Console) -> int:
+    from infra.local.demo import StoryBroke
     from infra.local.phone import Refused
 
-    target = demo.DemoTarget(
+    try:
+        asyncio.run(story)
+    except (StoryBroke, Refused, TimeoutError) as error:
+        console.print(f"[red]The story did not end well:[/red] {error or 'it took too long'}", soft_wrap=True)
+        return 1
+    return 0
+
+
+def _target(stack: Instance) -> "DemoTarget":
+    from infra.local.demo import DemoTarget
+
+    return DemoTarget(
         gateway_url=stack.url,
         partner_key=(stack.keys / "demo-partner.key").read_text().strip(),
         span_store=stack.traces,
@@ -122,12 +150,6 @@ def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
         kill=lambda name: kill(stack, name),
         photos_off=_photos_off(stack),
     )
-    try:
-        asyncio.run(demo.run(target, console, victim))
-    except (demo.StoryBroke, Refused, TimeoutError) as error:
-        console.print(f"[red]The story did not end well:[/red] {error or 'it took too long'}", soft_wrap=True)
-        return 1
-    return 0
 
 
 def _photos_off(stack: Instance) -> str:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -146,10 +146,13 @@ def _mib(size: int) -> str:
 
 @app.command()
 def demo(
+    story: Annotated[
+        Literal["all", "partner"], typer.Argument(help="partner: consent in a browser, and its end.")
+    ] = "all",
     kill: Annotated[str | None, typer.Option(help="Kill this process (-9) in the middle of the story.")] = None,
 ) -> None:
-    """Tell the two stories on the running stack: a day of samples, and a photo of a label."""
-    from infra.local import account
+    """Tell the two stories on the running stack: a day of samples, and a photo of a label. Or the partner's story."""
+    from infra.local import account, browser
     from infra.local.demo import VICTIMS
     from infra.local.phone import Refused
 
@@ -158,8 +161,12 @@ def demo(
         fail("The stack is not running; start it with ./mymacro up.")
     if kill is not None and kill not in VICTIMS:
         fail(f"There is no process {kill!r}; there are {', '.join(VICTIMS)}.")
+    if story == "partner" and kill is not None:
+        fail("Nobody is killed in the partner's story; leave --kill out.")
+    if story == "partner" and browser.CHROMIUM is None:
+        fail("The partner's story needs Chromium: apt-get install chromium.")
     try:
-        code = account.tell_demo(instance, kill, console)
+        code = account.tell_demo(instance, kill, console) if story == "all" else account.tell_partner(instance, console)
     except (StackError, Refused, RuntimeError, OSError) as error:  # the story says what broke; a timeout says nothing
         fail(str(error) or "The story did not go on in time; see ./mymacro status and the logs.")
     raise typer.Exit(code)

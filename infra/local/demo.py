@@ -3,7 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -66,6 +67,7 @@ class Demo:
     user_id: str = ""
     zone: tzinfo = UTC
     started: float = 0.0
+    listening: "asyncio.Task[None] | None" = None
 
     def say(self, text: str) -> None:
         """Narrate one step with the seconds since the demo began."""
@@ -107,6 +109,23 @@ async def run(target: DemoTarget, console: Console, victim: str | None = None) -
     Raises:
         StoryBroke, Refused, TimeoutError: a step did not come true, or a trace is not whole.
     """
+    async with told_with(target, console, victim) as demo:
+        await introduce(demo)
+        day_trace = await tell_day(demo)
+        meal_trace = "" if target.photos_off else await tell_meal(demo)
+        await show_trace(demo, "The day", day_trace, {"gateway", "ingest", "insights", "webhooks", "receiver"})
+        if not meal_trace:
+            console.print(f"\n[yellow]{target.photos_off}[/yellow] Story 2 needs them; story 1 is told.")
+            return
+        hops = {"gateway", "inference", "triton", "nutrition", "insights", "webhooks", "receiver"}
+        await show_trace(demo, "The meal", meal_trace, hops)
+    took_s = time.monotonic() - demo.started
+    console.print(f"\n[green]Both stories told[/green] in {took_s:.1f} s; repeats: {demo.phone.repeats}")
+
+
+@asynccontextmanager
+async def told_with(target: DemoTarget, console: Console, victim: str | None = None) -> AsyncGenerator[Demo]:
+    """A phone, a receiver for webhooks, and their telemetry, as long as a story lasts."""
     settings = ServiceSettings(otel_exporter_otlp_endpoint=target.otlp_endpoint, log_level="ERROR")
     telemetry.configure("receiver", settings)
     started = time.monotonic()
@@ -115,41 +134,21 @@ async def run(target: DemoTarget, console: Console, victim: str | None = None) -
         phone = Phone(target.gateway_url, session, started + PATIENCE_SECONDS)
         demo = Demo(target, console, phone, Receiver(target.receiver_port), victim, started=started)
         await demo.receiver.start()
-        listening: asyncio.Task[None] | None = None
         try:
-            await introduce(demo)
-            listening = asyncio.create_task(phone.listen())
-            day_trace = await tell_day(demo)
-            meal_trace = "" if target.photos_off else await tell_meal(demo)
-            await show_trace(demo, "The day", day_trace, {"gateway", "ingest", "insights", "webhooks", "receiver"})
-            if not meal_trace:
-                console.print(f"\n[yellow]{target.photos_off}[/yellow] Story 2 needs them; story 1 is told.")
-                return
-            hops = {"gateway", "inference", "triton", "nutrition", "insights", "webhooks", "receiver"}
-            await show_trace(demo, "The meal", meal_trace, hops)
+            yield demo
         finally:
-            if listening:
-                listening.cancel()
+            if demo.listening:
+                demo.listening.cancel()
             await demo.receiver.stop()
             telemetry.shutdown()
-    console.print(f"\n[green]Both stories told[/green] in {time.monotonic() - started:.1f} s; repeats: {phone.repeats}")
 
 
 async def introduce(demo: Demo) -> None:
     """A user signs up and signs in, the partner says where its webhooks go, and the user grants it scopes."""
     demo.console.rule("A user and a partner")
-    zone = evening_zone(datetime.now(UTC))
-    demo.zone = ZoneInfo(zone)
-    email, password = f"demo-{secrets.token_hex(6)}@example.com", secrets.token_urlsafe(24)
-    profile = {"sex": "female", "birth_date": "1991-04-12", "height_cm": "170", "home_zone": zone}
-    user = {"email": email, "password": password, "profile": profile}
-    answer = await demo.phone.send("POST", "/v1/users", key=str(uuid4()), body=user)
-    demo.user_id = answer.body["user_id"]
-    demo.say(f"a user registered, id {demo.user_id}, at home in {zone}")
+    email, password = await sign_up(demo)
     if demo.maybe_kill("auth"):
         await demo.phone.send("POST", "/v1/tokens", body={"email": email, "password": password})
-    answer = await demo.phone.send("POST", "/v1/tokens", body={"email": email, "password": password})
-    demo.phone.token = answer.body["access_token"]
     endpoint = await demo.phone.send(
         "POST",
         "/v1/webhook-endpoints",
@@ -162,6 +161,22 @@ async def introduce(demo: Demo) -> None:
     grant = {"partner_id": DEMO_PARTNER, "scopes": GRANTED}
     await demo.phone.send("POST", "/v1/grants", key=str(uuid4()), body=grant)
     demo.say(f"the user granted the partner {len(GRANTED)} scopes")
+
+
+async def sign_up(demo: Demo) -> tuple[str, str]:
+    """A user signs up, signs in and listens; the address and the password."""
+    zone = evening_zone(datetime.now(UTC))
+    demo.zone = ZoneInfo(zone)
+    email, password = f"demo-{secrets.token_hex(6)}@example.com", secrets.token_urlsafe(24)
+    profile = {"sex": "female", "birth_date": "1991-04-12", "height_cm": "170", "home_zone": zone}
+    user = {"email": email, "password": password, "profile": profile}
+    answer = await demo.phone.send("POST", "/v1/users", key=str(uuid4()), body=user)
+    demo.user_id = answer.body["user_id"]
+    demo.say(f"a user registered, id {demo.user_id}, at home in {zone}")
+    answer = await demo.phone.send("POST", "/v1/tokens", body={"email": email, "password": password})
+    demo.phone.token = answer.body["access_token"]
+    demo.listening = asyncio.create_task(demo.phone.listen())
+    return email, password
 
 
 async def tell_day(demo: Demo) -> str:
@@ -183,9 +198,9 @@ async def tell_day(demo: Demo) -> str:
     if demo.maybe_kill(*DAY_VICTIMS):
         again = await demo.phone.send("POST", "/v1/batches", key=key, body=batch)
         demo.say(f"the phone repeats it with the same key: receipt {again.body['receipt_id']}")
-        _expect(again.body["receipt_id"] == receipt_id, "a repeat got another receipt")
+        expect(again.body["receipt_id"] == receipt_id, "a repeat got another receipt")
     receipt = await demo.phone.poll(f"/v1/receipts/{receipt_id}", lambda body: body["state"] in ("stored", "failed"))
-    _expect(receipt.body["state"] == "stored" and receipt.body["stored"] == 1440, f"receipt {receipt.body}")
+    expect(receipt.body["state"] == "stored" and receipt.body["stored"] == 1440, f"receipt {receipt.body}")
     demo.say(f"receipt stored: {receipt.body['stored']} samples, {ms(time.monotonic() - since)} after the answer")
     date = today.date().isoformat()
     await demo.hook("day.updated", since, date=date)
@@ -218,7 +233,7 @@ async def tell_meal(demo: Demo) -> str:
         await demo.phone.send("PUT", path, key=key, content_type="image/png", body=picture)
         demo.say("the phone repeats it with the same key")
     photo = await demo.phone.poll(f"/v1/photos/{photo_id}", lambda body: body["state"] in ("read", "rejected"))
-    _expect(photo.body["state"] == "read", f"photo {photo.body}")
+    expect(photo.body["state"] == "read", f"photo {photo.body}")
     reading = photo.body["reading"]
     demo.say(f"label read in {ms(time.monotonic() - since)}, per 100 g:")
     for nutrient, printed in LABEL.items():
@@ -273,10 +288,11 @@ async def show_trace(demo: Demo, title: str, trace_id: str, services: set[str]) 
         await asyncio.to_thread(trace_tree.wait_for, demo.target.span_store, trace_id, services, 15.0)
     except TimeoutError as missing:
         # What was killed took its last spans with it.
-        _expect(demo.victim is not None, str(missing))
+        expect(demo.victim is not None, str(missing))
     demo.console.print(trace_tree.draw(demo.target.span_store, trace_id))
 
 
-def _expect(condition: bool, otherwise: str) -> None:
+def expect(condition: bool, otherwise: str) -> None:
+    """Go on only where it is so. Raises StoryBroke."""
     if not condition:
         raise StoryBroke(otherwise)

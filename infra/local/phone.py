@@ -123,7 +123,7 @@ class Phone:
 
     async def _stream(self) -> AsyncIterator[tuple[int, dict[str, Any]]]:
         headers = self._headers("", None, "")
-        headers["Last-Event-ID"] = str(max(self.seen, default=0))
+        headers["Last-Event-ID"] = str(self.newest())
         timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
         async with self.session.get(f"{self.base_url}/v1/live", headers=headers, timeout=timeout) as response:
             response.raise_for_status()
@@ -138,10 +138,18 @@ class Phone:
                     yield sequence, json.loads(data)
                     data = ""
 
-    async def wait_for(self, type: str, **data: object) -> dict[str, Any]:
-        """The first live message of that type whose data has these values. Raises TimeoutError at the deadline."""
+    def newest(self) -> int:
+        """The sequence number of the last live message so far, 0 before the first."""
+        return max(self.seen, default=0)
+
+    async def wait_for(self, type: str, *, after: int = 0, **data: object) -> dict[str, Any]:
+        """The first live message of that type behind number `after` whose data has these values.
+
+        Raises:
+            TimeoutError: none came before the deadline.
+        """
         while True:
-            for message in list(self.seen.values()):
+            for message in [message for sequence, message in self.seen.items() if sequence > after]:
                 if message["type"] == type and all(message["data"].get(name) == value for name, value in data.items()):
                     return message
             self._news.clear()

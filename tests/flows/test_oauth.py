@@ -18,8 +18,8 @@ from authlib.common.security import generate_token
 from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError
 from jwt.algorithms import OKPAlgorithm
 
+from infra.local.browser import CHROMIUM, chromium
 from services.auth.settings import Settings
-from tests.flows.chromium import CHROMIUM, chromium
 from tests.flows.people import Person, signed_in
 from tests.flows.whole import Whole, whole
 from tests.polling import eventually

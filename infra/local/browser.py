@@ -4,14 +4,13 @@ import asyncio
 import base64
 import json
 import shutil
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-
-from tests.polling import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -26,6 +25,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 START_S = 30.0
+LOOK_EVERY_S = 0.05
 
 
 class Page:
@@ -42,10 +42,12 @@ class Page:
         while True:
             message = await self._socket.receive_json(timeout=START_S)
             if message.get("id") == self._last:
-                assert "error" not in message, message
+                if "error" in message:
+                    raise RuntimeError(f"Chromium refuses {method}: {message['error']}")
                 return message["result"]
 
     async def open(self, url: str) -> None:
+        """Go to an address."""
         await self.call("Page.navigate", url=url)
 
     async def value(self, expression: str) -> Any:
@@ -54,22 +56,25 @@ class Page:
         return found["result"].get("value")
 
     async def shows(self, selector: str) -> None:
-        """Wait until the page is there and has such an element."""
+        """Wait until the page is there and has such an element. Raises TimeoutError after 30 s."""
         told = f"document.readyState === 'complete' && !!document.querySelector({json.dumps(selector)})"
 
         async def shown() -> bool:
             return await self.value(told) is True
 
-        await eventually(shown, seconds=START_S)
+        await _until(shown, selector)
 
     async def types(self, selector: str, text: str) -> None:
+        """Type into a field."""
         await self.value(f"document.querySelector({json.dumps(selector)}).focus()")
         await self.call("Input.insertText", text=text)
 
     async def clicks(self, selector: str) -> None:
+        """Click an element."""
         await self.value(f"document.querySelector({json.dumps(selector)}).click()")
 
     async def sized(self, width: int, height: int, *, dark: bool = False) -> None:
+        """Give the window that size in pixels; below 600 it is a phone's."""
         await self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -80,22 +85,35 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         await self.call("Emulation.setEmulatedMedia", features=features)
 
-    async def picture(self, path: Path) -> None:
+    async def picture(self) -> bytes:
         """A screenshot as PNG."""
-        path.write_bytes(base64.b64decode((await self.call("Page.captureScreenshot"))["data"]))
+        return base64.b64decode((await self.call("Page.captureScreenshot"))["data"])
+
+
+async def _until(there: Callable[[], Awaitable[bool]], what: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not await there():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Chromium did not show {what} within {START_S:.0f} s")
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 @asynccontextmanager
 async def chromium(folder: Path) -> AsyncGenerator[Page]:
-    """A browser with a fresh profile in `folder`."""
-    assert CHROMIUM is not None
+    """A browser with a fresh profile in `folder`. Raises FileNotFoundError where none is installed."""
+    if CHROMIUM is None:
+        raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
     null = asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(
         CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "about:blank", stdout=null, stderr=null
     )
+    port_file = folder / "DevToolsActivePort"
+
+    async def told() -> bool:
+        return port_file.exists() and bool(port_file.read_text().strip())
+
     try:
-        port_file = folder / "DevToolsActivePort"
-        await eventually(lambda: port_file.exists() and bool(port_file.read_text().strip()), seconds=START_S)
+        await _until(told, "where it listens")
         port = int(port_file.read_text().splitlines()[0])
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
