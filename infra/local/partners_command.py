@@ -74,7 +74,8 @@ def quota(
     body = {"requests_per_min": per_minute, "by": operator()}
     path = f"{PATH}/{quote(partner, safe='')}/quota"
     answer = _ask(lambda: asked("auth", "PUT", path, body))
-    console.print(Text(f"{printable(answer['name'])} may make {_quota(answer)} requests a minute."), soft_wrap=True)
+    often = "as often as the setting says" if default else f"{_quota(answer)} times a minute"
+    console.print(Text(f"{printable(answer['name'])} may ask {often}."), soft_wrap=True)
 
 
 def _decide(partner: str, decision: str, state: str) -> None:

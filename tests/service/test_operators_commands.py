@@ -53,10 +53,12 @@ async def test_partners_are_seen_approved_suspended_and_given_a_quota(terminal: 
     assert all(text in listed.output for text in (partner_id, "Oat & Co", "pending", "default"))
     assert "oat.example" not in listed.output
     assert "Oat & Co is active." in (await terminal.run(f"partners approve {partner_id}")).output
-    assert "may make 600 requests" in (await terminal.run(f"partners quota {partner_id} 600")).output
+    assert "may ask 600 times a minute." in (await terminal.run(f"partners quota {partner_id} 600")).output
     shown = (await terminal.run(f"partners show {partner_id}")).output
     assert all(text in shown for text in (REGISTRATION["contact"], "600", "days:read", "https://oat.example/callback"))
-    assert "may make default requests" in (await terminal.run(f"partners quota {partner_id} --default")).output
+    assert (
+        "may ask as often as the setting says." in (await terminal.run(f"partners quota {partner_id} --default")).output
+    )
     assert "Oat & Co is suspended." in (await terminal.run(f"partners suspend {partner_id}")).output
     assert "no such partners" in (await terminal.run("partners list --state active")).output
 
