@@ -169,7 +169,7 @@ def line(
         kind,
         at,
         asked,
-        actor=actor or actor_of(asked.caller),
+        actor=actor_of(asked.caller, actor),
         by=by[:MAX_DETAIL],
         user_id=user_id,
         partner_id=partner_id or (asked.caller.partner_id if asked.caller is not None else None),
@@ -186,15 +186,15 @@ def new_line(kind: Kind, at: datetime, asked: Origin, **rest: Any) -> Line:
     return Line(id=id, at=at, last_at=at, kind=kind, network=asked.network, trace_id=asked.trace_id, **rest)
 
 
-def actor_of(caller: Caller | None) -> Actor:
-    """Who did it, as far as the token says; None: it was no request."""
-    if caller is None:
-        return "system"
+def actor_of(caller: Caller | None, otherwise: Actor | None = None) -> Actor:
+    """Who did it, as far as the token says, else `otherwise`; a caller of None: it was no request."""
+    if caller is None or caller == ANONYMOUS:
+        return otherwise or ("system" if caller is None else "nobody")
     if OPERATOR_SCOPE in caller.scopes:
         return "operator"
     if caller.partner_id is not None:
         return "partner"
-    return "user" if caller.user_id is not None else "nobody"
+    return "user" if caller.user_id is not None else otherwise or "nobody"
 
 
 async def page(

@@ -217,7 +217,13 @@ async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Seq
             return known
         try:
             told = audit.line(
-                "grant-given", deps.clock(), user_id=user_id, partner_id=partner_id, about=id, details=allowed
+                "grant-given",
+                deps.clock(),
+                user_id=user_id,
+                partner_id=partner_id,
+                about=id,
+                details=allowed,
+                actor="user",
             )
             stored = await deps.store.put_grant(_granted(deps, known, user_id, partner_id, allowed, key, hashed), told)
         except Conflict:

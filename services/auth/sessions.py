@@ -291,6 +291,9 @@ def _asked_again(session: Session, token: RefreshToken, successor: RefreshToken,
 
 
 def _told(session: Session, now: datetime, reason: str) -> Put:
-    """The line of the audit log; whoever holds a refresh token may be the user or not."""
+    """The line of the audit log; whoever signs out does so by the refresh token alone."""
     kind: audit.Kind = "refresh-token-reused" if reason == TOKEN_REUSED else "session-ended"
-    return audit.line(kind, now, user_id=session.user_id, about=session.id, details=(reason,))
+    holder: audit.Actor = "user" if session.partner_id is None else "partner"
+    actor: audit.Actor | None = holder if reason == SIGNED_OUT else "system" if reason in (TOO_MANY, CUT_OFF) else None
+    user_id, partner_id, about = session.user_id, session.partner_id, session.id
+    return audit.line(kind, now, user_id=user_id, partner_id=partner_id, about=about, details=(reason,), actor=actor)

@@ -125,10 +125,14 @@ async def test_sessions_tell_why_they_ended(ada: Ada) -> None:
     assert (await ada.refresh(first)).status_code == 401
     assert (await ada.ask("DELETE", f"/v1/me/sessions/{second['session_id']}")).status_code == 204
     assert (await ada.ask("DELETE", f"/v1/me/sessions/{second['session_id']}")).status_code == 404
+    third = (await ada.sign_in()).json()
+    signing_out = {"refresh_token": third["refresh_token"]}
+    assert (await ada.ask("POST", "/v1/tokens/revoke", signing_out, user_id=None)).status_code == 204
     found = await told(ada, "refresh-token-reused", "session-ended")
     assert [(event["about"], event["details"], event["actor"]) for event in found] == [
         (first["session_id"], ["refresh-token-reused"], "nobody"),
         (second["session_id"], ["ended-by-user"], "user"),
+        (third["session_id"], ["signed-out"], "user"),
     ]
 
 
