@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.clock import utc_now
-from shared.errors import Rejected, Unavailable
+from shared.errors import Erased, Rejected, Unavailable
 from shared.places import Record
 from shared.redaction import whereabouts
 from shared.topics import Topic
@@ -74,6 +74,8 @@ class DeadLetters:
                 await self._on_dead_letter(value, cause)
             except Unavailable:
                 raise
+            except Erased:
+                return  # of a user who was erased this very moment nothing is kept
             except Exception as second:
                 log.error("on_dead_letter of %s failed: %s", place, whereabouts(second))
         headers = {

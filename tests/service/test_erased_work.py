@@ -83,6 +83,21 @@ async def test_single_records_of_erased_users_are_not_even_read(broker: Broker, 
     assert len(dead) == seen
 
 
+async def test_what_fails_while_its_user_is_erased_is_no_dead_letter(broker: Broker) -> None:
+    dead = collect(broker, PHOTOS.dead_letters("ingest"))
+
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    async def on_dead_letter(*_: object) -> None:
+        raise Erased
+
+    subscribe(broker, PHOTOS, "ingest", handle, on_dead_letter=on_dead_letter)
+    async with TestKafkaBroker(broker):
+        await publish_bytes(broker, PHOTOS.name, b"no event", "eve")
+    assert dead == []
+
+
 async def test_all_objects_of_a_user_go_and_nobody_elses(tmp_path: Path) -> None:
     objects = Objects(f"file:///{tmp_path}/objects")
     for key in ("ingest/ada/1", "ingest/ada/2", "ingest/adam/1", "inference/ada/1"):
