@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from fastapi import Depends, FastAPI
@@ -39,7 +39,7 @@ from services.auth.settings import Settings
 from services.auth.signing import SigningKeys
 from services.auth.store import COLLECTIONS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
-from services.auth.workers import forget_sessions, make_relay
+from services.auth.workers import cancelled, forget_sessions, make_relay
 from shared import problems
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
@@ -151,16 +151,10 @@ def _lifespan(
             pruning = audit.keep_pruned(documents, deps.clock, timedelta(days=settings.auth_audit_days))
             forgetting = forget_sessions(documents, deps.clock)
             for work in (erasures.run(), deps.relay.run(), deps.post.run(), deps.attempts.run(), forgetting, pruning):
-                stack.push_async_callback(_cancelled, asyncio.create_task(work))
+                stack.push_async_callback(cancelled, asyncio.create_task(work))
             yield
 
     return lifespan
-
-
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 if __name__ == "__main__":
