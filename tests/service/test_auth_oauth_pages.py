@@ -151,6 +151,7 @@ async def test_a_forms_token_is_good_for_its_own_request_and_act_alone(ada: Ada,
     _, fields = browser.forms["decide"]
     wider = client.link(scope="days:read diary:read ledger:read")
     assert (await browser.post(wider, fields | {"decision": "allow"})).status_code == 403
+    await browser.open(client.link())
     _, fields = browser.forms["sign-out"]
     other = await browser.post(client.link(), fields | {"form": "decide", "decision": "allow"})
     assert other.status_code == 403
@@ -209,6 +210,7 @@ def test_only_loopback_goes_without_tls() -> None:
     now, local = utc_now(), Browsers(bytes(32), secure=False)
     cookie = local.set_cookie(local.new(now))
     assert cookie.startswith("mymacro=")
+    assert local.new(now) != local.new(now)
     assert "Secure" not in cookie
     assert {"HttpOnly", "SameSite=Lax"} <= set(cookie.split("; "))
     assert Settings(auth_public_url="http://127.0.0.1:8080").public_origin == "http://127.0.0.1:8080"

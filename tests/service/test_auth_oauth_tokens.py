@@ -1,30 +1,25 @@
 """Tokens of OAuth clients: exchange, rotation, replay, revocation, introspection, and what each of them refuses."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from services.auth import enrolment, granting, sessions
+from services.auth import enrolment, granting, issuing, sessions
 from services.auth.codes import CODES, FORGET_INDEX, code_id
 from services.auth.grants import grant_id
+from services.auth.oauth_errors import OAuthError
 from services.auth.session_documents import SESSIONS
+from services.auth.store import Store
 from shared.identity import Caller, access_caller
 from tests.service.account_holder import Ada, auth_of
 from tests.service.gateway_edges import MovableClock
-from tests.service.oauth_edges import (
-    CALLBACK,
-    CHALLENGE,
-    OAT,
-    Client,
-    claims,
-    consented,
-    error,
-    with_partner,
-)
+from tests.service.oauth_edges import CALLBACK, CHALLENGE, OAT, VERIFIER, Client, claims, consented, error, with_partner
 
 RYE = "prt_rye"
 REFUSED = (400, "invalid_grant")
@@ -96,6 +91,32 @@ async def test_of_many_uses_at_once_none_lives(ada: Ada, client: Client) -> None
     assert await sessions.live(ada.service.app.state.deps, ada.user_id) == []
 
 
+class ReplayedMeanwhile:
+    """The database, in which a code is used once more right before a session arises from it."""
+
+    def __init__(self, documents: Any) -> None:
+        self._documents = documents
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._documents, name)
+
+    async def insert(self, collection: Any, document: Any) -> Any:
+        page = await self._documents.find(CODES, FORGET_INDEX)
+        for code in page.documents:
+            await self._documents.put(CODES, replace(code, replayed=True))
+        return await self._documents.insert(collection, document)
+
+
+async def test_a_second_use_in_the_midst_of_the_first_leaves_nothing(ada: Ada, client: Client) -> None:
+    code = await consented(ada, client)
+    deps = ada.service.app.state.deps
+    between = dataclasses.replace(deps, store=Store(ReplayedMeanwhile(deps.store.documents)))  # type: ignore[arg-type]
+    partner = await deps.store.partner(OAT)
+    with pytest.raises(OAuthError, match="invalid_grant"):
+        await issuing.exchanged(between, partner, code, CALLBACK, VERIFIER)
+    assert await sessions.live(deps, ada.user_id) == []
+
+
 WRONG = {
     "another verifier": {"code_verifier": "w" * 50},
     "the challenge itself": {"code_verifier": CHALLENGE},
@@ -165,6 +186,7 @@ async def test_refreshing_rotates_and_may_narrow_but_not_widen(ada: Ada, client:
     first = await tokens(ada, client)
     wide = await client.refresh(first["refresh_token"], scope="days:read ledger:read")
     assert error(wide) == (400, "invalid_scope")
+    ada.clock.ahead += timedelta(minutes=1)  # the token was not used, so there is no grace that ends
     second = (await client.refresh(first["refresh_token"], scope="days:read")).json()
     assert second["scope"] == claims(second["access_token"])["scope"] == "days:read"
     third = (await client.refresh(second["refresh_token"])).json()
@@ -221,7 +243,10 @@ async def test_taking_a_grant_back_ends_the_family_and_a_new_one_does_not_bring_
     assert await is_active(client, second["access_token"])
 
 
-async def test_a_family_that_outlived_its_grant_is_ended_when_it_asks(ada: Ada, client: Client) -> None:
+@pytest.mark.parametrize("granted_anew", [False, True])
+async def test_a_family_that_outlived_its_grant_is_ended_when_it_asks(
+    ada: Ada, client: Client, granted_anew: bool
+) -> None:
     """As it does when the grant is taken back at the very moment at which a code is exchanged."""
     first = await tokens(ada, client)
     documents = ada.service.app.state.deps.store.documents
@@ -230,6 +255,10 @@ async def test_a_family_that_outlived_its_grant_is_ended_when_it_asks(ada: Ada, 
     await revoke_grant(ada)
     await documents.insert(SESSIONS, session)
     assert not await is_active(client, first["refresh_token"])
+    if granted_anew:
+        await enrolment.grant(ada.service.app.state.deps, ada.user_id, "k2", OAT, ["days:read", "diary:read"])
+        assert not await is_active(client, first["refresh_token"])
+        assert not await is_active(client, first["access_token"])
     assert error(await client.refresh(first["refresh_token"])) == REFUSED
     assert (await documents.get(SESSIONS, session.id)).end_reason == "grant-revoked"
 
