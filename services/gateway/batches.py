@@ -22,6 +22,8 @@ MAX_RECORDS = 10_000
 MAX_POINTS = 100_000
 # There are about 50 canonical metrics; each, in each unit, costs a set of columns.
 MAX_SERIES = 100
+# A field's name may be as long as the body.
+MAX_TOLD = 200
 INVALID_RECORD = "invalid-record"
 BAD_TIME = "bad-time"
 # What msgspec's message on a record begins or ends with, and the code that says so.
@@ -206,7 +208,7 @@ def _in_words(error: msgspec.ValidationError) -> str:
     text = str(error)
     if text.startswith("Invalid enum value"):
         return f"Expected one of {', '.join(get_args(Kind))}{text[text.rindex(' - at `') :]}"
-    return text
+    return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}…"
 
 
 def _check(envelope: Envelope | RawEnvelope) -> None:

@@ -269,12 +269,13 @@ def test_the_code_says_what_is_wrong_with_a_record(bad: Any, code: str) -> None:
     assert [(one.index, one.code) for one in made.refused] == [(1, code)]
 
 
-@pytest.mark.parametrize("misspelt", [{"session": []}, {"device": DEVICE | {"name": "Watch"}}])
+@pytest.mark.parametrize("misspelt", [{"session": []}, {"device": DEVICE | {"name": "Watch"}}, {"x" * 100_000: 1}])
 def test_a_misspelt_field_of_the_envelope_is_told_and_nothing_is_dropped_silently(misspelt: dict[str, Any]) -> None:
     with pytest.raises(Problem) as refused:
         decoded(batch(sample()) | misspelt)
     assert refused.value.status == 422
     assert "unknown field" in refused.value.detail
+    assert len(refused.value.detail) < 300
 
 
 def test_deletions_name_a_record_by_id_or_by_place() -> None:
