@@ -22,6 +22,7 @@ from shared.events import Event, UserDataErased, UserErased, derived_id
 from shared.jobs import DUE_INDEX, Job, Workers
 from shared.objects import Objects
 from shared.outbox import OUTBOX_INDEX, OutboxEvent, Relay, outbox_event, with_events
+from shared.redaction import whereabouts
 from shared.telemetry import bind, current_traceparent
 from shared.topics import ERASURES
 
@@ -59,7 +60,7 @@ TOMBSTONES = Collection(
 class Erasure:
     """Erases users in one service. `forget` drops what memory holds of a user.
 
-    Call `begin` from the handler of `user.erased` (or subscribe `handler(...)`), `load` before anything is written, and
+    Subscribe `handler(...)` to `auth.users.v1`, call `load` before anything is written, and
     run `run`.
     """
 
@@ -219,6 +220,8 @@ class Erasure:
                 self._erased.forget(now)
             except Unavailable:
                 log.warning("tombstones are not looked at: the database does not answer")
+            except Exception as error:
+                log.error("looking at tombstones failed: %s", whereabouts(error))
 
     async def _again(self, user_id: str) -> bool:
         """Have the user's data looked for once more; False while a pass is under way, which may have looked already."""
