@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from services.webhooks import signing
-from services.webhooks.egress import AddressRefused, Egress
-from services.webhooks.keys import EndpointKeys
+from services.webhooks.destinations import AddressRefused
+from services.webhooks.egress import Egress
+from services.webhooks.keys import EndpointKey, EndpointKeys
 from services.webhooks.public import TYPES, EventType, Timestamp
 from services.webhooks.store import Endpoint, Message, Store
 from shared.clock import Clock
@@ -102,8 +102,8 @@ def create_router(store: Store, egress: Egress, keys: EndpointKeys, clock: Clock
         endpoint_id = derived_id("webhook-endpoint", partner_id, idempotency_key)
         known = await store.endpoint(endpoint_id)
         if known is None:
-            sealed = keys.seal(signing.new_secret(), endpoint_id, partner_id)
-            known = await _add(store, egress, _endpoint(request, endpoint_id, partner_id, sealed, clock()))
+            key = keys.new("hmac", endpoint_id, partner_id, clock())
+            known = await _add(store, egress, _endpoint(request, endpoint_id, partner_id, key))
         if known.request_hash != request.fingerprint():
             raise Problem(
                 422, "idempotency-key-reused", "This Idempotency-Key came with another request; use a fresh one."
@@ -153,21 +153,22 @@ async def _add(store: Store, egress: Egress, endpoint: Endpoint) -> Endpoint:
         return await store.endpoint(endpoint.id) or endpoint
 
 
-def _endpoint(request: NewEndpoint, endpoint_id: str, partner_id: str, sealed: bytes, at: datetime) -> Endpoint:
+def _endpoint(request: NewEndpoint, endpoint_id: str, partner_id: str, key: EndpointKey) -> Endpoint:
     return Endpoint(
         id=endpoint_id,
         partner_id=partner_id,
         url=request.url,
         event_types=tuple(request.event_types),
-        secret=sealed,
+        keys=(key,),
         request_hash=request.fingerprint(),
-        created_at=at,
+        created_at=key.created_at,
+        payload="full",
     )
 
 
 def _shown(keys: EndpointKeys, endpoint: Endpoint) -> str:
     try:
-        return signing.shown(keys.open(endpoint.secret, endpoint.id, endpoint.partner_id))
+        return keys.shown(endpoint.keys[0], endpoint.id, endpoint.partner_id)
     except CannotOpen as error:
         log.error("the secret of endpoint %s cannot be shown: %s", endpoint.id, error)
         raise Problem(

@@ -227,6 +227,25 @@ class InsightCreatedData(PublicData):
     mode: str
 
 
+# What a delivery carries: only what happened where, or all of `data`.
+Payload = Literal["thin", "full"]
+
+
+class ThinData(Public):
+    """What a thin message says, whatever its type: read the rest at `link`."""
+
+    id: str = Field(description="The message's id, as in webhook-id")
+    user_id: str
+    sequence: int = Field(ge=1)
+    trace_id: str
+    link: str = Field(description="Path of the resource that this is about")
+
+
+def thin(message_id: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The thin form of a numbered `data`: nothing of the user's numbers or texts."""
+    return {"id": message_id} | {name: data[name] for name in ThinData.model_fields if name != "id"}
+
+
 # Not among the types that an endpoint can ask for: whoever holds data of the user must hear it.
 USER_ERASED = "user.erased"
 

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from services.webhooks.keys import marked_plain
-from services.webhooks.public import Body
+from services.webhooks.keys import EndpointKey, marked_plain, with_keys
+from services.webhooks.public import Body, Payload, thin
 from shared.documents import Collection, Document, Index
 from shared.erased import Declared, Impersonal, Personal
 from shared.erasure import TOMBSTONES
@@ -25,9 +25,10 @@ class Message(Document, frozen=True, kw_only=True):
     traceparent: str | None
     data: dict[str, Any]
 
-    def body(self) -> bytes:
-        """The bytes that are signed and sent."""
-        return Body(type=self.type, timestamp=self.time, data=self.data).model_dump_json().encode()
+    def body(self, payload: Payload) -> bytes:
+        """The bytes that are signed and sent; a thin one says what happened where, and nothing of the user's data."""
+        data = self.data if payload == "full" else thin(self.id, self.data)
+        return Body(type=self.type, timestamp=self.time, data=data).model_dump_json().encode()
 
 
 class Grant(Document, frozen=True, kw_only=True):
@@ -50,23 +51,37 @@ class Partner(Document, frozen=True, kw_only=True):
 
 
 class Endpoint(Document, frozen=True, kw_only=True):
-    """A partner's address. No `event_types` means all. `request_hash` recognises a repeated creation.
+    """A partner's address. No `event_types` means all, no `user_ids` all who grant something.
 
-    `secret` as `services.webhooks.keys` seals it.
+    `keys`, the newest first: all that have not expired sign. `request_hash` recognises a repeated creation.
+    `state`: paused by the partner, whose deliveries then wait, or disabled by us for `state_reason`. `rate_per_s`:
+    deliveries started per second at most. `headers` go with each delivery. `failing_since` and `failures`: since when
+    and how often in a row no delivery has succeeded.
     """
 
     partner_id: str
     url: str
     event_types: tuple[str, ...]
-    secret: bytes
+    keys: tuple[EndpointKey, ...]
     request_hash: str
     created_at: datetime
-    state: Literal["enabled", "disabled"] = "enabled"
+    state: Literal["enabled", "paused", "disabled"] = "enabled"
     state_reason: str | None = None
+    user_ids: tuple[str, ...] = ()
+    payload: Payload = "thin"
+    ordered: bool = False
+    rate_per_s: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    failing_since: datetime | None = None
+    failures: int = 0
 
-    def wants(self, message_type: str) -> bool:
-        """Is this type among those asked for?"""
-        return self.state == "enabled" and (not self.event_types or message_type in self.event_types)
+    def wants(self, message_type: str, user_id: str) -> bool:
+        """Is this type of this user among those asked for? What a paused endpoint wants waits for it."""
+        return (
+            self.state != "disabled"
+            and (not self.event_types or message_type in self.event_types)
+            and (not self.user_ids or user_id in self.user_ids)
+        )
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -105,7 +120,11 @@ MESSAGES: Collection[Message] = Collection(
 GRANTS: Collection[Grant] = Collection("grants", Grant, (Index("pair", ("user_id", "partner_id")),))
 PARTNERS: Collection[Partner] = Collection("partners", Partner)
 ENDPOINTS: Collection[Endpoint] = Collection(
-    "endpoints", Endpoint, (Index("partner", ("partner_id", "created_at")),), v=2, upgrades={1: marked_plain}
+    "endpoints",
+    Endpoint,
+    (Index("partner", ("partner_id", "created_at")),),
+    v=3,
+    upgrades={1: marked_plain, 2: with_keys},
 )
 DELIVERIES: Collection[Delivery] = Collection(
     "deliveries", Delivery, (DUE_INDEX, Index("endpoint", ("endpoint_id", "created_at")), Index("user", ("user_id",)))

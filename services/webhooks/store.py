@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import msgspec
 
+from services.webhooks.keys import EndpointKey
 from services.webhooks.numbering import Numbering, Told
-from services.webhooks.public import TYPES, USER_ERASED, Body, UserErasedData
+from services.webhooks.public import TYPES, USER_ERASED, Body, Payload, UserErasedData
 from services.webhooks.records import (
     COLLECTIONS,
     DELIVERIES,
@@ -84,10 +85,13 @@ class Store:
         """As far as the grant covers them, in their order: to each endpoint that wants them."""
         made = 0
         for message in messages:
-            wanting = [endpoint for endpoint in endpoints if endpoint.wants(message.type)]
+            wanting = [endpoint for endpoint in endpoints if endpoint.wants(message.type, message.user_id)]
             if wanting and TYPES[message.type].scope in grant.scopes:
-                body = message.body()
-                new = await asyncio.gather(*(self._insert_delivery(message, endpoint, body) for endpoint in wanting))
+                payloads: set[Payload] = {endpoint.payload for endpoint in wanting}
+                bodies = {payload: message.body(payload) for payload in payloads}
+                new = await asyncio.gather(
+                    *(self._insert_delivery(message, endpoint, bodies[endpoint.payload]) for endpoint in wanting)
+                )
                 made += sum(new)
         return made
 
@@ -174,7 +178,7 @@ class Store:
         work = (
             self._add_delivery(endpoint, "", message_id, USER_ERASED, body, cause)
             for endpoint in chain.from_iterable(found)
-            if endpoint.state == "enabled"
+            if endpoint.state != "disabled"
         )
         return sum(await asyncio.gather(*work))
 
@@ -239,14 +243,14 @@ class Store:
         """Store a new endpoint. Raises Duplicate when its id is known."""
         return await self._documents.insert(ENDPOINTS, endpoint)
 
-    async def replace_secret(self, endpoint: Endpoint, sealed: bytes) -> None:
-        """Keep the endpoint's secret as it is sealed now, unless somebody wrote the endpoint meanwhile."""
+    async def replace_keys(self, endpoint: Endpoint, keys: tuple[EndpointKey, ...]) -> None:
+        """Keep the endpoint's keys as they are sealed now, unless somebody wrote the endpoint meanwhile."""
         with suppress(Conflict):
-            await self._documents.put(ENDPOINTS, msgspec.structs.replace(endpoint, secret=sealed))
+            await self._documents.put(ENDPOINTS, msgspec.structs.replace(endpoint, keys=keys))
 
     async def disable(self, endpoint_id: str, reason: str) -> None:
         """Send nothing to the endpoint any more."""
-        while (endpoint := await self.endpoint(endpoint_id)) is not None and endpoint.state == "enabled":
+        while (endpoint := await self.endpoint(endpoint_id)) is not None and endpoint.state != "disabled":
             disabled = msgspec.structs.replace(endpoint, state="disabled", state_reason=reason)
             try:
                 await self._documents.put(ENDPOINTS, disabled)

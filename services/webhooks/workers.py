@@ -3,16 +3,16 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
 
 from services.webhooks.egress import Answer, Egress
-from services.webhooks.keys import EndpointKeys
+from services.webhooks.keys import EndpointKey, EndpointKeys
 from services.webhooks.schedule import next_wait, parse_retry_after
-from services.webhooks.signing import signed_headers
-from services.webhooks.store import Attempt, Delivery, Store
+from services.webhooks.signing import SigningKey, signed_headers
+from services.webhooks.store import Attempt, Delivery, Endpoint, Store
 from shared.clock import Clock
 from shared.secrets import CannotOpen
 from shared.telemetry import bind, current_traceparent, span
@@ -59,27 +59,34 @@ class Dispatcher:
             return ended(delivery, "cancelled", "the user's grant does not cover this any more")
         at = self._clock()
         try:
-            secret = self._keys.open(endpoint.secret, endpoint.id, endpoint.partner_id)
+            keys, renewed = self._signing(endpoint, at)
         except CannotOpen as error:
             log.error("the secret of endpoint %s cannot sign: %s", endpoint.id, error)
             return after(delivery, UNSIGNED, at, self._clock(), self._jitter())
-        if self._keys.is_stale(endpoint.secret):
-            sealed = self._keys.seal(secret, endpoint.id, endpoint.partner_id)
-            await self._store.replace_secret(endpoint, sealed)
-        answer = await self._post(delivery, delivery.body, endpoint.url, secret, at)
+        if renewed is not None:
+            await self._store.replace_keys(endpoint, renewed)
+        answer = await self._post(delivery, delivery.body, endpoint, keys, at)
         if answer.status == GONE:
             await self._store.disable(endpoint.id, "the receiver answered 410 Gone")
         return after(delivery, answer, at, self._clock(), self._jitter())
 
-    async def _post(self, delivery: Delivery, body: bytes, url: str, secret: bytes, at: datetime) -> Answer:
-        headers = {"content-type": "application/json", "user-agent": USER_AGENT}
-        headers |= signed_headers([secret], delivery.message_id, int(at.timestamp()), body)
+    def _signing(self, endpoint: Endpoint, at: datetime) -> tuple[list[SigningKey], tuple[EndpointKey, ...] | None]:
+        """What signs at `at`, and the endpoint's keys sealed anew where they are due. Raises CannotOpen."""
+        place = (endpoint.id, endpoint.partner_id)
+        keys = [self._keys.open(key, *place) for key in endpoint.keys if key.signs(at)]
+        return keys, self._keys.renewed(endpoint.keys, *place)
+
+    async def _post(
+        self, delivery: Delivery, body: bytes, endpoint: Endpoint, keys: Sequence[SigningKey], at: datetime
+    ) -> Answer:
+        headers = dict(endpoint.headers) | {"content-type": "application/json", "user-agent": USER_AGENT}
+        headers |= signed_headers(keys, delivery.message_id, int(at.timestamp()), body)
         attributes = {"webhook.type": delivery.message_type, "webhook.try": delivery.tries + 1}
         with span("webhook deliver", kind="client", attributes=attributes) as place:
             traceparent = current_traceparent()
             if traceparent is not None:
                 headers["traceparent"] = traceparent
-            answer = await self._egress.post(url, headers, body)
+            answer = await self._egress.post(endpoint.url, headers, body)
             bind(status=answer.status)
             if answer.error is not None:
                 place.fail(str(answer.status or "no answer"))

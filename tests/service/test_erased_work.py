@@ -129,7 +129,7 @@ async def test_partners_are_told_though_the_grants_end_comes_first(
             partner_id="partner",
             url="https://partner.example/",
             event_types=("day.updated",),
-            secret=b"",
+            keys=(),
             request_hash="",
             created_at=AT,
         )

@@ -16,7 +16,7 @@ from shared.secrets import KeysRefused, key_id
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import Running
-from tests.service.webhook_endpoints import NOT_SENT, created, database, endpoint, tell, tried, webhooks
+from tests.service.webhook_endpoints import NOT_SENT, created, database, endpoint, sealed, tell, tried, webhooks
 
 
 @pytest.fixture
@@ -52,15 +52,15 @@ async def test_a_lost_key_is_named_and_putting_it_back_is_enough(
     old = (tmp_path / "secrets.key").read_text()
     (tmp_path / "secrets.key").write_text(token_hex(32))
     async with webhooks(tmp_path, lambda: utc_now() + ahead) as service, database(tmp_path) as documents:
-        sealed = (await endpoint(documents, made["endpoint_id"])).secret
+        lost = sealed(await endpoint(documents, made["endpoint_id"]))
         await tell(service)
         assert (await tried(service, made["endpoint_id"])).last_error == NOT_SENT
-        assert f"key {key_id(sealed).hex()} is not among ours" in caplog.text
+        assert f"key {key_id(lost).hex()} is not among ours" in caplog.text
         again = await created(service, receiver.url)
         assert (again["status"], again["type"].rpartition("/")[2]) == (503, "secret-unreadable")
         assert "secret" not in again
         # Nothing was written over it.
-        assert (await endpoint(documents, made["endpoint_id"])).secret == sealed
+        assert sealed(await endpoint(documents, made["endpoint_id"])) == lost
         (tmp_path / "secrets.key").write_text((tmp_path / "secrets.key").read_text() + "\n" + old)
         assert (await created(service, receiver.url))["secret"] == made["secret"]
         ahead = timedelta(minutes=1)
@@ -76,8 +76,8 @@ async def test_after_a_rotation_the_next_delivery_seals_anew(
     await tell(service, 1)
     await eventually(lambda: len(receiver.received) == 1)
     after = await endpoint(documents, made["endpoint_id"])
-    assert key_id(after.secret) != key_id(before.secret)
-    assert msgspec.structs.replace(after, secret=before.secret, version=before.version) == before
+    assert key_id(sealed(after)) != key_id(sealed(before))
+    assert msgspec.structs.replace(after, keys=before.keys, version=before.version) == before
     await tell(service, 2)
     await eventually(lambda: len(receiver.received) == 2)
     assert await endpoint(documents, made["endpoint_id"]) == after
@@ -96,7 +96,7 @@ async def test_deliveries_side_by_side_after_a_rotation_all_arrive_signed(
     await eventually(lambda: len(receiver.received) == 8)
     for request in receiver.received:
         signing.verify([signing.parsed(made["secret"])], request.headers, request.body, utc_now())
-    assert key_id((await endpoint(documents, made["endpoint_id"])).secret) != key_id(before.secret)
+    assert key_id(sealed(await endpoint(documents, made["endpoint_id"]))) != key_id(sealed(before))
 
 
 async def test_keys_may_come_from_the_setting(tmp_path: Path, receiver: Receiver):

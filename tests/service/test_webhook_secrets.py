@@ -2,21 +2,33 @@
 
 import base64
 from collections.abc import AsyncGenerator
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from services.webhooks import signing
-from services.webhooks.keys import PLAIN
+from services.webhooks.keys import PLAIN, EndpointKey
 from services.webhooks.store import ENDPOINTS
 from shared.clock import utc_now
 from shared.documents import Collection, Document, Documents, Index
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import Running
-from tests.service.webhook_endpoints import NOT_SENT, PARTNER, created, database, endpoint, tell, tried, webhooks
+from tests.service.webhook_endpoints import (
+    NOT_SENT,
+    PARTNER,
+    created,
+    database,
+    endpoint,
+    resealed,
+    sealed,
+    tell,
+    tried,
+    webhooks,
+)
 
 
 @pytest.fixture
@@ -73,8 +85,8 @@ async def test_secrets_swapped_between_endpoints_sign_nothing(
 ):
     made = [await created(service, f"{receiver.url}/{key}", key=key) for key in ("a", "b")]
     one, other = [await endpoint(documents, each["endpoint_id"]) for each in made]
-    await documents.put(ENDPOINTS, msgspec.structs.replace(one, secret=other.secret))
-    await documents.put(ENDPOINTS, msgspec.structs.replace(other, secret=one.secret))
+    await documents.put(ENDPOINTS, resealed(one, sealed(other)))
+    await documents.put(ENDPOINTS, resealed(other, sealed(one)))
     await tell(service)
     for each in made:
         delivery = await tried(service, each["endpoint_id"])
@@ -102,11 +114,11 @@ async def test_a_damaged_secret_costs_a_try_and_counts_again_once_mended(tmp_pat
     async with webhooks(tmp_path, lambda: utc_now() + ahead) as service, database(tmp_path) as documents:
         made = await created(service, receiver.url)
         whole = await endpoint(documents, made["endpoint_id"])
-        damaged = whole.secret[:-1] + bytes((whole.secret[-1] ^ 1,))
-        damaged_one = await documents.put(ENDPOINTS, msgspec.structs.replace(whole, secret=damaged))
+        damaged = sealed(whole)[:-1] + bytes((sealed(whole)[-1] ^ 1,))
+        damaged_one = await documents.put(ENDPOINTS, resealed(whole, damaged))
         await tell(service)
         assert (await tried(service, made["endpoint_id"])).last_error == NOT_SENT
-        await documents.put(ENDPOINTS, msgspec.structs.replace(damaged_one, secret=whole.secret))
+        await documents.put(ENDPOINTS, resealed(damaged_one, sealed(whole)))
         ahead = timedelta(minutes=1)
         await eventually(lambda: receiver.received)
         signing.verify(
@@ -118,9 +130,9 @@ async def test_sealing_anew_undoes_nobodys_write(service: Running, receiver: Rec
     made = await created(service, receiver.url)
     read_before = await endpoint(documents, made["endpoint_id"])
     await service.app.state.store.disable(made["endpoint_id"], "meanwhile")
-    await service.app.state.store.replace_secret(read_before, b"sealed anew")
+    await service.app.state.store.replace_keys(read_before, ())
     now = await endpoint(documents, made["endpoint_id"])
-    assert (now.state, now.secret) == ("disabled", read_before.secret)
+    assert (now.state, now.keys) == ("disabled", read_before.keys)
 
 
 class EndpointOfVersion1(Document, frozen=True, kw_only=True):
@@ -134,6 +146,21 @@ class EndpointOfVersion1(Document, frozen=True, kw_only=True):
     created_at: datetime
     state: str = "enabled"
     state_reason: str | None = None
+
+
+async def test_an_endpoint_of_the_first_releases_keeps_its_secret_state_and_full_payload(tmp_path: Path):
+    first = Collection("endpoints", EndpointOfVersion1, (Index("partner", ("partner_id", "created_at")),))
+    at, before = datetime(2026, 3, 1, tzinfo=UTC), b"\x01sealed"
+    old = EndpointOfVersion1(
+        id="e1", partner_id="p", url="https://a.example/", event_types=("day.updated",), secret=before,
+        request_hash="h", created_at=at, state="disabled", state_reason="the receiver answered 410 Gone",
+    )  # fmt: skip
+    async with database(tmp_path, [replace(first, v=2)]) as documents:
+        await documents.insert(replace(first, v=2), old)
+    async with database(tmp_path) as documents:
+        now = await endpoint(documents, "e1")
+    assert now.keys == (EndpointKey(kind="hmac", sealed=before, created_at=at),)
+    assert (now.payload, now.user_ids, now.headers, now.state, now.url) == ("full", (), (), "disabled", old.url)
 
 
 @pytest.mark.parametrize("secret", [bytes(range(32)), b"\x01" * 32, bytes(32)], ids=["mixed", "ones", "zeros"])
@@ -151,12 +178,12 @@ async def test_a_secret_stored_before_sealing_signs_and_is_sealed(tmp_path: Path
     async with database(tmp_path, [first]) as documents:
         await documents.insert(first, old)
     async with webhooks(tmp_path) as service, database(tmp_path) as documents:
-        assert (await endpoint(documents, "e1")).secret == PLAIN + secret
+        assert sealed(await endpoint(documents, "e1")) == PLAIN + secret
         await tell(service)
         await eventually(lambda: receiver.received)
         signing.verify([secret], receiver.received[0].headers, receiver.received[0].body, utc_now())
-        sealed = (await endpoint(documents, "e1")).secret
-        assert (sealed[0], secret in sealed) == (1, False)
+        stored = sealed(await endpoint(documents, "e1"))
+        assert (stored[0], secret in stored) == (1, False)
         await tell(service, 2)
         await eventually(lambda: len(receiver.received) == 2)
         signing.verify([secret], receiver.received[1].headers, receiver.received[1].body, utc_now())
@@ -167,7 +194,7 @@ async def test_an_old_endpoint_that_is_written_unread_still_signs(tmp_path: Path
         made = await created(service, receiver.url)
         known = await endpoint(documents, made["endpoint_id"])
         secret = signing.parsed(made["secret"])
-        await documents.put(ENDPOINTS, msgspec.structs.replace(known, secret=PLAIN + secret))
+        await documents.put(ENDPOINTS, resealed(known, PLAIN + secret))
         await tell(service)
         await eventually(lambda: receiver.received)
         signing.verify([secret], receiver.received[0].headers, receiver.received[0].body, utc_now())

@@ -105,7 +105,8 @@ async def with_endpoint(process: Process) -> None:
         partner_id="partner",
         url="https://partner.example/",
         event_types=(),
-        secret=b"",
+        keys=(),
+        payload="full",
         request_hash="",
         created_at=SINCE,
     )

@@ -7,6 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from services.webhooks.app import create_app
 from services.webhooks.settings import Settings
 from services.webhooks.store import COLLECTIONS, ENDPOINTS, Delivery, Endpoint
@@ -80,6 +82,18 @@ async def endpoint(documents: Documents, endpoint_id: str) -> Endpoint:
     found = await documents.get(ENDPOINTS, endpoint_id)
     assert found is not None
     return found
+
+
+def sealed(one: Endpoint) -> bytes:
+    """What is stored of the endpoint's only key."""
+    (key,) = one.keys
+    return key.sealed
+
+
+def resealed(one: Endpoint, stored: bytes) -> Endpoint:
+    """The endpoint with `stored` in the place of its only key."""
+    (key,) = one.keys
+    return msgspec.structs.replace(one, keys=(msgspec.structs.replace(key, sealed=stored),))
 
 
 async def tried(service: Running, endpoint_id: str) -> Delivery:
