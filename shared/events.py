@@ -219,6 +219,15 @@ class UserErased(Event, frozen=True):
     revision: int
 
 
+class ExportRequested(Event, frozen=True):
+    """A user wants everything that is held of them. After `needed_until` nobody waits for a part any more."""
+
+    type: Literal["export.requested"] = "export.requested"
+    user_id: str
+    export_id: str
+    needed_until: UtcTime
+
+
 class PartnerUpdated(Event, frozen=True):
     """The partner's full state; never a key. Only an active one may do anything.
 
@@ -534,6 +543,31 @@ class UserDataErased(Event, frozen=True):
     finished_at: UtcTime
 
 
+class ExportedFile(BaseModel, frozen=True):
+    """A file of an export, or a folder with a `/` behind its name: so many `rows`, or files; `about` in words."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    rows: int
+    about: str
+
+
+class ExportPartReady(Event, frozen=True):
+    """What a service holds of a user lies in the object store, and is auth's to delete.
+
+    The object's first `data_bytes` are members of a ZIP archive, the rest is their list: see `shared.export`.
+    """
+
+    type: Literal["export.part_ready"] = "export.part_ready"
+    user_id: str
+    export_id: str
+    service: str
+    object: ObjectRef
+    data_bytes: int
+    files: tuple[ExportedFile, ...]
+
+
 # operator
 
 
@@ -559,6 +593,8 @@ AnyEvent = Annotated[
     | UserUpdated
     | UserErased
     | UserDataErased
+    | ExportRequested
+    | ExportPartReady
     | PartnerUpdated
     | GrantUpdated
     | SessionRevoked

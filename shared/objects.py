@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,10 +16,16 @@ from shared.errors import Unavailable
 T = TypeVar("T")
 KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 FILE_SCHEME = "file:///"
+# Streams read so much at a time, and write so much to a bucket; a request of it ends long before its time is over.
+PART_BYTES = 8 * 1024 * 1024
+# A streamed file bears this name until it is whole.
+UNFINISHED = ".unfinished"
 
 
 class Objects:
     """Objects under keys `<service>/<user_id>/<sha256>`; an equal key means equal bytes, so a repeat does no harm.
+
+    Streamed objects have keys `<service>/<user_id>/<kind>/<id>`; the last one written whole is the one that is there.
 
     `file:///folder` is a folder (`file:////folder` is absolute), `s3://bucket/prefix` a bucket, whose address and
     credentials come from the usual AWS_ variables. What `put` returned from is durable: in a folder the object and
@@ -49,6 +55,50 @@ class Objects:
         await _reached(self._opened().put_async(key, data))
         if self._root is not None:
             await _reached(asyncio.to_thread(_sync, self._root, self._root / key))
+
+    async def put_stream(self, key: str, parts: AsyncIterator[bytes]) -> None:
+        """Store all `parts` as one object, a few of them in memory; it is there once all are.
+
+        Raises `Unavailable("objects")`, ValueError for an ill-formed key, and what `parts` raises.
+        """
+        _check(key)
+        store = self._opened()
+        if self._root is None:
+            await _reached(store.put_async(key, parts, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=2))
+            return
+        # The local store's own unfinished files are in no listing, so nobody would delete what a crash left of them.
+        path = self._root / (key + UNFINISHED)
+        await _reached(store.put_async(key + UNFINISHED, b""))
+        try:
+            with await _reached(asyncio.to_thread(path.open, "wb")) as file:
+                async for part in parts:
+                    await _reached(asyncio.to_thread(file.write, part))
+            await _reached(asyncio.to_thread(_finish, self._root, path, self._root / key))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    async def size(self, key: str) -> int | None:
+        """The object's size in bytes, None when there is none. Raises `Unavailable("objects")`."""
+        _check(key)
+        try:
+            return (await _reached(self._opened().head_async(key)))["size"]
+        except FileNotFoundError:
+            return None
+
+    async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes]:
+        """The bytes [start, end) of an object in parts of 8 MiB at most, as fast as they are taken.
+
+        Raises `Unavailable("objects")`, FileNotFoundError when the object is not there or has fewer bytes.
+        """
+        _check(key)
+        while start < end:
+            length = min(PART_BYTES, end - start)
+            part = bytes(await _reached(self._opened().get_range_async(key, start=start, length=length)))
+            if len(part) < length:
+                raise FileNotFoundError(key)
+            yield part
+            start += length
 
     async def get(self, key: str) -> bytes | None:
         """The object's bytes, None when there is none. Raises `Unavailable("objects")`."""
@@ -100,6 +150,11 @@ async def _reached(answer: Awaitable[T]) -> T:
 def _check(key: str) -> None:
     if KEY.fullmatch(key) is None:
         raise ValueError("an object's key is <service>/<user_id>/<sha256>")
+
+
+def _finish(root: Path, path: Path, final: Path) -> None:
+    path.replace(final)
+    _sync(root, final)
 
 
 def _sync(root: Path, path: Path) -> None:

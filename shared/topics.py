@@ -111,6 +111,12 @@ ERASURES: dict[str, Topic] = {
     )
     for service in USERS.readers
 }
+# A user wants all that is held of them, and what each service has written of it.
+EXPORTS = Topic("auth.exports.v1", "log", "user_id", (events.ExportRequested,), USERS.readers, partitions=1)
+EXPORT_PARTS: dict[str, Topic] = {
+    service: Topic(f"{service}.exports.v1", "log", "user_id", (events.ExportPartReady,), ("auth",), partitions=1)
+    for service in USERS.readers
+}
 # What operators did with dead letters, by `./mymacro dlq`; a log and no state, so that no audit line is compacted away.
 RESOLUTIONS = Topic(
     "operator.dead_letters.v1",
@@ -136,5 +142,7 @@ TOPICS: tuple[Topic, ...] = (
     INSIGHTS,
     MESSAGES,
     *ERASURES.values(),
+    EXPORTS,
+    *EXPORT_PARTS.values(),
     RESOLUTIONS,
 )

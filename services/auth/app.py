@@ -14,6 +14,8 @@ from services.auth import (
     audit_api,
     enrolment,
     erasure_api,
+    exporting,
+    exports_api,
     grants_api,
     handlers,
     oauth_api,
@@ -30,6 +32,8 @@ from services.auth.consent import Pages
 from services.auth.enrolment import Deps
 from services.auth.erasure import Eraser
 from services.auth.erasure_documents import ERASURE_JOBS, Erasure
+from services.auth.export_documents import EXPORTS, Export
+from services.auth.exports import Exports
 from services.auth.factors import Factors
 from services.auth.guesses import Guesses
 from services.auth.keys import read_key_file
@@ -46,6 +50,7 @@ from shared.documents import Documents, open_documents
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
+from shared.objects import Objects
 from shared.outbox import Relay
 from shared.secrets import open_secrets
 from shared.service import install_health, serve
@@ -64,16 +69,19 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     store = Store(documents)
     watchdog = Watchdog(broker)
     deps = _deps(settings, store, make_relay(documents, broker), clock)
-    erasures = Workers(documents, ERASURE_JOBS, Eraser(deps).work, concurrency=2, clock=clock)
-    handlers.subscribe(broker, deps, erasures.nudge)
+    objects = Objects(settings.objects_url)
+    erasures = Workers(documents, ERASURE_JOBS, Eraser(deps, objects).work, concurrency=2, clock=clock)
+    exports = Exports(deps, objects, exporting.CONTENTS, exporting.readme)
+    collecting = Workers(documents, EXPORTS, exports.work, concurrency=2, clock=clock)
+    handlers.subscribe(broker, deps, erasures.nudge, exports, collecting.nudge)
     app = FastAPI(
         title="MyMacroTracker auth",
         version="1",
         telemetry=FASTAPI_TELEMETRY,
         dependencies=[Depends(audit.note_origin)],
-        lifespan=_lifespan(settings, documents, watchdog, deps, erasures),
+        lifespan=_lifespan(settings, documents, watchdog, deps, (erasures, collecting)),
     )
-    app.state.deps = deps
+    app.state.deps, app.state.exports = deps, exports
     app.state.broker, app.state.erasures_begun = broker, erasures.nudge
     app.add_middleware(TraceMiddleware)
     problems.install(app)
@@ -87,6 +95,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.include_router(operator_api.router)
     app.include_router(audit_api.router)
     app.include_router(erasure_api.router)
+    app.include_router(exports_api.router)
     _serve_oauth(app, settings, deps)
 
     async def database() -> None:
@@ -135,7 +144,11 @@ def _mail(settings: Settings) -> Mail:
 
 
 def _lifespan(
-    settings: Settings, documents: Documents, watchdog: Watchdog, deps: Deps, erasures: Workers[Erasure]
+    settings: Settings,
+    documents: Documents,
+    watchdog: Watchdog,
+    deps: Deps,
+    jobs: tuple[Workers[Erasure], Workers[Export]],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -150,7 +163,14 @@ def _lifespan(
             await stack.enter_async_context(watchdog)
             pruning = audit.keep_pruned(documents, deps.clock, timedelta(days=settings.auth_audit_days))
             forgetting = forget_sessions(documents, deps.clock)
-            for work in (erasures.run(), deps.relay.run(), deps.post.run(), deps.attempts.run(), forgetting, pruning):
+            for work in (
+                *(one.run() for one in jobs),
+                deps.relay.run(),
+                deps.post.run(),
+                deps.attempts.run(),
+                forgetting,
+                pruning,
+            ):
                 stack.push_async_callback(cancelled, asyncio.create_task(work))
             yield
 

@@ -95,7 +95,7 @@ async def security_events(
 ) -> SecurityEvents:
     """What happened to your account: sign-ins, wrong passwords, changes, grants. The latest first."""
     found = await _page(deps, user_id=str(caller.user_id), limit=limit, cursor=cursor)
-    return SecurityEvents(events=[SecurityEvent(**_shown(one)) for one in found.documents], cursor=found.cursor)
+    return SecurityEvents(events=[security_event(one) for one in found.documents], cursor=found.cursor)
 
 
 @router.post("/internal/audit", include_in_schema=False, dependencies=[Depends(operating)])
@@ -117,6 +117,11 @@ async def _page(deps: Deps, **which: Any) -> Page[Line]:
         return await audit.page(deps.store.documents, **which)
     except ValueError as error:
         raise Problem(422, "invalid-cursor", "Send a cursor as it was answered, or none.") from error
+
+
+def security_event(line: Line) -> SecurityEvent:
+    """The line as the user whom it is about sees it."""
+    return SecurityEvent(**_shown(line))
 
 
 def _shown(line: Line) -> dict[str, Any]:

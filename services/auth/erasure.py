@@ -19,6 +19,8 @@ from services.auth.codes import CODES
 from services.auth.codes import USER_INDEX as CODES_OF_USER
 from services.auth.enrolment import Deps
 from services.auth.erasure_documents import ERASURE_JOBS, LONGEST_MS, Erasure, Report
+from services.auth.export_documents import EXPORTS
+from services.auth.export_documents import USER_INDEX as EXPORTS_OF_USER
 from services.auth.grants import GRANTS, Grant
 from services.auth.grants import USER_INDEX as GRANTS_OF_USER
 from services.auth.session_documents import CUTOFFS, ENDED_INDEX, LIVE_INDEX, SESSIONS
@@ -28,6 +30,7 @@ from shared.clock import truncated
 from shared.documents import Collection, Conflict, Document, Documents, Put
 from shared.errors import Problem, Unavailable
 from shared.events import UserDataErased, UserErased, derived_id
+from shared.objects import Objects
 from shared.outbox import Outboxed, null_record, outbox_event, with_events
 from shared.telemetry import bind, current_traceparent
 
@@ -51,12 +54,15 @@ async def ask(deps: Deps, user_id: str, session_id: str | None) -> Erasure:
     known = await found(deps, deps.pepper.erasure_id(user_id))
     if known is not None:
         return known
+    await check_fresh(deps, session_id, "Erasing cannot be undone.")
+    return await begin(deps, user_id, asked_by="user")
+
+
+async def check_fresh(deps: Deps, session_id: str | None, why: str) -> None:
+    """Raises Problem 403 unless the session goes on and began at most 10 minutes ago."""
     session = await deps.store.documents.get(SESSIONS, session_id) if session_id is not None else None
     if session is None or session.ended_at is not None or deps.clock() - session.created_at > FRESH:
-        raise Problem(
-            403, "sign-in-again", "Erasing cannot be undone. Sign in again, and ask within 10 minutes with that token."
-        )
-    return await begin(deps, user_id, asked_by="user")
+        raise Problem(403, "sign-in-again", f"{why} Sign in again, and ask within 10 minutes with that token.")
 
 
 async def begin(deps: Deps, user_id: str, *, asked_by: str) -> Erasure:
@@ -105,6 +111,7 @@ class Eraser:
     """The work of an erasure, step by step; every step may be repeated."""
 
     deps: Deps
+    objects: Objects
 
     async def work(self, erasure: Erasure) -> Erasure:
         """One step."""
@@ -174,6 +181,8 @@ class Eraser:
                 waiting += bool(grant.outbox)
         await self.deps.store.forget_resets(user_id)
         await self._documents.delete_where(CODES, CODES_OF_USER, (user_id,))
+        await self._documents.delete_where(EXPORTS, EXPORTS_OF_USER, (user_id,))
+        await self.objects.delete_all(f"auth/{user_id}")
         user = await self._documents.get(USERS, user_id)
         return waiting + bool(user is not None and user.outbox)
 

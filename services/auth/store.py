@@ -10,6 +10,8 @@ from services.auth.audit import BY_USER, LINES
 from services.auth.codes import CODES
 from services.auth.codes import USER_INDEX as CODES_OF_USER
 from services.auth.erasure_documents import ERASURE_JOBS
+from services.auth.export_documents import EXPORTS
+from services.auth.export_documents import USER_INDEX as EXPORTS_OF_USER
 from services.auth.grants import GRANTS, Grant
 from services.auth.grants import USER_INDEX as GRANTS_OF_USER
 from services.auth.keys import PARTNER_KEYS, PartnerKey, key_id
@@ -56,13 +58,14 @@ PERSONAL: tuple[Declared, ...] = (
     Personal(RESETS, ("user",)),
     Personal(CODES, (CODES_OF_USER,)),
     Personal(LINES, (BY_USER,)),
+    Personal(EXPORTS, (EXPORTS_OF_USER,)),
     Impersonal(PARTNERS, "clients of users, with the address of whoever answers for them"),
     Impersonal(PARTNER_KEYS, "partners' keys, by their hashes"),
     Impersonal(GUESSES, "counters in 65,536 slots that all addresses share"),
     Impersonal(ERASURE_JOBS, "the proof of erasures: opaque ids, times and numbers"),
 )
 COLLECTIONS = tuple(one.collection for one in PERSONAL)
-OUTBOXED = (USERS, PARTNERS, GRANTS, SESSIONS)
+OUTBOXED = (USERS, PARTNERS, GRANTS, SESSIONS, EXPORTS)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from services.auth import sessions
+from services.auth import exports, sessions
 from services.auth.store import OUTBOXED
 from shared.clock import Clock
 from shared.documents.port import Documents
@@ -18,10 +18,11 @@ log = logging.getLogger(__name__)
 
 
 async def forget_sessions(documents: Documents, clock: Clock) -> None:
-    """Delete sessions that ended long ago, each hour, until cancelled."""
+    """Delete sessions that ended long ago, and what is known of old exports, each hour, until cancelled."""
     while True:
         try:
             await sessions.forget(documents, clock())
+            await exports.forget(documents, clock())
         except Unavailable:
             log.warning("ended sessions are kept for another hour: the database does not answer")
         await asyncio.sleep(FORGET_EVERY_S)

@@ -38,7 +38,7 @@ MOST_READ_BYTES = 16 * 1024 * 1024
 MAX_FLOWING = 96
 LONGEST_FLOW_S = 900.0
 PASSED_ON = ("content-type", "idempotency-key", "accept", "accept-language")
-COPIED = frozenset({"content-type", "retry-after", "etag", "link", "location", "allow"})
+COPIED = frozenset({"content-type", "retry-after", "etag", "link", "location", "allow", "content-disposition"})
 """Headers of answers that callers see; the rest is between us and the service."""
 PAGE_COPIED = frozenset({"set-cookie", "content-security-policy", "referrer-policy", "x-frame-options"})
 CLIENT_COPIED = frozenset({"www-authenticate"})

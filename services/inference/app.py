@@ -8,6 +8,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from services.inference.api import create_router
+from services.inference.exporting import CONTENTS
 from services.inference.handlers import SERVICE, Handlers, subscribe
 from services.inference.settings import Settings
 from services.inference.store import COLLECTIONS, JOBS, PERSONAL, Store
@@ -18,6 +19,7 @@ from shared.clock import utc_now
 from shared.documents import open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
+from shared.export import PARTS, Exporter
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
@@ -37,9 +39,11 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [JOBS, TOMBSTONES], partial(publish_bytes, broker))
+    relay = Relay(documents, [JOBS, PARTS, TOMBSTONES], partial(publish_bytes, broker))
     reader = Reader(store, objects, ocr)
     erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, utc_now, objects=objects)
+    exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, utc_now)
+    exporter.listen(broker, erasure)
     workers = make_workers(documents, reader, relay, concurrency=settings.inference_concurrency)
     watchdog = Watchdog(broker)
     subscribe(broker, Handlers(store, workers.nudge), erasure)
@@ -48,7 +52,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
         await erasure.load()
-        tasks = {asyncio.create_task(one.run()) for one in (relay, workers, erasure)}
+        tasks = {asyncio.create_task(one.run()) for one in (relay, workers, erasure, exporter)}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:

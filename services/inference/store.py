@@ -11,6 +11,7 @@ from shared.documents import Collection, Conflict, Documents, Duplicate, Index
 from shared.erased import Declared, Personal
 from shared.erasure import TOMBSTONES
 from shared.errors import Unavailable
+from shared.export import PARTS, PERSONAL_PARTS
 from shared.jobs import DUE_INDEX, Job
 from shared.outbox import OUTBOX_INDEX, OutboxEvent
 
@@ -64,8 +65,8 @@ class PhotoJob(Job, frozen=True, kw_only=True):
 JOBS: Collection[PhotoJob] = Collection(
     "photos", PhotoJob, (DUE_INDEX, OUTBOX_INDEX, Index("object", ("object_key", "state")), Index("user", ("user_id",)))
 )
-PERSONAL: tuple[Declared, ...] = (Personal(JOBS, ("user",)),)
-COLLECTIONS: tuple[Collection[Any], ...] = (JOBS, TOMBSTONES)
+PERSONAL: tuple[Declared, ...] = (Personal(JOBS, ("user",)), PERSONAL_PARTS)
+COLLECTIONS: tuple[Collection[Any], ...] = (JOBS, PARTS, TOMBSTONES)
 
 
 class Store:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from services.ingest import devices_api, history_api, operator_api, receipts_api, series_api, sessions_api
 from services.ingest.api import router
 from services.ingest.days_store import DaysStore
+from services.ingest.exporting import CONTENTS
 from services.ingest.handlers import SERVICE, Handlers, subscribe
 from services.ingest.history_store import History
 from services.ingest.preferences import Preferences
@@ -38,6 +39,7 @@ from shared.documents import Documents, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.events import ReceiptsCompleted
+from shared.export import PARTS, Exporter
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
@@ -67,7 +69,7 @@ def create_app(
     documents = GuardedDocuments(documents or open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [DAYS, TOMBSTONES], partial(kafka.publish_bytes, broker))
+    relay = Relay(documents, [DAYS, PARTS, TOMBSTONES], partial(kafka.publish_bytes, broker))
     days, preferences = DaysStore(documents), Preferences(documents, clock)
     day_worker = DayWorker(
         days, preferences, partial(relay.nudge, DAYS), lambda: workers.behind or storing.behind, clock
@@ -90,10 +92,12 @@ def create_app(
     searches = jobs(DELETION_JOBS, search.work, concurrency=2)
     erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock, objects=objects, forget=storing.forget)
     subscribe(broker, handlers, erasure)
+    exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, clock)
+    exporter.listen(broker, erasure)
 
     # Days that are due are computed even while Kafka is away; their events wait inside them.
     lifespan = _lifespan(
-        documents, broker, watchdog, erasure, (workers, searches, recomputations, republications, relay)
+        documents, broker, watchdog, erasure, (workers, searches, recomputations, republications, relay, exporter)
     )
     app = FastAPI(title="ingest", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
     app.state.days, app.state.preferences = days, preferences
@@ -125,7 +129,7 @@ def _lifespan(
     broker: Broker,
     watchdog: Watchdog,
     erasure: Erasure,
-    endless: Sequence[Workers[Any] | Relay],
+    endless: Sequence[Workers[Any] | Relay | Exporter],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:

@@ -92,7 +92,7 @@ def create_router(reads: Reads, clock: Clock) -> APIRouter:
     async def list_devices(caller: Annotated[Caller, require("samples:read")]) -> DeviceList:
         """What the caller's samples come from."""
         found = await reads.devices(caller.user_id or "")
-        return DeviceList(devices=[_device(one) for one in sorted(found, key=lambda one: one.device_id)])
+        return DeviceList(devices=[device_answer(one) for one in sorted(found, key=lambda one: one.device_id)])
 
     @router.get("/v1/completeness")
     async def get_completeness(
@@ -117,7 +117,8 @@ def create_router(reads: Reads, clock: Clock) -> APIRouter:
     return router
 
 
-def _device(one: Device) -> DeviceAnswer:
+def device_answer(one: Device) -> DeviceAnswer:
+    """The device as its user sees it."""
     return DeviceAnswer(
         device_id=one.device_id,
         kind=one.kind,

@@ -12,6 +12,7 @@ from shared.documents import Collection, Document, Index
 from shared.erased import Declared, Personal
 from shared.erasure import TOMBSTONES
 from shared.events import StageColumns, StreamColumns
+from shared.export import PERSONAL_PARTS
 from shared.jobs import DUE_INDEX, Job
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
@@ -289,5 +290,6 @@ PERSONAL: tuple[Declared, ...] = (
     Personal(PRIORITIES),
     # An operator's wish about all users names none.
     Personal(REPUBLICATIONS, ("user",)),
+    PERSONAL_PARTS,
 )
 COLLECTIONS: tuple[Collection[Any], ...] = (*(one.collection for one in PERSONAL), TOMBSTONES)

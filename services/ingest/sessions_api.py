@@ -111,9 +111,15 @@ def create_router(reads: Reads) -> APIRouter:
         found = await reads.session(document_id(session_id, user_id))
         if found is None or found.user_id != user_id or found.deleted:
             raise Problem(404, "not-found", "There is no such session.")
-        return SessionDetail(**_told(found), streams=[_stream(one, found.offset_minutes) for one in found.streams])
+        return detail(found)
 
     return router
+
+
+def detail(session: Session) -> SessionDetail:
+    """The session with its streams."""
+    streams = [_stream(one, session.offset_minutes) for one in session.streams]
+    return SessionDetail(**_told(session), streams=streams)
 
 
 def public_id(session: Session) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
-from services.insights.store import Store
+from services.insights.store import Insight, Ledger, Store
 from shared.clock import FullDate
 from shared.errors import Problem
 from shared.events import Fact, LedgerLine
@@ -64,19 +64,7 @@ async def get_ledger(date: FullDate, store: Stored, caller: Annotated[Caller, re
         raise Problem(
             404, "not-found", "Nothing is known of this day's energy yet; send samples or a photo of what was eaten."
         )
-    return LedgerAnswer(
-        date=ledger.day,
-        revision=ledger.revision,
-        updated_at=ledger.updated_at,
-        lines=[
-            LedgerLine(source=line.source, direction=line.direction, energy_kcal=line.energy_kcal, note=line.note)
-            for line in ledger.balance.lines
-        ],
-        intake_kcal=ledger.balance.intake_kcal,
-        expenditure_kcal=ledger.balance.expenditure_kcal,
-        balance_kcal=ledger.balance.balance_kcal,
-        missing=list(ledger.balance.missing),
-    )
+    return ledger_answer(ledger)
 
 
 @router.get("/v1/insights")
@@ -92,20 +80,36 @@ async def list_insights(
     except ValueError as error:
         raise Problem(400, "invalid-cursor", "Use the next_cursor of an answer, or none to start.") from error
     return InsightsAnswer(
-        insights=[
-            InsightAnswer(
-                insight_id=one.id,
-                date=one.day,
-                created_at=one.created_at,
-                title=one.title,
-                text=one.text,
-                facts=[
-                    Fact(id=fact.id, value=fact.value, unit=fact.unit, window=fact.window, n=fact.n)
-                    for fact in one.facts
-                ],
-                mode="model" if one.mode == "model" else "deterministic",
-            )
-            for one in page.documents
-        ],
+        insights=[insight_answer(one) for one in page.documents],
         next_cursor=page.cursor,
+    )
+
+
+def ledger_answer(ledger: Ledger) -> LedgerAnswer:
+    """The ledger as its user sees it."""
+    return LedgerAnswer(
+        date=ledger.day,
+        revision=ledger.revision,
+        updated_at=ledger.updated_at,
+        lines=[
+            LedgerLine(source=line.source, direction=line.direction, energy_kcal=line.energy_kcal, note=line.note)
+            for line in ledger.balance.lines
+        ],
+        intake_kcal=ledger.balance.intake_kcal,
+        expenditure_kcal=ledger.balance.expenditure_kcal,
+        balance_kcal=ledger.balance.balance_kcal,
+        missing=list(ledger.balance.missing),
+    )
+
+
+def insight_answer(one: Insight) -> InsightAnswer:
+    """The insight as its user sees it."""
+    return InsightAnswer(
+        insight_id=one.id,
+        date=one.day,
+        created_at=one.created_at,
+        title=one.title,
+        text=one.text,
+        facts=[Fact(id=fact.id, value=fact.value, unit=fact.unit, window=fact.window, n=fact.n) for fact in one.facts],
+        mode="model" if one.mode == "model" else "deterministic",
     )

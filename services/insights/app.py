@@ -8,6 +8,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from services.insights.api import router
+from services.insights.exporting import CONTENTS
 from services.insights.handlers import SERVICE, Handlers, subscribe
 from services.insights.settings import Settings
 from services.insights.store import COLLECTIONS, INSIGHTS, LEDGERS, PERSONAL, Insight, Ledger, Store
@@ -16,8 +17,10 @@ from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
+from shared.export import PARTS, Exporter
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker
+from shared.objects import Objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import starting
@@ -35,12 +38,14 @@ def create_app(
     """The app; nothing is opened before its lifespan. Tests hand in a broker, documents and a clock."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    erased = ErasedUsers()
+    erased, objects = ErasedUsers(), Objects(settings.objects_url)
     documents = GuardedDocuments(documents or open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [LEDGERS, INSIGHTS, TOMBSTONES], partial(kafka.publish_bytes, broker))
-    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock)
+    relay = Relay(documents, [LEDGERS, INSIGHTS, PARTS, TOMBSTONES], partial(kafka.publish_bytes, broker))
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock, objects=objects)
+    exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, clock)
+    exporter.listen(broker, erasure)
     watchdog = Watchdog(broker)
 
     def told(ledger: Ledger, insight: Insight | None) -> None:
@@ -54,7 +59,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await documents.open(COLLECTIONS)
         await erasure.load()
-        tasks = {asyncio.create_task(relay.run()), asyncio.create_task(erasure.run())}
+        tasks = {asyncio.create_task(one.run()) for one in (relay, erasure, exporter)}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:

@@ -13,6 +13,7 @@ from shared.documents import Collection, Conflict, Document, Documents, Index, P
 from shared.erased import Declared, Personal
 from shared.erasure import TOMBSTONES
 from shared.errors import Unavailable
+from shared.export import PARTS, PERSONAL_PARTS
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
 TRIES = 10
@@ -71,8 +72,9 @@ PERSONAL: tuple[Declared, ...] = (
     Personal(INSIGHTS, ("user_created",)),
     Personal(ENTRY_PLACES, ("user",)),
     Personal(USERS),
+    PERSONAL_PARTS,
 )
-COLLECTIONS = (LEDGERS, INSIGHTS, ENTRY_PLACES, USERS, TOMBSTONES)
+COLLECTIONS = (LEDGERS, INSIGHTS, ENTRY_PLACES, USERS, PARTS, TOMBSTONES)
 
 
 def ledger_id(user_id: str, day: date) -> str:

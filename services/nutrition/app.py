@@ -8,6 +8,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from services.nutrition.api import create_router
+from services.nutrition.exporting import CONTENTS
 from services.nutrition.handlers import SERVICE, Handlers, subscribe
 from services.nutrition.settings import Settings
 from services.nutrition.store import COLLECTIONS, ENTRIES, PERSONAL, Store
@@ -16,8 +17,10 @@ from shared.clock import utc_now
 from shared.documents import open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
+from shared.export import PARTS, Exporter
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.kafka import Broker, make_broker, publish_bytes
+from shared.objects import Objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import starting
@@ -29,12 +32,14 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     """The app; nothing is opened before its lifespan. Tests hand in a broker."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    erased = ErasedUsers()
+    erased, objects = ErasedUsers(), Objects(settings.objects_url)
     documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
-    relay = Relay(documents, [ENTRIES, TOMBSTONES], partial(publish_bytes, broker))
-    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, utc_now)
+    relay = Relay(documents, [ENTRIES, PARTS, TOMBSTONES], partial(publish_bytes, broker))
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, utc_now, objects=objects)
+    exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, utc_now)
+    exporter.listen(broker, erasure)
     watchdog = Watchdog(broker)
     subscribe(broker, Handlers(store, partial(relay.nudge, ENTRIES)), erasure)
 
@@ -43,7 +48,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
         await documents.open(COLLECTIONS)
         await erasure.load()
         # Entries whose events wait are published as soon as Kafka is there.
-        tasks = {asyncio.create_task(relay.run()), asyncio.create_task(erasure.run())}
+        tasks = {asyncio.create_task(one.run()) for one in (relay, erasure, exporter)}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:

@@ -11,6 +11,7 @@ from shared import events
 from shared.documents import Collection, Document, Documents, Duplicate, Index
 from shared.erased import Declared, Personal
 from shared.erasure import TOMBSTONES
+from shared.export import PARTS, PERSONAL_PARTS
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
 DEFAULT_ZONE = "UTC"
@@ -65,8 +66,13 @@ OF_USER = Index("user", ("user_id",))
 FOODS: Collection[Food] = Collection("foods", Food, (OF_USER,))
 ENTRIES: Collection[Entry] = Collection("entries", Entry, (Index("day", ("user_id", "date", "eaten_at")), OUTBOX_INDEX))
 HOMES: Collection[Home] = Collection("homes", Home)
-PERSONAL: tuple[Declared, ...] = (Personal(FOODS, ("user",)), Personal(ENTRIES, ("day",)), Personal(HOMES))
-COLLECTIONS: tuple[Collection[Any], ...] = (FOODS, ENTRIES, HOMES, TOMBSTONES)
+PERSONAL: tuple[Declared, ...] = (
+    Personal(FOODS, ("user",)),
+    Personal(ENTRIES, ("day",)),
+    Personal(HOMES),
+    PERSONAL_PARTS,
+)
+COLLECTIONS: tuple[Collection[Any], ...] = (FOODS, ENTRIES, HOMES, PARTS, TOMBSTONES)
 
 
 class Store:

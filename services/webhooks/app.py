@@ -8,7 +8,8 @@ from functools import partial
 from fastapi import FastAPI
 
 from services.webhooks.api import create_router
-from services.webhooks.egress import Egress, networks
+from services.webhooks.egress import Egress
+from services.webhooks.exporting import CONTENTS
 from services.webhooks.handlers import SERVICE, Handlers, subscribe
 from services.webhooks.keys import EndpointKeys
 from services.webhooks.settings import Settings
@@ -20,9 +21,11 @@ from shared.documents import open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.events import MessagePublished
+from shared.export import PARTS, Exporter
 from shared.identity import InternalTokenVerifier, install_identity
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
+from shared.objects import Objects
 from shared.outbox import Relay
 from shared.secrets import open_secrets
 from shared.service import install_health, serve
@@ -35,13 +38,15 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     """The app; nothing is opened before its lifespan. Tests hand in a broker and a clock."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    erased = ErasedUsers()
+    erased, objects = ErasedUsers(), Objects(settings.objects_url)
     documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents, clock)
-    relay = Relay(documents, [TOMBSTONES], partial(kafka.publish_bytes, broker))
-    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock)
-    egress = Egress(networks(settings.webhooks_allow_cidrs), connections=settings.webhooks_concurrency)
+    relay = Relay(documents, [PARTS, TOMBSTONES], partial(kafka.publish_bytes, broker))
+    erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock, objects=objects)
+    exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, clock)
+    exporter.listen(broker, erasure)
+    egress = Egress(settings.deliveries_go_to(), connections=settings.webhooks_concurrency)
     keys = EndpointKeys(open_secrets(settings))
     dispatcher = Dispatcher(store, egress, keys, clock)
     workers = Workers(documents, DELIVERIES, dispatcher.work, concurrency=settings.webhooks_concurrency, clock=clock)
@@ -58,7 +63,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
         await egress.open()
         await erasure.load()
         # Deliveries that are due go out even while Kafka is away.
-        tasks = {asyncio.create_task(one.run()) for one in (workers, relay, erasure)}
+        tasks = {asyncio.create_task(one.run()) for one in (workers, relay, erasure, exporter)}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:

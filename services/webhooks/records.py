@@ -10,6 +10,7 @@ from services.webhooks.public import Body, Payload, thin
 from shared.documents import Collection, Document, Index
 from shared.erased import Declared, Impersonal, Personal
 from shared.erasure import TOMBSTONES
+from shared.export import PERSONAL_PARTS
 from shared.jobs import DUE_INDEX, Job
 
 
@@ -133,6 +134,7 @@ PERSONAL: tuple[Declared, ...] = (
     Personal(MESSAGES, ("sequence",)),
     Personal(GRANTS, ("pair",)),
     Personal(DELIVERIES, ("user",)),
+    PERSONAL_PARTS,
     Impersonal(PARTNERS, "which partners may work, by their opaque ids"),
     Impersonal(ENDPOINTS, "a partner's own address, with the secret that signs for it"),
 )

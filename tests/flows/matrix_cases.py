@@ -63,6 +63,7 @@ def _batch(_: World) -> dict[str, Any]:
 ON_A_DATE = {"date": DATE}
 SESSION = {"session_id": ("session", "4Jq3mWmVX1Cq5H0y2n8yRw")}
 KEY = {"key_id": ("key", "key_nowhere")}
+EXPORT = {"export_id": ("export", "exp_nowhere")}
 CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/batches"): Case(json=_batch),
     ("PUT", "/v1/photos"): Case(query="grams=80", content=PICTURE, headers={"Content-Type": "image/png"}),
@@ -95,6 +96,10 @@ CASES: dict[tuple[str, str], Case] = {
         json=lambda world: {"password": world.owner.password, "new_password": NEW_PASSWORD}, late=7
     ),
     ("DELETE", "/v1/me"): Case(late=9),
+    ("POST", "/v1/me/exports"): Case(late=1),
+    ("GET", "/v1/me/export"): Case(shows=("export",)),
+    ("GET", "/v1/me/exports/{export_id}"): Case(EXPORT, shows=("export",)),
+    ("GET", "/v1/me/exports/{export_id}/file"): Case(EXPORT),
     ("GET", "/v1/erasures/{erasure_id}"): Case(plain={"erasure_id": "nowhere"}, refused=404),
     ("GET", "/v1/me/zone"): Case(shows=("zone",)),
     ("PUT", "/v1/me/zone"): Case(json=lambda _: {"zone": "Europe/Lisbon"}, late=1),

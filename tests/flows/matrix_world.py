@@ -145,6 +145,18 @@ async def _owned(world: World) -> None:
     canaries["insight"] = (await _first(owner, "/v1/insights", "insights"))["insight_id"]
     canaries["entry"] = (await _first(owner, f"/v1/diary/{DATE}", "entries"))["entry_id"]
     canaries["ledger"] = (await owner.get(f"/v1/ledger/{DATE}"))["expenditure_kcal"]
+    await _export(world)
+
+
+async def _export(world: World) -> None:
+    asked = await world.owner.ask("POST", "/v1/me/exports")
+    assert asked.status_code == 202, asked.text
+
+    async def ready() -> bool:
+        return (await world.owner.get("/v1/me/export"))["state"] == "ready"
+
+    await eventually(ready)
+    world.ids["export"] = world.canaries["export"] = asked.json()["export_id"]
 
 
 async def _first(owner: Person, path: str, name: str) -> dict[str, Any]:
