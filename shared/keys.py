@@ -11,7 +11,7 @@ from typing import Any, cast
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
 
-ALGORITHM = "Ed25519"  # RFC 9864; it deprecates the name EdDSA, and joserfc warns of it
+ALGORITHM = "EdDSA"  # the name that other libraries know: ADR 20
 API_KEY_PREFIX = "mmt_"
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

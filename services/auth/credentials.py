@@ -102,7 +102,7 @@ async def reset_password(deps: Deps, token: str, new: str) -> None:
         raise _no_such_reset()
     await _write(deps, user, lambda known: _repassworded(known, new, hashed), "password-reset")
     await deps.store.forget_resets(user.id)
-    await deps.guesses.reopen(user.email)
+    await deps.guesses.reopen(user)
     await _tell(deps, user, None, PASSWORD_RESET, "Your password was set anew by mail.")
 
 

@@ -35,6 +35,8 @@ from shared.events import Profile
 from shared.outbox import Relay, outbox_event, with_events
 
 ATTEMPTS = 5
+# The second factor's key is away: nothing was tried.
+UNREADABLE = 503
 # Of new partners: by an operator, or at once.
 Approval = Literal["operator", "auto"]
 
@@ -132,7 +134,12 @@ async def sign_in(deps: Deps, email: str, password: str, second_factor: str | No
     if not right:
         deps.attempts.note("wrong-password", user.id)
         raise _wrong_credentials()
-    await _note_sign_in(deps, user, password, second_factor, address)
+    try:
+        await _note_sign_in(deps, user, password, second_factor, address)
+    except Problem as problem:
+        if problem.status == UNREADABLE:
+            await deps.guesses.untried(ticket)
+        raise
     await deps.guesses.right(ticket)
     return user.id
 
@@ -152,7 +159,10 @@ async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: st
     rehashed = await deps.passwords.hash(password) if deps.passwords.needs_rehash(verified) else verified
     for _ in range(ATTEMPTS):
         if user.password_hash != verified:
-            raise _wrong_credentials()  # changed since it was compared
+            # Hashed anew by a sign-in beside this one, or another password by now.
+            if not await deps.passwords.verify(user.password_hash, password):
+                raise _wrong_credentials()
+            verified = rehashed = user.password_hash
         now = deps.clock()
         signed_in = replace(_past_second_factor(deps, user, second_factor), password_hash=rehashed)
         signed_in = seen_from(signed_in, deps.pepper, address, now)

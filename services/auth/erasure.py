@@ -137,8 +137,7 @@ class Eraser:
             user = await self._documents.get(USERS, erasure.user_id)
             if user is None or user.erased_at is not None:
                 break
-            if user.email:
-                await self.deps.guesses.reopen(user.email)
+            await self.deps.guesses.forget(user)
             buried = _buried(user, erasure.asked_at)
             event = outbox_event(topics.USERS, _user_erased(buried, erasure.asked_at), erasure.traceparent)
             try:

@@ -2,8 +2,9 @@
 
 * An account, from anywhere: 20 attempts at once, then one each 30 min; after 100 failures without a success no more
   (NIST 800-63B-4 §3.2.2), until its owner signs in from a familiar network or sets a new password by mail. It is
-  counted in the database, in one of 65,536 slots that addresses fall into, known or not: so it survives restarts, holds
-  across processes, needs bounded space, and tells nobody which addresses are known.
+  counted in the database: so it survives restarts and holds across processes. An account has a slot of its own, for in
+  a shared one a stranger's own success would forget its failures. Addresses of nobody fall into one of 65,536 slots,
+  which are counted alike: so they need bounded space, and answers tell nobody which addresses are known.
 * A familiar network, one that this user signed in from during 90 days, has a bucket of its own in place of that: 10
   attempts, then one each 10 min. So whoever spends the account's attempts does not keep its owner out at home.
 * One network: 100 failures at once, then one each 6 s; and all unfamiliar ones together: 500, then the setting's rate.
@@ -78,7 +79,7 @@ class Guesses:
             buckets += ((self._familiar, f"{user.id} {network}"),)
         else:
             buckets += ((self._everybody, ALL),)
-        slot = f"slot-{self._pepper.guess_slot(email, SLOTS):05d}"
+        slot = _slot_of(user) if user is not None else f"slot-{self._pepper.guess_slot(email, SLOTS):05d}"
         self._take(buckets)
         if not familiar:
             try:
@@ -120,10 +121,14 @@ class Guesses:
                 ticket.slot, lambda slot: replace(slot, full_at=slot.full_at - back, failures=max(0, slot.failures - 1))
             )
 
-    async def reopen(self, email: str) -> None:
+    async def reopen(self, user: User) -> None:
         """The owner of the address has proved it: forget the failures."""
-        slot = f"slot-{self._pepper.guess_slot(email, SLOTS):05d}"
-        await self._change_slot(slot, lambda found: replace(found, failures=0, full_at=truncated(self._clock())))
+        now = truncated(self._clock())
+        await self._change_slot(_slot_of(user), lambda found: replace(found, failures=0, full_at=now))
+
+    async def forget(self, user: User) -> None:
+        """The account is gone: keep nothing of it."""
+        await self._store.delete_guesses(_slot_of(user))
 
     def _take(self, buckets: tuple[tuple[Buckets, str], ...]) -> None:
         now = self._clock().timestamp()
@@ -160,6 +165,10 @@ class Guesses:
             except Conflict:
                 continue
             return
+
+
+def _slot_of(user: User) -> str:
+    return f"account-{user.id}"
 
 
 def is_familiar(user: User, pepper: Pepper, network: str, now: datetime) -> bool:

@@ -61,7 +61,7 @@ PERSONAL: tuple[Declared, ...] = (
     Personal(EXPORTS, (EXPORTS_OF_USER,)),
     Impersonal(PARTNERS, "clients of users, with the address of whoever answers for them"),
     Impersonal(PARTNER_KEYS, "partners' keys, by their hashes"),
-    Impersonal(GUESSES, "counters in 65,536 slots that all addresses share"),
+    Impersonal(GUESSES, "counters of attempts; an account's own goes when its tombstone is written"),
     Impersonal(ERASURE_JOBS, "the proof of erasures: opaque ids, times and numbers"),
 )
 COLLECTIONS = tuple(one.collection for one in PERSONAL)
@@ -129,6 +129,10 @@ class Store:
     async def put_guesses(self, slot: GuessSlot) -> GuessSlot:
         """Store a slot over the version read. Raises `Conflict`."""
         return await self.documents.put(GUESSES, slot)
+
+    async def delete_guesses(self, slot: str) -> None:
+        """Forget what is counted in a slot."""
+        await self.documents.delete(GUESSES, slot)
 
     async def add_reset(self, reset: Reset, now: datetime, *beside: Put) -> None:
         """Store a reset, and forget those that have run out."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,6 @@ import uvicorn
 from aiohttp import web
 from authlib.common.security import generate_token
 from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError
-from jwt.algorithms import OKPAlgorithm
 
 from infra.local.browser import CHROMIUM, chromium
 from services.auth.settings import Settings
@@ -126,7 +125,6 @@ async def allowed(world: World, link: str) -> str:
         return (await browser.post(action, data=fields | {"decision": "allow"})).headers["location"]
 
 
-@pytest.mark.usefixtures("ed25519")
 async def test_a_library_of_others_goes_the_whole_way(world: World) -> None:
     verifier = generate_token(48)
     async with httpx2.AsyncClient() as http:
@@ -162,14 +160,6 @@ async def _keys(jwks_uri: str) -> dict[str, Any]:
     return {one["kid"]: jwt.PyJWK(one, algorithm="EdDSA").key for one in found}
 
 
-@pytest.fixture
-def ed25519() -> Iterator[None]:
-    """PyJWT knows our algorithm by the name that RFC 9864 deprecates; its own way to teach it the other."""
-    jwt.register_algorithm("Ed25519", OKPAlgorithm())
-    yield
-    jwt.unregister_algorithm("Ed25519")
-
-
 def _verify(keys: dict[str, Any], token: str, world: World) -> None:
     """As a resource server would that knows no code of ours."""
     settings, header = Settings(), jwt.get_unverified_header(token)
@@ -177,14 +167,14 @@ def _verify(keys: dict[str, Any], token: str, world: World) -> None:
     claims = jwt.decode(
         token,
         keys[header["kid"]],
-        algorithms=["Ed25519"],
+        algorithms=["EdDSA"],
         audience=settings.token_audience,
         issuer=settings.token_issuer,
         options={"require": ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"]},
     )
     assert (claims["sub"], claims["client_id"]) == (world.ada.user_id, world.oat.id)
     with pytest.raises(jwt.InvalidAudienceError):
-        jwt.decode(token, keys[header["kid"]], algorithms=["Ed25519"], audience="https://elsewhere.example")
+        jwt.decode(token, keys[header["kid"]], algorithms=["EdDSA"], audience="https://elsewhere.example")
 
 
 async def test_a_partners_own_token_works_and_has_no_user(world: World) -> None:

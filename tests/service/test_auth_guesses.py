@@ -11,7 +11,7 @@ import pytest
 
 from services.auth import enrolment
 from shared.errors import Problem
-from tests.service.account_holder import EMAIL, OTHER, Ada, auth_of, problem
+from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of, problem
 from tests.service.gateway_edges import MovableClock
 
 
@@ -96,3 +96,28 @@ async def test_codes_are_guessed_no_more_than_passwords(ada: Ada) -> None:
 async def test_right_sign_ins_cost_nothing(ada: Ada) -> None:
     answers = [await ada.sign_in(f"203.0.113.{number}") for number in range(30)]
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_strangers_success_forgets_none_of_an_accounts_failures(
+    ada: Ada, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever addresses fall: here all of them into one slot."""
+    monkeypatch.setattr("services.auth.guesses.SLOTS", 1)
+    eve, headers = {"email": "eve@example.org", "password": PASSWORD}, ada.service.headers(key="eve")
+    assert (await ada.service.http.post("/v1/users", json=eve, headers=headers)).status_code == 201
+    count = 0
+    for number in range(120):
+        ada.clock.ahead += timedelta(minutes=31)
+        count += evaluated([await ada.sign_in(f"203.0.113.{number}", password="guess")])
+        if number % 20 == 0:
+            assert (await ada.sign_in("203.0.113.250", email="eve@example.org")).status_code == 200
+    assert count == 100
+
+
+async def test_sign_ins_side_by_side_pass_while_passwords_are_hashed_anew(
+    ada: Ada, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ada.sign_in()
+    monkeypatch.setattr(ada.service.app.state.deps.passwords, "needs_rehash", lambda _: True)
+    answers = await asyncio.gather(*(ada.sign_in() for _ in range(4)))
+    assert [answer.status_code for answer in answers] == [200] * 4

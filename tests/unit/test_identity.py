@@ -59,7 +59,7 @@ KEYS = load_jwks(public_jwks([KEY]))
 
 
 def token(claims: dict[str, Any] | None = None, key: Any = KEY, **header: object) -> str:
-    fields = {"alg": "Ed25519", "typ": "at+jwt", "kid": KEY.kid, **header}
+    fields = {"alg": "EdDSA", "typ": "at+jwt", "kid": KEY.kid, **header}
     present = {name: value for name, value in fields.items() if value is not None}
     wanted = {**CLAIMS, **(claims or {})}
     return jwt.encode(present, wanted, key, algorithms=[str(fields["alg"])], default_type=None)
@@ -154,7 +154,7 @@ def test_a_good_access_token_names_its_user() -> None:
     assert verify(text) == USER
     assert json.loads(base64.urlsafe_b64decode(text.split(".")[0] + "==")) == {
         "typ": "at+jwt",
-        "alg": "Ed25519",
+        "alg": "EdDSA",
         "kid": KEY.kid,
     }
 
