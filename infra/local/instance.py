@@ -13,6 +13,7 @@ SERVICES = ("gateway", "auth", "ingest", "inference", "nutrition", "insights", "
 PORT_FIELDS = tuple(name for name in StackSettings.model_fields if name.endswith("_port"))
 # Below Linux's ephemeral range (32768 on), so that no outgoing connection takes one before we listen.
 FREE_PORTS = (20_000, 32_000)
+THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,14 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 def _approval(host: str) -> str:
     # Whoever tries things out on this machine alone is its operator.
-    return "auto" if host in ("127.0.0.1", "::1", "localhost") else "operator"
+    return "auto" if host in THIS_MACHINE else "operator"
+
+
+def _deliveries(host: str) -> dict[str, str]:
+    # Receivers on this machine too, but only where nobody else can register one: everything else here listens there.
+    wanted = {"CIDRS": "127.0.0.0/8,::1/128", "HTTP": "true", "PORTS": "*"} if host in THIS_MACHINE else {}
+    names = {f"WEBHOOKS_ALLOW_{name}": value for name, value in wanted.items()}
+    return {name: os.environ.get(name) or value for name, value in names.items()}
 
 
 def service_environment(instance: Instance) -> dict[str, str]:
@@ -135,11 +143,11 @@ def service_environment(instance: Instance) -> dict[str, str]:
         "AUTH_MAIL_FOLDER": str(instance.data / "mail"),
         "AUTH_PARTNER_APPROVAL": os.environ.get("AUTH_PARTNER_APPROVAL") or _approval(settings.host),
         "INFERENCE_TRITON_URL": f"127.0.0.1:{settings.triton_grpc_port}",
-        "WEBHOOKS_ALLOW_CIDRS": os.environ.get("WEBHOOKS_ALLOW_CIDRS", "127.0.0.0/8"),
         "PYTHONPATH": str(instance.root),
         "PYTHONUNBUFFERED": "1",
         "ORT_DISABLE_TELEMETRY": "1",
     }
+    values |= _deliveries(settings.host)
     for service in SERVICES:
         values[f"{service.upper()}_PORT"] = str(instance.port(service))
         if service != "gateway":

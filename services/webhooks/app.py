@@ -8,7 +8,7 @@ from functools import partial
 from fastapi import FastAPI
 
 from services.webhooks.api import create_router
-from services.webhooks.egress import Egress, networks
+from services.webhooks.egress import Egress
 from services.webhooks.exporting import CONTENTS
 from services.webhooks.handlers import SERVICE, Handlers, subscribe
 from services.webhooks.keys import EndpointKeys
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock, objects=objects)
     exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, clock)
     exporter.listen(broker, erasure)
-    egress = Egress(networks(settings.webhooks_allow_cidrs), connections=settings.webhooks_concurrency)
+    egress = Egress(settings.deliveries_go_to(), connections=settings.webhooks_concurrency)
     keys = EndpointKeys(open_secrets(settings))
     dispatcher = Dispatcher(store, egress, keys, clock)
     workers = Workers(documents, DELIVERIES, dispatcher.work, concurrency=settings.webhooks_concurrency, clock=clock)

@@ -1,36 +1,38 @@
 """The only way out: POST to a partner's address, to checked addresses alone.
 
-A name is resolved once per connection; one address outside the allowed networks refuses it, and the socket is opened to
-an address that passed. The check sits where sockets are made, so IP literals and odd spellings meet it too.
+A name is resolved once per connection; one address that deliveries must not go to refuses it, and the socket is opened
+to an address that passed. The check sits where sockets are made, so IP literals, which aiohttp shows no resolver, and
+odd spellings meet it too.
 """
 
-import asyncio
-import ipaddress
-import re
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from services.webhooks.destinations import Address, AddressRefused, Destination, Rules, is_literal
+from services.webhooks.lookups import Lookups, Resolve, system_addresses
 
-TOTAL_S = 15.0
-CONNECT_S = 5.0
 BODY_CAP_BYTES = 2048
-URL_MAX = 2048
-# No top-level domain is a number, but resolvers read 127.1, 0x7f.1 and 2130706433 as addresses.
-NUMERIC_LABEL = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+NO_ADDRESS = (
+    "the host has no address in the networks that deliveries may go to; check its spelling and its DNS entry: "
+    "all of its addresses must be public"
+)
 
 
-class AddressRefused(OSError):
-    """Deliveries must not go there; the text says why and what would be allowed."""
+@dataclass(frozen=True)
+class Bounds:
+    """Seconds for one try: in all, for connecting (with TLS), for looking its name up."""
+
+    total_s: float = 15.0
+    connect_s: float = 5.0
+    lookup_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -45,70 +47,90 @@ class Answer:
     slow: bool = False
 
 
-def networks(cidrs: str) -> tuple[Network, ...]:
-    """A comma-separated list such as `127.0.0.0/8,::1/128`. Raises ValueError."""
-    return tuple(ipaddress.ip_network(part.strip()) for part in cidrs.split(",") if part.strip())
+def is_this_machine(address: Address) -> bool:
+    """Does `address` belong to this machine? It then is its own way there; nothing is sent to find out."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return str(probe.getsockname()[0]) == str(address)
+    except OSError:
+        return False
 
 
 class Egress:
     """POSTs to partners over one connection pool. `open` before use, `close` after."""
 
-    def __init__(self, allowed: Sequence[Network], *, connections: int = 100, lookup_s: float = CONNECT_S) -> None:
-        self._allowed = tuple(allowed)
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        connections: int = 100,
+        bounds: Bounds = Bounds(),
+        resolve: Resolve = system_addresses,
+        is_own: Callable[[Address], bool] = is_this_machine,
+    ) -> None:
+        self._rules = rules
         self._connections = connections
-        self._lookup_s = lookup_s
+        self._bounds = bounds
+        self._lookups = Lookups(resolve)
+        self._is_own = is_own
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make the connection pool: no proxies, no cookies, no decompression."""
+        """Make the connection pool: TLS verified, no proxies, no cookies, no decompression."""
         connector = aiohttp.TCPConnector(
-            resolver=_CheckedResolver(self), socket_factory=self._socket, limit=self._connections
+            resolver=_CheckedResolver(self),
+            socket_factory=self._socket,
+            limit=self._connections,
+            ssl=ssl.create_default_context(),
         )
+        bounds = self._bounds
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=TOTAL_S, sock_connect=CONNECT_S),
+            # The threshold keeps aiohttp from rounding the bounds up to whole seconds.
+            timeout=aiohttp.ClientTimeout(
+                total=bounds.total_s, sock_connect=bounds.connect_s, ceil_threshold=bounds.total_s
+            ),
             auto_decompress=False,
             trust_env=False,
         )
 
     async def close(self) -> None:
         """Close the pool."""
+        self._lookups.close()
         if self._session is not None:
             await self._session.close()
 
     async def check_url(self, url: str) -> None:
         """Would a delivery to `url` be let out now? Raises AddressRefused."""
-        await self.addresses(*host_and_port(url))
+        await self.addresses(self._rules.destination(url).host)
 
-    async def addresses(self, host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    async def addresses(self, host: str) -> list[str]:
         """Every address of `host`, all of them allowed. Raises AddressRefused."""
-        if _is_literal(host):
+        if is_literal(host):
             self.check_address(host)
-            return [(socket.AF_INET6 if ":" in host else socket.AF_INET, host)]
-        loop = asyncio.get_running_loop()
+            return [host]
         try:
-            async with asyncio.timeout(self._lookup_s):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await self._lookups.addresses(host, self._bounds.lookup_s)
         except TimeoutError as error:
-            raise AddressRefused(f"no name server answered for the host within {self._lookup_s:g} s") from error
+            raise AddressRefused(f"no name server answered for the host within {self._bounds.lookup_s:g} s") from error
         except (OSError, UnicodeError) as error:
-            raise AddressRefused("the host name has no address; check its spelling and its DNS entry") from error
-        answers = [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in found]
-        for _, address in answers:
-            self.check_address(address)
-        return answers
+            raise AddressRefused(NO_ADDRESS) from error
+        try:
+            for address in found:
+                self.check_address(address)
+        except AddressRefused as error:
+            # The same words as for a name that is not there: nobody learns the names of our network by asking.
+            raise AddressRefused(NO_ADDRESS) from error
+        return found
 
     def check_address(self, text: str) -> None:
-        """Raises AddressRefused unless the address lies in an allowed network; IPv4-mapped ones count as IPv4."""
-        try:
-            address: Address = ipaddress.ip_address(text)
-        except ValueError as error:
-            raise AddressRefused("the address cannot be read") from error
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if not any(address.version == network.version and address in network for network in self._allowed):
-            raise AddressRefused("the address is outside the networks that this server may deliver to")
+        """Raises AddressRefused unless deliveries may go to the address, which is not this machine's own."""
+        address = self._rules.check(text)
+        if not self._rules.names(address) and self._is_own(address):
+            raise AddressRefused("the address is this server's own")
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
         """One try: 15 s in all, 5 s each for DNS and connecting, no redirects, 2 kB of the answer. Raises nothing."""
@@ -116,8 +138,8 @@ class Egress:
             raise RuntimeError("open() comes first")
         started = time.monotonic()
         try:
-            host_and_port(url)
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            place = _as_sent(self._rules.destination(url))
+            async with self._session.post(place, data=body, headers=headers, allow_redirects=False) as response:
                 text = await _capped(response)
                 return Answer(
                     status=response.status,
@@ -128,7 +150,7 @@ class Egress:
                     slow=response.status == 429,
                 )
         except (TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
-            return Answer(None, _since(started), _why(error), slow=isinstance(error, TimeoutError))
+            return Answer(None, _since(started), _why(error, self._bounds), slow=isinstance(error, TimeoutError))
 
     def _socket(self, info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, sockaddr = info
@@ -136,28 +158,6 @@ class Egress:
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made
-
-
-def host_and_port(url: str) -> tuple[str, int]:
-    """The host and port that `url` names. Raises AddressRefused for a form that deliveries do not take."""
-    if len(url) > URL_MAX or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
-        raise AddressRefused("the URL is too long or holds characters that it must not")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise AddressRefused("the URL cannot be read") from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise AddressRefused("the URL must start with https:// or http:// and name a host")
-    if parts.username is not None or parts.password is not None or parts.fragment:
-        raise AddressRefused("the URL must carry no user, password or fragment")
-    if port == 0:
-        raise AddressRefused("the port must be between 1 and 65535")
-    if "%" in host or "\\" in url:
-        raise AddressRefused("the URL is too long or holds characters that it must not")
-    if not _is_literal(host) and NUMERIC_LABEL.fullmatch(host.rstrip(".").rsplit(".", 1)[-1]):
-        raise AddressRefused("an IP address must be written in full, such as 192.0.2.1")
-    return host, port or (443 if parts.scheme == "https" else 80)
 
 
 class _CheckedResolver(AbstractResolver):
@@ -170,20 +170,25 @@ class _CheckedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         return [
-            ResolveResult(hostname=host, host=address, port=port, family=found, proto=0, flags=socket.AI_NUMERICHOST)
-            for found, address in await self._egress.addresses(host, port)
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in await self._egress.addresses(host)
         ]
 
     async def close(self) -> None:
         return None
 
 
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _as_sent(to: Destination) -> URL:
+    """The URL as aiohttp takes it, from the parts that were checked: nobody reads the partner's text a second time."""
+    path, _, query = to.target.partition("?")
+    return URL.build(scheme=to.scheme, host=to.host, port=to.port, path=path, query_string=query, encoded=True)
 
 
 def _since(started: float) -> int:
@@ -210,20 +215,28 @@ def _in_words(status: int) -> str | None:
     return f"answered {status}: only 2xx counts as received"
 
 
-def _why(error: Exception) -> str:
+# The first that fits.
+_WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (aiohttp.ConnectionTimeoutError, "no connection within {connect_s:g} s"),
+    (TimeoutError, "no complete answer within {total_s:g} s"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "the TLS handshake failed; check the certificate"),
+    (aiohttp.ClientConnectorError, "the connection was refused or could not be opened"),
+    (aiohttp.ClientPayloadError, "the connection broke before the answer was complete"),
+    (
+        (aiohttp.ServerDisconnectedError, ConnectionResetError, aiohttp.ClientOSError),
+        "the connection broke before an answer came",
+    ),
+    (aiohttp.ClientError, "the answer was not valid HTTP"),
+    (ValueError, "nothing was sent: a header of the request holds characters that it must not"),
+)
+
+
+def _why(error: Exception, bounds: Bounds) -> str:
     """The failure in words, without addresses: partners read this, and must not learn our network from it."""
-    if isinstance(error, AddressRefused):
-        return str(error)
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, AddressRefused):
-        return str(error.os_error)
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {CONNECT_S:.0f} s"
-    if isinstance(error, TimeoutError):
-        return f"no complete answer within {TOTAL_S:.0f} s"
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return "the TLS handshake failed; check the certificate"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "the connection was refused or could not be opened"
-    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientOSError):
-        return "the connection broke before an answer came"
+    reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(reason, AddressRefused):
+        return str(reason)
+    for kind, words in _WORDS:
+        if isinstance(error, kind):
+            return words.format(connect_s=bounds.connect_s, total_s=bounds.total_s)
     return "the answer was not valid HTTP"

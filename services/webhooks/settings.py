@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from services.webhooks.egress import networks
+from services.webhooks.destinations import Rules, rules
 from shared.settings import DEFAULT_PORTS, ServiceSettings
 
 
@@ -12,10 +12,30 @@ class Settings(ServiceSettings):
     webhooks_port: int = Field(default=DEFAULT_PORTS["webhooks"], ge=0, le=65535, description="The port webhooks uses")
     webhooks_allow_cidrs: str = Field(
         default="",
-        description="Networks deliveries may go to, comma-separated, such as 127.0.0.0/8; empty: nowhere",
+        description="Networks deliveries may go to besides public addresses, comma-separated, such as 127.0.0.0/8",
+    )
+    webhooks_allow_http: bool = Field(
+        default=False, description="Whether deliveries may go out unencrypted; for receivers on your own machine only"
+    )
+    webhooks_allow_ports: str = Field(
+        default="443", description="Ports deliveries may go to, comma-separated, such as 443,8443; *: any"
+    )
+    webhooks_own_hosts: str = Field(
+        default="",
+        description="Names and networks that lead to this server, comma-separated, such as "
+        "api.example.com,198.51.100.7; deliveries never go there",
     )
     webhooks_concurrency: int = Field(default=32, ge=1, le=1000, description="Deliveries under way at once")
 
     def model_post_init(self, context: object, /) -> None:
-        """Refuse a network list that cannot be read before anything starts."""
-        networks(self.webhooks_allow_cidrs)
+        """Refuse lists that cannot be read before anything starts."""
+        self.deliveries_go_to()
+
+    def deliveries_go_to(self) -> Rules:
+        """The rules of egress. Raises ValueError."""
+        return rules(
+            self.webhooks_allow_cidrs,
+            http=self.webhooks_allow_http,
+            ports=self.webhooks_allow_ports,
+            own_hosts=self.webhooks_own_hosts,
+        )

@@ -44,6 +44,7 @@ from shared.events import Event, MessagePublished
 from shared.kafka import Broker, event_decoder, make_broker, publish_bytes
 from shared.outcomes import UnknownType
 from shared.settings import ServiceSettings
+from tests.service.receiver import LOCAL_DELIVERIES
 from tests.service.running import common_settings
 from tests.unit.test_readings import recorded
 
@@ -174,7 +175,7 @@ def _services(folder: Path, common: dict[str, Any], ocr: RecordedOcr) -> tuple[d
         auth_demo_partner_key_path=folder / "demo-partner.key",
         **common,
     )
-    webhooks = WebhooksSettings(**common, webhooks_allow_cidrs="127.0.0.0/8")
+    webhooks = WebhooksSettings(**common | LOCAL_DELIVERIES)
     apps = {
         "auth": create_auth(auth, broker=brokers["auth"]),
         "ingest": create_ingest(IngestSettings(**common), broker=brokers["ingest"]),

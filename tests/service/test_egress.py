@@ -2,11 +2,14 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncGenerator
 
 import pytest
 
-from services.webhooks.egress import AddressRefused, Egress, networks
+from services.webhooks.destinations import AddressRefused, Rules, rules
+from services.webhooks.egress import Bounds, Egress
+from services.webhooks.lookups import Resolve, system_addresses
 
 SPELLINGS = ("127.0.0.1", "localhost", "LOCALHOST")
 MAPPED = "[::ffff:127.0.0.1]"
@@ -37,8 +40,13 @@ async def listener() -> AsyncGenerator[Listener]:
         yield one
 
 
-async def post(cidrs: str, url: str):
-    egress = Egress(networks(cidrs))
+def local(cidrs: str) -> Rules:
+    """What a local stack lets out: http and every port, to these networks."""
+    return rules(cidrs, http=True, ports="*")
+
+
+async def post(cidrs: str, url: str, resolve: Resolve = system_addresses):
+    egress = Egress(local(cidrs), resolve=resolve)
     await egress.open()
     try:
         return await egress.post(url, {}, b"")
@@ -54,9 +62,9 @@ async def test_no_spelling_of_a_refused_address_gets_a_connection(listener: List
         assert answer.status is None
         assert "networks" in (answer.error or "")
         with pytest.raises(AddressRefused, match="networks"):
-            await Egress(networks(cidrs)).check_url(url)
+            await Egress(local(cidrs)).check_url(url)
     assert listener.connections == 0
-    await Egress(networks("127.0.0.0/8,::1/128")).check_url(url)
+    await Egress(local("127.0.0.0/8,::1/128")).check_url(url)
 
 
 @pytest.mark.parametrize("host", SPELLINGS)
@@ -71,59 +79,56 @@ async def test_odd_spellings_are_refused_everywhere(listener: Listener, host: st
     answer = await post("0.0.0.0/0", url)
     assert (answer.status, listener.connections) == (None, 0)
     with pytest.raises(AddressRefused):
-        await Egress(networks("0.0.0.0/0")).check_url(url)
+        await Egress(local("0.0.0.0/0")).check_url(url)
 
 
-async def test_one_refused_address_refuses_the_name(listener: Listener, monkeypatch: pytest.MonkeyPatch):
-    async def both(host: str, port: int, **_: object) -> list[object]:
-        return [(2, 1, 6, "", (address, port)) for address in ("127.0.0.1", "10.0.0.1")]
+async def test_one_refused_address_refuses_the_name(listener: Listener):
+    answer = await post("127.0.0.0/8", f"http://two.example:{listener.port}/", lambda _: ["127.0.0.1", "10.0.0.1"])
+    assert (answer.status, listener.connections) == (None, 0)
+    assert "no address in the networks" in (answer.error or "")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
-    answer = await post("127.0.0.0/8", f"http://two.example:{listener.port}/")
+
+async def test_a_rebinding_name_server_gains_nothing(listener: Listener):
+    answers = iter(["10.0.0.1", "127.0.0.1"])
+    egress = Egress(local("10.0.0.0/8"), resolve=lambda _: [next(answers)])
+    await egress.open()
+    try:
+        await egress.check_url("http://rebinds.example/")
+        answer = await egress.post(f"http://rebinds.example:{listener.port}/", {}, b"")
+    finally:
+        await egress.close()
     assert (answer.status, listener.connections) == (None, 0)
 
 
-async def test_a_rebinding_name_server_gains_nothing(listener: Listener, monkeypatch: pytest.MonkeyPatch):
-    answers = iter(["10.0.0.1", "127.0.0.1", "127.0.0.1"])
-
-    async def rebinding(host: str, port: int, **_: object) -> list[object]:
-        return [(2, 1, 6, "", (next(answers), port))]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", rebinding)
-    egress = Egress(networks("10.0.0.0/8"))
-    await egress.check_url("http://rebinds.example/")
-    answer = await post("10.0.0.0/8", f"http://rebinds.example:{listener.port}/")
-    assert (answer.status, listener.connections) == (None, 0)
-
-
-async def test_a_name_without_address_is_refused(monkeypatch: pytest.MonkeyPatch):
-    async def unknown(host: str, port: int, **_: object) -> list[object]:
+async def test_a_name_without_address_is_refused():
+    def unknown(host: str) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-    assert "no address" in ((await post("127.0.0.0/8", "http://nobody.example/")).error or "")
+    assert "no address" in ((await post("127.0.0.0/8", "http://nobody.example/", unknown)).error or "")
 
 
-async def test_a_look_up_without_an_answer_ends(monkeypatch: pytest.MonkeyPatch):
-    async def silent(host: str, port: int, **_: object) -> list[object]:
-        await asyncio.Event().wait()
+async def test_a_look_up_without_an_answer_ends():
+    answering = threading.Event()
+
+    def silent(host: str) -> list[str]:
+        answering.wait()
         return []
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silent)
-    egress = Egress(networks("127.0.0.0/8"), lookup_s=0.01)
+    egress = Egress(local("127.0.0.0/8"), bounds=Bounds(lookup_s=0.01), resolve=silent)
     await egress.open()
     try:
         answer = await egress.post("http://silent.example/", {}, b"")
         with pytest.raises(AddressRefused, match="no name server answered"):
             await egress.check_url("http://silent.example/")
     finally:
+        answering.set()
         await egress.close()
     assert (answer.status, answer.error) == (None, "no name server answered for the host within 0.01 s")
 
 
 async def test_port_0_is_refused():
     with pytest.raises(AddressRefused, match="port"):
-        await Egress(networks("127.0.0.0/8")).check_url("http://127.0.0.1:0/")
+        await Egress(local("127.0.0.0/8")).check_url("http://127.0.0.1:0/")
 
 
 async def test_failures_are_told_in_words(unused_port: int):

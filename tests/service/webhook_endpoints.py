@@ -17,6 +17,7 @@ from shared.clock import utc_now
 from shared.documents import Collection, Documents, open_documents
 from shared.kafka import make_broker
 from tests.polling import eventually
+from tests.service.receiver import LOCAL_DELIVERIES
 from tests.service.running import Running, common_settings, running
 
 USER, PARTNER = "user-1", "partner-1"
@@ -24,7 +25,7 @@ NOT_SENT = "not sent: the endpoint's secret cannot be opened here"
 
 
 def webhooks(folder: Path, clock: Callable[[], datetime] = utc_now, **changed: Any):
-    settings = Settings(**(common_settings(folder) | {"webhooks_allow_cidrs": "127.0.0.0/8"} | changed))
+    settings = Settings(**(common_settings(folder) | LOCAL_DELIVERIES | changed))
     broker = make_broker(settings, "webhooks")
     app = create_app(settings, broker=broker, clock=clock)
     return running(app, broker, "webhooks", folder)

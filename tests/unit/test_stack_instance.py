@@ -56,6 +56,20 @@ def test_partners_work_at_once_only_where_nobody_else_can_register_one(tmp_path:
     assert service_environment(on_free_ports(tmp_path))["AUTH_PARTNER_APPROVAL"] == "operator"
 
 
+def test_deliveries_reach_this_machine_only_where_nobody_else_can_register_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("WEBHOOKS_ALLOW_CIDRS", "WEBHOOKS_ALLOW_HTTP", "WEBHOOKS_ALLOW_PORTS"):
+        monkeypatch.delenv(name, raising=False)
+    here = service_environment(on_free_ports(tmp_path))
+    assert (here["WEBHOOKS_ALLOW_HTTP"], here["WEBHOOKS_ALLOW_PORTS"]) == ("true", "*")
+    assert "127.0.0.0/8" in here["WEBHOOKS_ALLOW_CIDRS"]
+    open_to_all = service_environment(on_free_ports(tmp_path, host="0.0.0.0"))  # noqa: S104
+    assert not [name for name in open_to_all if name.startswith("WEBHOOKS_ALLOW")]
+    monkeypatch.setenv("WEBHOOKS_ALLOW_PORTS", "443")
+    assert service_environment(on_free_ports(tmp_path))["WEBHOOKS_ALLOW_PORTS"] == "443"
+
+
 def test_kafka_gets_its_ports_and_a_relative_folder(tmp_path: Path):
     instance = Instance(StackSettings(data=tmp_path, kafka_port=20_001, kafka_controller_port=20_002))
     node = kafka.only_node(instance)
