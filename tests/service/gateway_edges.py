@@ -140,7 +140,6 @@ async def gateway(folder: Path, offsets: Offsets | None = None, **changed: Any) 
     common = common_settings(folder)
     settings = Settings(
         **common,
-        objects_url=f"file:///{folder}/objects",
         gateway_internal_key_path=folder / "internal.jwk",
         gateway_receipt_key_path=folder / "receipts.key",
         **changed,

@@ -118,7 +118,7 @@ class Meddled:
 @asynccontextmanager
 async def ingesting(folder: Path) -> AsyncGenerator[Ingest]:
     """The service with its real database and objects in `folder`."""
-    settings = Settings(**common_settings(folder), objects_url=f"file:///{folder}/objects")
+    settings = Settings(**common_settings(folder))
     broker = make_broker(settings, "ingest")
     clock = FakeClock()
     documents = Meddled(open_documents(settings.database_url, "ingest"))

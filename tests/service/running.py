@@ -87,6 +87,7 @@ def common_settings(folder: Path) -> dict[str, Any]:
     generate_key_files(folder)
     return {
         "database_url": f"sqlite:///{folder}",
+        "objects_url": f"file:///{folder}/objects",
         "internal_jwks_path": folder / "internal-jwks.json",
         "secrets_key_path": folder / "secrets.key",
     }

@@ -213,7 +213,6 @@ async def test_it_starts_and_looks_while_kafka_is_away(tmp_path: Path, caplog: p
     settings = Settings(
         **common_settings(tmp_path),
         kafka_bootstrap_servers=f"127.0.0.1:{closed_port()}",
-        objects_url=f"file:///{tmp_path}/objects",
         gateway_internal_key_path=tmp_path / "internal.jwk",
         gateway_receipt_key_path=tmp_path / "receipts.key",
     )

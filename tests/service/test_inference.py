@@ -104,7 +104,7 @@ class Inference:
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncGenerator[Inference]:
-    settings = Settings(objects_url=f"file:///{tmp_path}/objects", **common_settings(tmp_path))
+    settings = Settings(**common_settings(tmp_path))
     broker, triton = make_broker(settings, "inference"), FakeTriton()
     app = create_app(settings, broker=broker, ocr=triton)
     async with running(app, broker, "inference", tmp_path, listen=(topics.READINGS.name, DEAD)) as one:

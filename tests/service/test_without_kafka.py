@@ -49,7 +49,7 @@ async def test_reads_are_served_while_kafka_is_away(
 ) -> None:
     common = common_settings(tmp_path)
     servers = f"127.0.0.1:{closed_port()}"
-    app = create_app(settings(**common, kafka_bootstrap_servers=servers, objects_url=f"file://{tmp_path}/objects"))
+    app = create_app(settings(**common, kafka_bootstrap_servers=servers))
     token = InternalTokenSigner(tmp_path / "internal.jwk").token(Caller("u1", None, frozenset(SCOPES)), name)
     async with (
         asyncio.timeout(20),
