@@ -16,10 +16,12 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from services.webhooks.connections import TOO_LONG, BoundedConnector
 from services.webhooks.destinations import Address, AddressRefused, Destination, Rules, is_literal
 from services.webhooks.lookups import Lookups, Resolve, system_addresses
 
 BODY_CAP_BYTES = 2048
+NOT_HTTP = "the answer was not valid HTTP, or had more headers than are taken: 128, of 8 kB each"
 NO_ADDRESS = (
     "the host has no address in the networks that deliveries may go to; check its spelling and its DNS entry: "
     "all of its addresses must be public"
@@ -79,7 +81,7 @@ class Egress:
 
     async def open(self) -> None:
         """Make the connection pool: TLS verified, no proxies, no cookies, no decompression."""
-        connector = aiohttp.TCPConnector(
+        connector = BoundedConnector(
             resolver=_CheckedResolver(self),
             socket_factory=self._socket,
             limit=self._connections,
@@ -226,7 +228,7 @@ _WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
         (aiohttp.ServerDisconnectedError, ConnectionResetError, aiohttp.ClientOSError),
         "the connection broke before an answer came",
     ),
-    (aiohttp.ClientError, "the answer was not valid HTTP"),
+    (aiohttp.ClientError, NOT_HTTP),
     (ValueError, "nothing was sent: a header of the request holds characters that it must not"),
 )
 
@@ -236,7 +238,9 @@ def _why(error: Exception, bounds: Bounds) -> str:
     reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(reason, AddressRefused):
         return str(reason)
+    if TOO_LONG in str(error):
+        return TOO_LONG
     for kind, words in _WORDS:
         if isinstance(error, kind):
             return words.format(connect_s=bounds.connect_s, total_s=bounds.total_s)
-    return "the answer was not valid HTTP"
+    return NOT_HTTP
