@@ -91,13 +91,12 @@ class Objects:
 
         Raises `Unavailable("objects")`, FileNotFoundError when the object is not there or has fewer bytes.
         """
-        _check(key)
+        # A range behind the end is an error like any other to the store.
+        if (await self.size(key) or 0) < end:
+            raise FileNotFoundError(key)
         while start < end:
             length = min(PART_BYTES, end - start)
-            part = bytes(await _reached(self._opened().get_range_async(key, start=start, length=length)))
-            if len(part) < length:
-                raise FileNotFoundError(key)
-            yield part
+            yield bytes(await _reached(self._opened().get_range_async(key, start=start, length=length)))
             start += length
 
     async def get(self, key: str) -> bytes | None:

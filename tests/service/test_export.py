@@ -1,4 +1,4 @@
-"""How a service gives out what it holds of a user: what is declared, page by page, through crashes, swept in the end."""
+"""How a service gives out what it holds of a user: what is declared, page by page, through crashes, swept."""
 
 import io
 import tracemalloc
