@@ -89,7 +89,11 @@ async def introduce(phone: Phone, receiver: Receiver, partner_key: str) -> str:
     user = await phone.send("POST", "/v1/users", key=str(uuid4()), body=account)
     phone.token = (await phone.send("POST", "/v1/tokens", body=account)).body["access_token"]
     endpoint = await phone.send(
-        "POST", "/v1/webhook-endpoints", key=str(uuid4()), token=partner_key, body={"url": receiver.url}
+        "POST",
+        "/v1/webhook-endpoints",
+        key=str(uuid4()),
+        token=partner_key,
+        body={"url": receiver.url, "payload": "full"},
     )
     receiver.secret = endpoint.body["secret"]
     grant = {"partner_id": "demo-partner", "scopes": ["days:read"]}

@@ -45,7 +45,11 @@ async def with_partner(client: Client, partner_key: str) -> AsyncIterator[Client
     await receiver.start()
     try:
         endpoint = await client.phone.send(
-            "POST", "/v1/webhook-endpoints", key=str(uuid4()), token=partner_key, body={"url": receiver.url}
+            "POST",
+            "/v1/webhook-endpoints",
+            key=str(uuid4()),
+            token=partner_key,
+            body={"url": receiver.url, "payload": "full"},
         )
         receiver.secret = endpoint.body["secret"]
         grant = {"partner_id": DEMO_PARTNER, "scopes": GRANTED}

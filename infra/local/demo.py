@@ -152,9 +152,9 @@ async def introduce(demo: Demo) -> None:
     endpoint = await demo.phone.send(
         "POST",
         "/v1/webhook-endpoints",
-        key=f"demo-receiver-{demo.receiver.port}",
+        key=f"demo-receiver-full-{demo.receiver.port}",
         token=demo.target.partner_key,
-        body={"url": demo.receiver.url},
+        body={"url": demo.receiver.url, "payload": "full"},
     )
     demo.receiver.secret = endpoint.body["secret"]
     demo.say(f"the partner's webhooks go to {demo.receiver.url}")

@@ -97,7 +97,9 @@ async def _register(demo: Demo, partner: Partner) -> None:
         demo.say("an operator approved it")
     partner.own_token = (await _token(demo.phone, partner, grant_type="client_credentials"))["access_token"]
     demo.say("POST /oauth/token: a token of its own, by its client secret")
-    endpoint = await _as_partner(demo, partner, "POST", "/v1/webhook-endpoints", {"url": demo.receiver.url})
+    endpoint = await _as_partner(
+        demo, partner, "POST", "/v1/webhook-endpoints", {"url": demo.receiver.url, "payload": "full"}
+    )
     demo.receiver.secret = endpoint["secret"]
     demo.say(f"its webhooks go to {demo.receiver.url}")
 

@@ -42,7 +42,8 @@ COPIED = frozenset({"content-type", "retry-after", "etag", "link", "location", "
 """Headers of answers that callers see; the rest is between us and the service."""
 PAGE_COPIED = frozenset({"set-cookie", "content-security-policy", "referrer-policy", "x-frame-options"})
 CLIENT_COPIED = frozenset({"www-authenticate"})
-"""The same of routes that are a page, or look at the caller's `Authorization` themselves."""
+OPEN_COPIED = frozenset({"cache-control"})
+"""The same of routes that are a page, look at the caller's `Authorization` themselves, or need none."""
 
 
 class Unanswered(Exception):
@@ -277,6 +278,8 @@ def copied(answer: Answer, route: Route | None = None) -> Response:
         seen |= PAGE_COPIED
     if route is not None and route.client:
         seen |= CLIENT_COPIED
+    if route is not None and route.caller == "anyone":
+        seen |= OPEN_COPIED
     headers = {name: value for name, value in answer.headers.items() if name in seen}
     return Response(answer.body, answer.status, headers)
 

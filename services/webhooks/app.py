@@ -7,8 +7,9 @@ from functools import partial
 
 from fastapi import FastAPI
 
-from services.webhooks.api import create_router
+from services.webhooks import api, endpoints_api
 from services.webhooks.egress import Egress
+from services.webhooks.endpoints import Endpoints
 from services.webhooks.exporting import CONTENTS
 from services.webhooks.handlers import SERVICE, Handlers, subscribe
 from services.webhooks.keys import EndpointKeys
@@ -81,7 +82,9 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")})
-    app.include_router(create_router(store, egress, keys, clock))
+    app.include_router(api.create_router(store))
+    endpoints = Endpoints(documents, egress, keys, clock)
+    app.include_router(endpoints_api.create_router(endpoints, keys, clock, workers.nudge))
     return app
 
 

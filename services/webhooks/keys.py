@@ -22,6 +22,7 @@ class EndpointKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key of an endpoint: `sealed` holds the HMAC secret, or the seed of an ed25519 key.
 
     `public` is what partners verify with (`whpk_…`), None for HMAC. It signs until `expires_at`; None is for ever.
+    `request_id`, `asked` and `overlap_s` recognise a repeat of the rotation that made it.
     """
 
     kind: KeyKind
@@ -29,6 +30,9 @@ class EndpointKey(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     public: str | None = None
     expires_at: datetime | None = None
+    request_id: str = ""
+    asked: KeyKind | None = None
+    overlap_s: int = 0
 
     def signs(self, now: datetime) -> bool:
         """Is it good at `now`?"""

@@ -248,12 +248,29 @@ def thin(message_id: str, data: dict[str, Any]) -> dict[str, Any]:
 
 # Not among the types that an endpoint can ask for: whoever holds data of the user must hear it.
 USER_ERASED = "user.erased"
+# These are about endpoints: of no user, in no sequence, the same thin and full.
+ENDPOINT_TEST = "endpoint.test"
+ENDPOINT_DISABLED = "endpoint.disabled"
+OPERATIONAL = frozenset({USER_ERASED, ENDPOINT_TEST, ENDPOINT_DISABLED})
 
 
 class UserErasedData(Public):
     """The user was erased for good. Delete what you hold of this opaque id; nothing more will come."""
 
     user_id: str
+
+
+class EndpointTestData(Public):
+    """You asked for this message; nothing happened."""
+
+    endpoint_id: str
+
+
+class EndpointDisabledData(Public):
+    """Deliveries to another of your endpoints have ended; `reason` says why. PATCH its state to begin again."""
+
+    endpoint_id: str
+    reason: str
 
 
 @dataclass(frozen=True)

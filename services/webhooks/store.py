@@ -12,7 +12,7 @@ import msgspec
 
 from services.webhooks.keys import EndpointKey
 from services.webhooks.numbering import Numbering, Told
-from services.webhooks.public import TYPES, USER_ERASED, Body, Payload, UserErasedData
+from services.webhooks.public import OPERATIONAL, TYPES, USER_ERASED, Body, Payload, UserErasedData
 from services.webhooks.records import (
     COLLECTIONS,
     DELIVERIES,
@@ -216,7 +216,7 @@ class Store:
 
     async def granted(self, user_id: str, partner_id: str, message_type: str) -> bool:
         """Does the user let the partner see messages of this type now? Of an erasure everybody may hear who did."""
-        if message_type == USER_ERASED:
+        if message_type in OPERATIONAL:
             return True
         grants = await self._all(GRANTS, "pair", (user_id, partner_id))
         scope = TYPES[message_type].scope

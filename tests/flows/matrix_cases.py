@@ -62,6 +62,8 @@ def _batch(_: World) -> dict[str, Any]:
 
 ON_A_DATE = {"date": DATE}
 SESSION = {"session_id": ("session", "4Jq3mWmVX1Cq5H0y2n8yRw")}
+ENDPOINT = {"endpoint_id": ("endpoint", "9a4f0c3e5d7b4b1c8e2f6a7d0c1b2e3f")}
+SPARE_ENDPOINT = {"endpoint_id": ("spare endpoint", "9a4f0c3e5d7b4b1c8e2f6a7d0c1b2e3f")}
 KEY = {"key_id": ("key", "key_nowhere")}
 EXPORT = {"export_id": ("export", "exp_nowhere")}
 CASES: dict[tuple[str, str], Case] = {
@@ -159,4 +161,10 @@ CASES: dict[tuple[str, str], Case] = {
     # webhooks
     ("POST", "/v1/webhook-endpoints"): Case(json=lambda _: {"url": "http://127.0.0.1:9/"}),
     ("GET", "/v1/webhook-endpoints"): Case(shows=("endpoint",)),
+    ("GET", "/v1/webhook-endpoints/{endpoint_id}"): Case(ENDPOINT, shows=("endpoint",)),
+    ("PATCH", "/v1/webhook-endpoints/{endpoint_id}"): Case(ENDPOINT, json=lambda _: {"ordered": False}),
+    ("POST", "/v1/webhook-endpoints/{endpoint_id}/secrets"): Case(SPARE_ENDPOINT, json=lambda _: {}),
+    ("POST", "/v1/webhook-endpoints/{endpoint_id}/tests"): Case(SPARE_ENDPOINT),
+    ("DELETE", "/v1/webhook-endpoints/{endpoint_id}"): Case(SPARE_ENDPOINT, late=1),
+    ("GET", "/v1/event-types"): Case(refused=200),
 }

@@ -205,6 +205,10 @@ async def _partners_own(world: World) -> None:
     ids["managed"] = (await made("/v1/partner/users", {"profile": {}}, "managed"))["user_id"]
     endpoint = await made("/v1/webhook-endpoints", {"url": f"{world.whole.receiver.url}?canary"}, "matrix")
     world.whole.receiver.secret = endpoint["secret"]
+    spare = await made(
+        "/v1/webhook-endpoints", {"url": world.whole.receiver.url, "event_types": ["photo.read"]}, "spare"
+    )
+    ids["endpoint"], ids["spare endpoint"] = endpoint["endpoint_id"], spare["endpoint_id"]
     canaries |= {"partner": "canary granted", "key": ids["key"], "managed": ids["managed"]}
     canaries["endpoint"] = endpoint["endpoint_id"]
     canaries["grant"] = ids["grant_id"]

@@ -101,7 +101,9 @@ async def signed_in(whole: Whole, name: str = "ada") -> Person:
 async def register_endpoint(whole: Whole) -> str:
     """The partner gives its server's address; the secret."""
     headers = {"Authorization": f"Bearer {whole.partner_key}", "Idempotency-Key": "endpoint"}
-    answer = await whole.http.post("/v1/webhook-endpoints", json={"url": whole.receiver.url}, headers=headers)
+    answer = await whole.http.post(
+        "/v1/webhook-endpoints", json={"url": whole.receiver.url, "payload": "full"}, headers=headers
+    )
     assert answer.status_code == 201, answer.text
     whole.receiver.secret = answer.json()["secret"]
     return whole.receiver.secret

@@ -62,7 +62,9 @@ async def test_a_partner_registers_and_its_managed_user_is_served_like_any_other
     assert made.status_code == 201, made.text
     oat.token = made.json()["key"]
 
-    endpoint = await oat.ask("POST", "/v1/webhook-endpoints", key="hook", json={"url": system.receiver.url})
+    endpoint = await oat.ask(
+        "POST", "/v1/webhook-endpoints", key="hook", json={"url": system.receiver.url, "payload": "full"}
+    )
     system.receiver.secret = endpoint.json()["secret"]
     user = await oat.ask("POST", "/v1/partner/users", key="u1", json={"profile": {"home_zone": "UTC"}})
     assert user.status_code == 201, user.text

@@ -115,10 +115,11 @@ async def test_a_damaged_secret_costs_a_try_and_counts_again_once_mended(tmp_pat
         made = await created(service, receiver.url)
         whole = await endpoint(documents, made["endpoint_id"])
         damaged = sealed(whole)[:-1] + bytes((sealed(whole)[-1] ^ 1,))
-        damaged_one = await documents.put(ENDPOINTS, resealed(whole, damaged))
+        await documents.put(ENDPOINTS, resealed(whole, damaged))
         await tell(service)
         assert (await tried(service, made["endpoint_id"])).last_error == NOT_SENT
-        await documents.put(ENDPOINTS, resealed(damaged_one, sealed(whole)))
+        now = await endpoint(documents, made["endpoint_id"])
+        await documents.put(ENDPOINTS, resealed(now, sealed(whole)))
         ahead = timedelta(minutes=1)
         await eventually(lambda: receiver.received)
         signing.verify(

@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 
 from services.webhooks.app import create_app
 from services.webhooks.mapping import public_message
+from services.webhooks.schedule import WAITS
 from services.webhooks.settings import Settings
 from services.webhooks.signing import parsed, verify
 from services.webhooks.store import Delivery, Store
@@ -126,7 +127,9 @@ def grant(revision: int = 1, *, scopes: tuple[str, ...] = SCOPES, revoked: bool 
 
 async def endpoint(service: Running, url: str, *, partner: str = PARTNER, key: str = "k", **fields: Any):
     headers = service.headers(partner_id=partner, scopes=("webhooks:write",), key=key)
-    return await service.http.post("/v1/webhook-endpoints", json={"url": url, **fields}, headers=headers)
+    return await service.http.post(
+        "/v1/webhook-endpoints", json={"url": url, "payload": "full", **fields}, headers=headers
+    )
 
 
 def store(service: Running) -> Store:
@@ -217,7 +220,7 @@ async def test_twenty_events_at_once_count_from_1_to_20(service: Running):
     assert [one["sequence"] for one in rest.json()["events"]] == list(range(16, 21))
     assert (rest.json()["has_more"], rest.json()["last_sequence"]) == (False, 20)
     beyond = (await service.get("/v1/events?after=99", user_id=USER)).json()
-    assert beyond == {"events": [], "has_more": False, "next_after": 99, "last_sequence": 20}
+    assert beyond == {"events": [], "has_more": False, "next_after": 99, "first_sequence": 1, "last_sequence": 20}
     other = await service.get("/v1/events", user_id="another")
     assert [one["sequence"] for one in other.json()["events"]] == [1]
 
@@ -280,7 +283,7 @@ async def test_after_ten_tries_it_is_given_up(service: Running, receiver: Receiv
     await service.send(topics.INSIGHTS, insight())
     for number in range(1, 11):
         await eventually(lambda number=number: tried(service, made, number))
-        clock.ahead += timedelta(hours=30)
+        clock.ahead += WAITS[number % 10] * 1.25 + timedelta(minutes=1)
     (given_up,) = await deliveries(service, made)
     assert (given_up.state, given_up.due_at, given_up.body) == ("failed", None, None)
     assert len(receiver.received) == len(given_up.history) == 10

@@ -42,9 +42,13 @@ async def database(folder: Path, collections: Sequence[Collection[Any]] = COLLEC
         await documents.close()
 
 
-async def created(service: Running, url: str, *, key: str = "k", partner: str = PARTNER) -> dict[str, Any]:
+async def created(
+    service: Running, url: str, *, key: str = "k", partner: str = PARTNER, **fields: Any
+) -> dict[str, Any]:
     headers = service.headers(partner_id=partner, scopes=("webhooks:write",), key=key)
-    answer = await service.http.post("/v1/webhook-endpoints", json={"url": url}, headers=headers)
+    answer = await service.http.post(
+        "/v1/webhook-endpoints", json={"url": url, "payload": "full", **fields}, headers=headers
+    )
     return answer.json() | {"status": answer.status_code}
 
 

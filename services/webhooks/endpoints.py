@@ -1,0 +1,176 @@
+"""Endpoints as their partners make, change, test and end them."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from services.webhooks.destinations import AddressRefused
+from services.webhooks.egress import Egress
+from services.webhooks.keys import EndpointKey, EndpointKeys, KeyKind
+from services.webhooks.public import ENDPOINT_TEST, Body, EndpointTestData
+from services.webhooks.records import DELIVERIES, ENDPOINTS, Delivery, Endpoint
+from shared.clock import Clock
+from shared.documents import Conflict, Documents, Duplicate
+from shared.errors import Problem, Unavailable
+from shared.events import derived_id
+from shared.telemetry import current_traceparent
+
+MAX_ENDPOINTS = 100
+MAX_KEYS = 4
+PAGE = 200
+ATTEMPTS = 20
+
+
+class Endpoints:
+    """The endpoints of partners. Every method raises Unavailable("database")."""
+
+    def __init__(self, documents: Documents, egress: Egress, keys: EndpointKeys, clock: Clock) -> None:
+        self._documents = documents
+        self._egress = egress
+        self._keys = keys
+        self._clock = clock
+
+    async def create(self, wanted: Endpoint, kind: KeyKind) -> Endpoint:
+        """The endpoint as it is stored, with a first key; one that is there under its id already, as it is.
+
+        Raises:
+            Problem: 409 the partner has a hundred, 422 its URL is none that deliveries go to, or another request was
+                sent under the same Idempotency-Key.
+        """
+        known = await self._documents.get(ENDPOINTS, wanted.id)
+        if known is None:
+            await self.check_url(wanted.url)
+            if len(await self.of(wanted.partner_id)) >= MAX_ENDPOINTS:
+                raise Problem(409, "too-many-endpoints", f"A partner has at most {MAX_ENDPOINTS} endpoints.")
+            key = self._keys.new(kind, wanted.id, wanted.partner_id, self._clock())
+            try:
+                return await self._documents.insert(ENDPOINTS, replace(wanted, keys=(key,), created_at=key.created_at))
+            except Duplicate:
+                known = await self.own(wanted.partner_id, wanted.id)
+        if known.request_hash != wanted.request_hash:
+            raise key_reused()
+        return known
+
+    async def of(self, partner_id: str) -> list[Endpoint]:
+        """The partner's endpoints, oldest first."""
+        page = await self._documents.find(ENDPOINTS, "partner", (partner_id,), limit=PAGE)
+        return list(page.documents)
+
+    async def own(self, partner_id: str, endpoint_id: str) -> Endpoint:
+        """The partner's endpoint of that id. Raises Problem: 404, it has none."""
+        found = await self._documents.get(ENDPOINTS, endpoint_id)
+        if found is None or found.partner_id != partner_id:
+            raise Problem(404, "not-found", "You have no endpoint of this id; GET /v1/webhook-endpoints lists them.")
+        return found
+
+    async def change(self, partner_id: str, endpoint_id: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint:
+        """The endpoint after `change`, which is asked again where somebody else wrote meanwhile.
+
+        Raises:
+            Problem: 404 as in `own`, 422 as in `create`, and what `change` raises.
+        """
+        checked = ""
+        for _ in range(ATTEMPTS):
+            now = await self.own(partner_id, endpoint_id)
+            changed = change(now)
+            if changed == now:
+                return now
+            if changed.url not in (now.url, checked):
+                await self.check_url(changed.url)
+                checked = changed.url
+            try:
+                return await self._documents.put(ENDPOINTS, changed)
+            except Conflict:
+                continue
+        raise Unavailable("database")
+
+    async def end(self, partner_id: str, endpoint_id: str) -> None:
+        """Forget the endpoint; what waits for it is cancelled when its turn comes. Raises Problem: 404 as in `own`."""
+        await self.own(partner_id, endpoint_id)
+        await self._documents.delete(ENDPOINTS, endpoint_id)
+
+    async def rotate(
+        self, partner_id: str, endpoint_id: str, request: str, kind: KeyKind | None, overlap: timedelta
+    ) -> tuple[Endpoint, EndpointKey]:
+        """The endpoint with a new key, and this; earlier ones sign for `overlap` at most from now on.
+
+        `request` is the Idempotency-Key: a repeat gives the key that it made, as long as that signs.
+
+        Raises:
+            Problem: 404 as in `own`, 409 four keys sign already, 422 another request was sent under this key.
+        """
+        request_id = derived_id("webhook secret", endpoint_id, request)
+        fresh: EndpointKey | None = None
+
+        def with_new_key(endpoint: Endpoint) -> Endpoint:
+            nonlocal fresh
+            now = self._clock()
+            for key in endpoint.keys:
+                if key.request_id == request_id:
+                    if (key.asked, key.overlap_s) != (kind, overlap.total_seconds()):
+                        raise key_reused()
+                    fresh = key
+                    return endpoint
+            made = self._keys.new(kind or endpoint.keys[0].kind, endpoint.id, partner_id, now)
+            fresh = replace(made, request_id=request_id, asked=kind, overlap_s=int(overlap.total_seconds()))
+            until = now + overlap
+            earlier = [ended_by(key, until) for key in endpoint.keys]
+            signing = tuple(key for key in earlier if key.signs(now))
+            if len(signing) >= MAX_KEYS:
+                raise Problem(
+                    409,
+                    "too-many-secrets",
+                    f"{MAX_KEYS} keys sign for this endpoint. Wait until one expires, or rotate with overlap_s 0.",
+                )
+            return replace(endpoint, keys=(fresh, *signing))
+
+        endpoint = await self.change(partner_id, endpoint_id, with_new_key)
+        return endpoint, fresh or endpoint.keys[0]
+
+    async def test(self, partner_id: str, endpoint_id: str, request: str) -> Delivery:
+        """The delivery of a test message, due now; the same one again for the same `request`.
+
+        Raises:
+            Problem: 404 as in `own`, 409 the endpoint is disabled.
+        """
+        endpoint, now = await self.own(partner_id, endpoint_id), self._clock()
+        if endpoint.state == "disabled":
+            raise Problem(
+                409, "endpoint-disabled", 'Deliveries to this endpoint have ended; PATCH it to {"state": "enabled"}.'
+            )
+        message_id = derived_id("webhook test", endpoint_id, request)
+        data = EndpointTestData(endpoint_id=endpoint_id).model_dump()
+        delivery = Delivery(
+            id=derived_id(endpoint_id, message_id),
+            endpoint_id=endpoint_id,
+            partner_id=partner_id,
+            user_id="",
+            message_id=message_id,
+            message_type=ENDPOINT_TEST,
+            created_at=now,
+            body=Body(type=ENDPOINT_TEST, timestamp=now, data=data).model_dump_json().encode(),
+            due_at=now,
+            traceparent=current_traceparent(),
+        )
+        try:
+            return await self._documents.insert(DELIVERIES, delivery)
+        except Duplicate:
+            return delivery
+
+    async def check_url(self, url: str) -> None:
+        """Raises Problem: 422, deliveries cannot go there."""
+        try:
+            await self._egress.check_url(url)
+        except AddressRefused as error:
+            raise Problem(422, "url-not-allowed", f"Deliveries cannot go to this URL: {error}.") from error
+
+
+def ended_by(key: EndpointKey, moment: datetime) -> EndpointKey:
+    """The key, which signs until `moment` at the latest."""
+    return replace(key, expires_at=moment if key.expires_at is None else min(key.expires_at, moment))
+
+
+def key_reused() -> Problem:
+    """Two requests under one Idempotency-Key."""
+    return Problem(422, "idempotency-key-reused", "This Idempotency-Key came with another request; use a fresh one.")
