@@ -38,6 +38,7 @@ Kind = Literal[
     "client-secret-rotated",
     "erasure-asked",
     "export-asked",
+    "export-downloaded",
     "grant-given",
     "grant-revoked",
     "key-created",

@@ -119,7 +119,7 @@ class Exports:
         return replace(export, state=state, due_at=None, attempts=0, last_error=None)
 
     async def archive(self, export: Export) -> Archive:
-        """The archive of an export that is ready.
+        """The archive of an export that is ready; somebody downloads it, which is a line of the audit log.
 
         Raises:
             Problem: 410 a part was lost.
@@ -134,6 +134,8 @@ class Exports:
                 await self._fail(export, words)
                 raise Problem(410, "export-lost", words) from None
             size += part.data_bytes
+        line = audit.line("export-downloaded", self.deps.clock(), user_id=export.user_id, about=export.id)
+        await self._documents.put_many([line])
         end = directory(sorted(members, key=lambda one: one.name), size)
         return Archive(size + len(end), self._joined(export, end))
 

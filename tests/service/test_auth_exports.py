@@ -161,6 +161,10 @@ async def test_after_a_day_an_export_fails_in_words_and_its_parts_go(auth: Auth)
 async def test_an_export_is_kept_for_a_day_and_then_deleted(auth: Auth, tmp_path: Path) -> None:
     done = await auth.complete()
     assert (await auth.ask("GET", done["file"])).status_code == 200
+    events = (await auth.ask("GET", "/v1/me/security-events")).json()["events"]
+    assert [(one["kind"], one["about"]) for one in events[:2]] == [
+        (kind, done["export_id"]) for kind in ("export-downloaded", "export-asked")
+    ]
     assert _at(done["expires_at"]) - _at(done["ready_at"]) == timedelta(hours=24)
     auth.clock.ahead += KEPT
     over = await auth.newest()
