@@ -63,23 +63,17 @@ async def refreshed(deps: Deps, partner: Partner, text: str, scope: str | None) 
     """The next tokens; `scope` narrows what this access token is good for.
 
     Raises:
-        OAuthError: the token is not good, the grant is no more, or the scope is wider than what was granted.
+        OAuthError: the token is not good, the grant is no more, or the scope is not what the user grants.
     """
     known = await sessions.current(deps, text)
     if known is not None and known.partner_id == partner.id:
-        _narrowed(known, scope)  # before anything changes
+        await _scopes_now(deps, partner, known, scope)  # before anything changes
     try:
         session, successor = await sessions.refresh(deps, text, partner_id=partner.id)
     except Problem as error:
         raise invalid_grant() from error
-    wanted, revision = _narrowed(session, scope)
-    try:
-        grant = await _living(deps, session.user_id, partner.id, revision)
-        scopes = _still(wanted, grant, partner)
-    except OAuthError:
-        await sessions.end(deps, session.id, reason=sessions.GRANT_REVOKED)
-        raise
-    return _issued(deps, session, scopes, grant.revision, successor)
+    scopes, revision = await _scopes_now(deps, partner, session, scope)
+    return _issued(deps, session, scopes, revision, successor)
 
 
 def own(deps: Deps, partner: Partner, scope: str | None) -> Issued:
@@ -112,7 +106,8 @@ async def introspected(deps: Deps, partner: Partner, text: str) -> dict[str, Any
         if session is None or session.ended_at is not None:
             return INACTIVE
         try:
-            await _living(deps, session.user_id, partner.id, int(claims["grant_revision"]))
+            grant = await _living(deps, session.user_id, partner.id, int(claims["grant_revision"]))
+            claims |= {"scope": " ".join(_still(split(claims["scope"]), grant, partner))}
         except OAuthError:
             return INACTIVE
     told = {name: claims[name] for name in ("scope", "client_id", "sub", "iss", "aud", "exp", "iat", "jti")}
@@ -158,14 +153,23 @@ def _still(wanted: tuple[str, ...], grant: Grant, partner: Partner) -> tuple[str
     return scopes
 
 
-def _narrowed(session: Session, scope: str | None) -> tuple[tuple[str, ...], int]:
-    """The scopes to be issued, and the grant's revision that they hang on."""
+async def _scopes_now(deps: Deps, partner: Partner, session: Session, scope: str | None) -> tuple[tuple[str, ...], int]:
+    """The scopes to be issued, and the grant's revision that they hang on; ends a session to which nothing is left."""
     if session.share is None:
         raise invalid_grant()
     wanted = session.share.scopes if scope is None else split(scope)
     if not wanted or not set(wanted) <= set(session.share.scopes):
         raise OAuthError("invalid_scope", "Ask for no more than what was granted at first, or leave `scope` out.")
-    return wanted, session.share.grant_revision
+    try:
+        grant = await _living(deps, session.user_id, partner.id, session.share.grant_revision)
+        left = _still(session.share.scopes, grant, partner)
+    except OAuthError:
+        await sessions.end(deps, session.id, reason=sessions.GRANT_REVOKED)
+        raise
+    scopes = tuple(one for one in wanted if one in left)
+    if not scopes:
+        raise OAuthError("invalid_scope", "The user grants none of these any more. Leave `scope` out.")
+    return scopes, grant.revision
 
 
 def _issued(deps: Deps, session: Session, scopes: tuple[str, ...], revision: int, refresh_token: str) -> Issued:

@@ -135,6 +135,14 @@ async def test_revoking_what_is_none_of_its_tokens_is_answered_alike(ada: Ada, c
     assert error(await client.post("/oauth/revoke")) == (400, "invalid_request")
 
 
+async def test_introspection_says_what_the_user_grants_now(ada: Ada, client: Client) -> None:
+    token = (await tokens(ada, client))["access_token"]
+    await consented(ada, client, scope="diary:read")
+    assert (await client.post("/oauth/introspect", token=token)).json()["scope"] == "diary:read"
+    await consented(ada, client, scope="ledger:read")
+    assert not await is_active(client, token)
+
+
 async def test_introspection_tells_a_client_of_its_own_tokens_alone(ada: Ada, client: Client, rye: Client) -> None:
     first, own = await tokens(ada, client), (await ada.sign_in()).json()
     told = (await client.post("/oauth/introspect", token=first["access_token"])).json()

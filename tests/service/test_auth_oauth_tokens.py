@@ -272,6 +272,15 @@ async def test_a_narrower_consent_narrows_what_is_issued_from_then_on(ada: Ada, 
     assert error(await client.refresh(second["refresh_token"])) == REFUSED
 
 
+async def test_asking_for_what_is_granted_no_more_ends_nothing(ada: Ada, client: Client) -> None:
+    first = await tokens(ada, client)
+    await enrolment.grant(ada.service.app.state.deps, ada.user_id, "k2", OAT, ["diary:read"])
+    assert error(await client.refresh(first["refresh_token"], scope="days:read")) == (400, "invalid_scope")
+    second = (await client.refresh(first["refresh_token"], scope="days:read diary:read")).json()
+    assert second["scope"] == "diary:read"
+    assert (await client.refresh(second["refresh_token"])).status_code == 200
+
+
 async def test_a_partner_pushes_out_its_own_sessions_alone(ada: Ada, client: Client) -> None:
     own = (await ada.sign_in()).json()
     first = await tokens(ada, client)
