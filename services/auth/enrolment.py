@@ -65,7 +65,7 @@ async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Prof
 
     Raises:
         Problem: 409 the address is taken (which tells that it is known: accepted until addresses are verified by
-            mail), 422 another request under this key, or a password that we do not take.
+            mail) or the user was erased, 422 another request under this key, or a password that we do not take.
     """
     check_acceptable(password, context=(email, email.partition("@")[0]))
     user_id = deps.pepper.user_id(key, email)
@@ -74,6 +74,8 @@ async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Prof
         known = await _add_user(deps, user_id, email, await deps.passwords.hash(password), profile)
         if known is None:
             known = await deps.store.user(user_id)
+    if known is None and await deps.store.documents.get(USERS, user_id) is not None:
+        raise Problem(409, "user-erased", "The user of this Idempotency-Key was erased. Take a fresh key for another.")
     if known is None:
         raise Problem(409, "email-taken", "There is an account with this address. Sign in, or take another address.")
     # The password is compared by its slow hash: a fast one of it must not lie in the database.
@@ -174,7 +176,10 @@ async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: st
                 await deps.store.put_user(signed_in, *lines)
         except Conflict:
             # Read again, so that of two sign-ins with one code the second finds it used.
-            user = await deps.store.user(user.id) or user
+            known = await deps.store.user(user.id)
+            if known is None:
+                raise _wrong_credentials() from None  # erased meanwhile
+            user = known
             continue
         return
     raise Unavailable("database")

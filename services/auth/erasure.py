@@ -3,7 +3,8 @@
 First the user's document becomes a tombstone, which frees the address and tells everybody (`user.erased`); then
 sessions and grants end, and what auth alone knows of the user goes. What carries news goes once the news is out. When
 all services have said that nothing is left, null records delete the user and the grants from the state topics: not
-before, so that no service can miss what the null records replace. 30 days later the tombstone goes too.
+before, so that no service can miss what the null records replace. Ten minutes later it is looked whether a request that
+hung all the while left something behind, which is then erased likewise. After 30 days the tombstone goes too.
 """
 
 from contextlib import suppress
@@ -23,7 +24,7 @@ from services.auth.export_documents import EXPORTS
 from services.auth.export_documents import USER_INDEX as EXPORTS_OF_USER
 from services.auth.grants import GRANTS, Grant
 from services.auth.grants import USER_INDEX as GRANTS_OF_USER
-from services.auth.session_documents import CUTOFFS, ENDED_INDEX, LIVE_INDEX, SESSIONS
+from services.auth.session_documents import ENDED_INDEX, LIVE_INDEX, SESSIONS
 from services.auth.store import USERS
 from shared import topics
 from shared.clock import truncated
@@ -37,11 +38,20 @@ from shared.telemetry import bind, current_traceparent
 # Whoever asks must have proved who they are so lately.
 FRESH = timedelta(minutes=10)
 ERASED = "erased"
+# When it is looked again after the end: no request hangs for so long.
+AFTERWARDS = timedelta(minutes=10)
 # How long a user's tombstone stays after the end.
 KEPT = timedelta(days=30)
 LOOK_AGAIN = timedelta(seconds=1)
 ATTEMPTS = 10
 PAGE = 100
+# What requests leave behind that read the user before the tombstone stood there.
+LATE: tuple[tuple[Collection[Any], str], ...] = (
+    (SESSIONS, LIVE_INDEX),
+    (SESSIONS, ENDED_INDEX),
+    (GRANTS, GRANTS_OF_USER),
+    (CODES, CODES_OF_USER),
+)
 D = TypeVar("D", bound=Document)
 
 
@@ -123,9 +133,7 @@ class Eraser:
             erasure = replace(erasure, state="told")
         if erasure.state in ("told", "ending"):
             return await self._go_on(erasure, now)
-        if erasure.state == "gone":
-            await self._documents.delete(USERS, erasure.user_id)
-        return replace(erasure, state="closed", due_at=None, attempts=0)
+        return await self._look_again(erasure, now)
 
     @property
     def _documents(self) -> Documents:
@@ -160,10 +168,21 @@ class Eraser:
             return replace(erasure, state="ending", due_at=now, attempts=0)
         await self._documents.delete_where(audit.LINES, audit.BY_USER, (erasure.user_id,))
         await self._documents.put_many([audit.line("account-erased", now, user_id=erasure.user_id)])
-        await self._documents.delete(CUTOFFS, erasure.user_id)
         await self._documents.scrub()
         expire = now + timedelta(milliseconds=LONGEST_MS)
-        return replace(erasure, state="gone", finished_at=now, topics_expire_at=expire, due_at=now + KEPT, attempts=0)
+        due_at = now + AFTERWARDS
+        return replace(erasure, state="gone", finished_at=now, topics_expire_at=expire, due_at=due_at, attempts=0)
+
+    async def _look_again(self, erasure: Erasure, now: datetime) -> Erasure:
+        """Begin anew where something came late; with the tombstone's end it is over."""
+        user_id, last = erasure.user_id, (erasure.finished_at or now) + KEPT
+        for collection, index in LATE:
+            if await self._documents.count(collection, index, (user_id,)):
+                return replace(erasure, state="told", due_at=now, attempts=0)
+        if now < last:
+            return replace(erasure, due_at=last, attempts=0)
+        await self._documents.delete(USERS, user_id)
+        return replace(erasure, state="closed", due_at=None, attempts=0)
 
     async def _clear(self, erasure: Erasure, now: datetime) -> int:
         """End and delete what is the user's, as far as its news is out; how many wait for that."""
@@ -173,7 +192,7 @@ class Eraser:
         waiting = sum([await self._drop(SESSIONS, one) for one in left])
         for grant in await self._of_user(GRANTS, GRANTS_OF_USER, user_id):
             if grant.revoked_at is None:
-                waiting += await self._revoke(grant, now)
+                waiting += await self._revoke(grant, erasure, now)
             elif erasure.state == "ending":
                 waiting += await self._drop(GRANTS, grant)
             else:
@@ -183,6 +202,8 @@ class Eraser:
         await self._documents.delete_where(EXPORTS, EXPORTS_OF_USER, (user_id,))
         await self.objects.delete_all(f"auth/{user_id}")
         user = await self._documents.get(USERS, user_id)
+        if user is not None:
+            await self.deps.guesses.forget(user)  # once more: an attempt at that moment counted anew
         return waiting + bool(user is not None and user.outbox)
 
     async def _of_user(self, collection: Collection[D], index: str, user_id: str) -> list[D]:
@@ -204,12 +225,14 @@ class Eraser:
         await self._documents.delete(collection, document.id)
         return 0
 
-    async def _revoke(self, grant: Grant, now: datetime) -> int:
+    async def _revoke(self, grant: Grant, erasure: Erasure, now: datetime) -> int:
         """End the grant and tell so; 1, for that is to be waited for."""
         revoked = replace(grant, revision=grant.revision + 1, granted_at=now, revoked_at=now)
+        events = [outbox_event(topics.GRANTS, grants.grant_updated(revoked))]
+        if erasure.state == "ending":  # the others' null records are out
+            events.append(null_record(topics.GRANTS, grant.id, erasure.id))
         with suppress(Conflict):  # looked at again in a second
-            event = outbox_event(topics.GRANTS, grants.grant_updated(revoked))
-            await self._documents.put(GRANTS, with_events(revoked, event))
+            await self._documents.put(GRANTS, with_events(revoked, *events))
             self.deps.relay.nudge(GRANTS, grant.id)
         return 1
 
