@@ -1,17 +1,22 @@
 """Standard Webhooks: the official vectors, the negative set, and the official library as a second opinion."""
 
 import base64
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from services.webhooks.signing import (
+    MAX_SIGNATURES,
     SignatureRefused,
+    VerifyingKey,
     new_secret,
     parsed,
+    parsed_key,
     shown,
     sign,
     signed_headers,
@@ -25,6 +30,11 @@ STAMP = 1614265330
 BODY = b'{"test": 2432232314}'
 SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 NOW = datetime.fromtimestamp(STAMP, UTC)
+# The specification's example of the asymmetric kind: seed and public key, 32 bytes each.
+PAIR = base64.b64decode("6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==")
+SIGNATURE_A = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+PRIVATE = Ed25519PrivateKey.from_private_bytes(PAIR[:32])
+PUBLIC = PRIVATE.public_key()
 
 
 def headers(**changed: str | None) -> dict[str, str]:
@@ -32,7 +42,7 @@ def headers(**changed: str | None) -> dict[str, str]:
     return {f"webhook-{name}": value for name, value in whole.items() if value is not None}
 
 
-def fits(keys: list[bytes], sent: dict[str, str], now: datetime = NOW) -> bool:
+def fits(keys: Sequence[VerifyingKey], sent: dict[str, str], now: datetime = NOW) -> bool:
     try:
         verify(keys, sent, BODY, now)
     except SignatureRefused:
@@ -43,6 +53,68 @@ def fits(keys: list[bytes], sent: dict[str, str], now: datetime = NOW) -> bool:
 def test_official_vector():
     assert sign(parsed(SECRET), MESSAGE_ID, STAMP, BODY) == SIGNATURE
     assert fits([parsed(SECRET)], headers())
+
+
+def test_official_vector_of_the_asymmetric_kind():
+    assert PUBLIC.public_bytes_raw() == PAIR[32:]
+    assert sign(PRIVATE, MESSAGE_ID, STAMP, BODY) == SIGNATURE_A
+    assert fits([PUBLIC], headers(signature=SIGNATURE_A))
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        SIGNATURE_A.replace("v1a,", "v1,"),
+        SIGNATURE_A.replace("v1a,", "v2a,"),
+        SIGNATURE_A.replace("hnO3", "hnO4"),
+        SIGNATURE_A[:-4],
+        SIGNATURE_A + "AAAA",
+        SIGNATURE_A.replace("/", "_"),
+        SIGNATURE,
+        "v1a,",
+        "v1a,\u00ff",
+        "garbage",
+    ],
+)
+def test_refuses_of_the_asymmetric_kind(offered: str):
+    assert not fits([PUBLIC], headers(signature=offered))
+
+
+def test_a_signature_of_one_kind_is_none_of_the_other():
+    # Whoever knows the public key must not be able to sign with it as if it were a secret.
+    forged = signed_headers([PUBLIC.public_bytes_raw()], MESSAGE_ID, STAMP, BODY)
+    assert not fits([PUBLIC], forged)
+    assert not fits([PUBLIC], forged | {"webhook-signature": forged["webhook-signature"].replace("v1,", "v1a,")})
+    assert not fits([PAIR[:32]], headers(signature=SIGNATURE_A))
+
+
+def test_both_kinds_sign_during_rotation():
+    secret = new_secret()
+    sent = signed_headers([PRIVATE, secret], "m", STAMP, BODY)
+    assert [part.split(",")[0] for part in sent["webhook-signature"].split(" ")] == ["v1a", "v1"]
+    assert fits([PUBLIC], sent)
+    assert fits([secret], sent)
+    assert Webhook(shown(secret)).sign("m", NOW, BODY.decode()) in sent["webhook-signature"].split(" ")
+
+
+def test_a_list_without_end_is_not_read_to_its_end():
+    padding = "v1,AAAA " * MAX_SIGNATURES
+    assert not fits([parsed(SECRET)], headers(signature=padding + SIGNATURE))
+    assert fits([parsed(SECRET)], headers(signature=SIGNATURE + " " + padding))
+
+
+def test_keys_are_read_as_they_are_shown():
+    key = parsed_key(shown(PUBLIC))
+    assert isinstance(key, Ed25519PublicKey)
+    assert key.public_bytes_raw() == PAIR[32:]
+    assert parsed_key(SECRET) == parsed(SECRET)
+    assert shown(PUBLIC) == "whpk_" + base64.b64encode(PAIR[32:]).decode()
+
+
+@pytest.mark.parametrize("text", ["whpk_", "whpk_AAAA", "whpk_***", shown(PUBLIC) + "AAAA"])
+def test_broken_public_keys_are_refused(text: str):
+    with pytest.raises(ValueError, match="public key"):
+        parsed_key(text)
 
 
 @pytest.mark.parametrize(
