@@ -11,8 +11,9 @@ import pytest
 from infra.local import fake_mongo as mongo_server
 from shared import telemetry
 from shared.settings import DEFAULT_PORTS, ServiceSettings
+from tests import dialled
+from tests.dialled import LOOPBACK
 
-LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")  # noqa: S104 (compared, not listened on)
 OURS = (*(f"{service.upper()}_" for service in DEFAULT_PORTS), "TOKEN_", "OTEL_")
 SHARED = {name.upper() for name in ServiceSettings.model_fields}
 
@@ -29,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _stay_here(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        dialled.note(arguments[0], arguments[1])
     if event in ("socket.connect", "socket.sendto"):
         address = arguments[1]
         if isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):

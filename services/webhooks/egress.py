@@ -50,14 +50,11 @@ class Answer:
 
 
 def is_this_machine(address: Address) -> bool:
-    """Does `address` belong to this machine? It then is its own way there; nothing is sent to find out."""
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((str(address), 9))
-            return str(probe.getsockname()[0]) == str(address)
-    except OSError:
-        return False
+    """Does `address` belong to this machine? Nothing is sent to find out.
+
+    Where the system lets programs bind addresses that it has not (ip_nonlocal_bind), nothing counts as its own.
+    """
+    return _binds(str(address)) and not _binds("2001:db8::1" if address.version == 6 else "192.0.2.1")
 
 
 class Egress:
@@ -187,10 +184,21 @@ class _CheckedResolver(AbstractResolver):
         return None
 
 
+def _binds(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
 def _as_sent(to: Destination) -> URL:
     """The URL as aiohttp takes it, from the parts that were checked: nobody reads the partner's text a second time."""
     path, _, query = to.target.partition("?")
-    return URL.build(scheme=to.scheme, host=to.host, port=to.port, path=path, query_string=query, encoded=True)
+    host = f"[{to.host}]" if ":" in to.host else to.host
+    return URL.build(scheme=to.scheme, host=host, port=to.port, path=path, query_string=query, encoded=True)
 
 
 def _since(started: float) -> int:

@@ -1,0 +1,41 @@
+"""Connections that Python opens, counted where sockets connect, whatever the event loop; see `conftest.py`."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")  # noqa: S104 (compared, not listened on)
+
+
+@dataclass
+class Dialled:
+    """The addresses that TCP connections were asked for, in order."""
+
+    addresses: list[str] = field(default_factory=list[str])
+
+
+_counting: list[Dialled] = []
+
+
+@contextmanager
+def counted() -> Iterator[Dialled]:
+    """Counts from here on; a connection to another machine is refused as a network would refuse it."""
+    found = Dialled()
+    _counting.append(found)
+    try:
+        yield found
+    finally:
+        _counting.remove(found)
+
+
+def note(opened: socket.socket, address: Any) -> None:
+    """One `connect`, before the system hears of it. Raises ConnectionRefusedError while counting, off this machine."""
+    if not _counting or opened.type != socket.SOCK_STREAM or not isinstance(address, tuple):
+        return
+    host = str(address[0])
+    for one in _counting:
+        one.addresses.append(host)
+    if not host.startswith(LOOPBACK):
+        raise ConnectionRefusedError("tests call nobody")
