@@ -59,7 +59,14 @@ async def create(
         )
     text = new_api_key()
     fresh = _fresh(text, partner.id, name, wanted, now, expires_at, request)
-    return await _added(deps, fresh, text, "key-created")
+    made = await _added(deps, fresh, text, "key-created")
+    if made[1] is not None and sum(is_live(key, now) for key in await listed(deps, partner.id)) > MAX_KEYS:
+        # Others were made at the same moment, and saw as much room.
+        await deps.store.documents.delete(PARTNER_KEYS, fresh.id)
+        line = audit.line("key-revoked", now, partner_id=partner.id, about=public_id(fresh), details=("too-many-keys",))
+        await deps.store.documents.put_many([line])
+        raise _too_many()
+    return made
 
 
 async def listed(deps: Deps, partner_id: str) -> list[PartnerKey]:
@@ -165,10 +172,14 @@ async def _make_room(deps: Deps, partner_id: str, now: datetime) -> None:
     await deps.store.documents.delete_where(PARTNER_KEYS, ENDED_INDEX, (partner_id,), below=now - ENDED_KEPT)
     keys = await listed(deps, partner_id)
     if sum(is_live(key, now) for key in keys) >= MAX_KEYS:
-        raise Problem(409, "too-many-keys", f"{MAX_KEYS} keys are good at once. End one that you do not need.")
+        raise _too_many()
     ended = sorted((key for key in keys if not is_live(key, now)), key=lambda key: str(key.expires_at), reverse=True)
     for key in ended[MAX_ENDED - 1 :]:
         await deps.store.documents.delete(PARTNER_KEYS, key.id)
+
+
+def _too_many() -> Problem:
+    return Problem(409, "too-many-keys", f"{MAX_KEYS} keys are good at once. End one that you do not need.")
 
 
 async def _made_by(deps: Deps, request: str) -> PartnerKey | None:

@@ -170,6 +170,14 @@ async def test_fifty_keys_are_enough(oat: Partner) -> None:
     assert (await oat.key("k51")).status_code == 201
 
 
+async def test_of_many_keys_at_once_no_more_than_fifty_are_good(oat: Partner) -> None:
+    answers = await asyncio.gather(*(oat.key(f"k{number}") for number in range(200)))
+    made = [answer.json()["key"] for answer in answers if answer.status_code == 201]
+    assert {problem(answer) for answer in answers if answer.status_code != 201} == {(409, "too-many-keys")}
+    assert sum([await oat.good(key) for key in made]) <= 50
+    assert {one["hint"] for one in await oat.keys()} == {key[:8] for key in made}
+
+
 async def test_another_partners_key_is_not_there(oat: Partner) -> None:
     rye, made = await rye_of(oat), (await oat.key()).json()
     assert await rye.keys() == []
