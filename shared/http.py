@@ -1,16 +1,33 @@
-"""uvicorn's HTTP with what it lacks: a bound on a request's head, and problem documents for what is no HTTP.
+"""uvicorn's HTTP with what it lacks: a bound on a request's head, problems for what is no HTTP, and an end at once.
 
 httptools keeps all headers of a request, however many come, before anybody has been asked who the caller is.
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import cast
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import Problem
 from shared.problems import problem_response
 
 MAX_HEAD_BYTES = 64 * 1024
+ABORT = "mymacrotracker.abort"
+
+
+def abort_of(scope: Scope) -> Callable[[], None]:
+    """What ends the request's connection at once, without what was not sent yet; a client that reads nothing holds it.
+
+    An application can do so by no message of ASGI; under another server than ours it ends nothing.
+    """
+    extensions = cast(dict[str, dict[str, Callable[[], None]]], scope.get("extensions") or {})
+    return extensions.get(ABORT, {}).get(ABORT, _nothing)
+
+
+def _nothing() -> None:
+    """There is nothing to end it by."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -26,6 +43,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head > MAX_HEAD_BYTES and not self.transport.is_closing():
             detail = f"Send a request line and headers of at most {MAX_HEAD_BYTES} bytes together."
             self._refuse(Problem(431, "headers-too-large", detail))
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {ABORT: self.transport.abort}}
 
     def on_headers_complete(self) -> None:
         """The head is whole."""

@@ -52,6 +52,8 @@ class Metrics:
         self.deliveries = Counter("deliveries_total", "Webhook attempts", ["outcome"], registry=registry)
         # Live streams open at the gateway.
         self.live_streams = Gauge("live_streams", "Open live streams", registry=registry)
+        # Live streams cut off because their reader took nothing.
+        self.live_streams_cut = Counter("live_streams_cut_total", "Stalled live streams cut off", registry=registry)
         # Spans lost because the trace store did not take them, or the queue was full.
         self.spans_lost = Counter("spans_lost_total", "Spans not delivered", registry=registry)
 

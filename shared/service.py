@@ -25,6 +25,7 @@ from shared import telemetry
 from shared.errors import Unavailable
 from shared.http import BoundedHttp
 from shared.settings import ServiceSettings, listen_address
+from shared.websocket import MAX_MESSAGE_BYTES, PING_EVERY_S, PONG_WITHIN_S, WithoutAddresses
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +54,17 @@ class WithoutTrace(logging.Filter):
         return not record.getMessage().rstrip().rpartition("\n")[2].startswith(f"{Unavailable.__module__}.Unavailable")
 
 
-def serve(create_app: Callable[[], FastAPI], name: str) -> None:
+def serve(create_app: Callable[[], FastAPI], name: str, *, websocket: type[asyncio.Protocol] | None = None) -> None:
     """Run a service until SIGTERM or SIGINT, then let it finish; the process exits with 0.
+
+    `websocket`: the protocol of its WebSockets, for a service that has some.
 
     Exit codes: 2 for settings that do not validate, 3 for a start that failed (a taken port, say).
     """
     try:
         telemetry.configure(name, ServiceSettings())
         logging.getLogger("uvicorn.error").addFilter(WithoutTrace())
+        logging.getLogger("uvicorn.error").addFilter(WithoutAddresses())
         host, port = listen_address(name)
         app = create_app()
     except ValidationError as error:
@@ -70,13 +74,28 @@ def serve(create_app: Callable[[], FastAPI], name: str) -> None:
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{name}: {error}\n")  # a key file that is not there, a port that is none
         sys.exit(2)
-    config = uvicorn.Config(
+    try:
+        ServiceServer(server_config(app, host, port, websocket), stop_event(app)).run()
+    finally:
+        telemetry.shutdown()
+
+
+def server_config(
+    app: FastAPI, host: str, port: int, websocket: type[asyncio.Protocol] | None = None
+) -> uvicorn.Config:
+    """How uvicorn serves `app`."""
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
         loop="uvloop",
         http=BoundedHttp,
-        ws="none",
+        ws=websocket or "none",
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=PING_EVERY_S,
+        ws_ping_timeout=PONG_WITHIN_S,
+        # It would cost each connection memory, and gives a small message nothing.
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -85,10 +104,6 @@ def serve(create_app: Callable[[], FastAPI], name: str) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    try:
-        ServiceServer(config, stop_event(app)).run()
-    finally:
-        telemetry.shutdown()
 
 
 class ServiceServer(uvicorn.Server):

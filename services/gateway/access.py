@@ -97,11 +97,16 @@ class Access:
         if credential.startswith(API_KEY_PREFIX):
             return self._now(await self._keys.identity(credential))
         identity = await self._tokens.identity(credential)
+        now = self.still(identity)
+        self._remember(header, identity)
+        return now
+
+    def still(self, identity: Identity) -> Identity:
+        """One that was good a moment ago, as it is now. Raises as `identity` does."""
         # Before its session: a grant that is revoked ends that too, and the answer must not depend on which is first.
         now = self._now(identity)
         if self._revocations.cover(identity.caller.session_id):
             raise unauthorized("This session was ended. Sign in again.", "invalid_token")
-        self._remember(header, identity)
         return now
 
     def acting(self, caller: Caller, user_id: str | None, scope: str) -> Caller:

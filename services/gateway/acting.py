@@ -1,4 +1,4 @@
-"""`?user=<user_id>`, by which a partner says for whom it calls; nothing behind the door ever sees it."""
+"""`?user=<user_id>`, by which a partner says for whom it calls, and its like; nothing behind the door sees them."""
 
 from urllib.parse import unquote_to_bytes
 
@@ -7,41 +7,41 @@ from shared.errors import Problem
 PARAMETER = b"user"
 
 
-def taken(query: bytes) -> tuple[bytes, str | None]:
-    """The query without `user`, however it is escaped, and whom it named; None for nobody.
+def taken(query: bytes, parameter: bytes = PARAMETER) -> tuple[bytes, str | None]:
+    """The query without `parameter`, however it is escaped, and its value; None where it is not there.
 
     Raises:
-        Problem: 422, `user` is there more than once, empty or not UTF-8.
+        Problem: 422, it is there more than once, empty or not UTF-8.
     """
     # Most queries end here: a name that is escaped has a % in it.
-    if PARAMETER not in query and b"%" not in query:
+    if parameter not in query and b"%" not in query:
         return query, None
     kept: list[bytes] = []
     named: list[bytes] = []
     for field in query.split(b"&"):
         name, _, value = field.partition(b"=")
-        if _plain(name) == PARAMETER:
+        if _plain(name) == parameter:
             named.append(_plain(value))
         else:
             kept.append(field)
     if not named:
         return query, None
-    return b"&".join(kept), _one(named)
+    return b"&".join(kept), _one(named, parameter)
 
 
 def _plain(escaped: bytes) -> bytes:
     return unquote_to_bytes(escaped.replace(b"+", b" "))
 
 
-def _one(named: list[bytes]) -> str:
+def _one(named: list[bytes], parameter: bytes) -> str:
     try:
-        user_id = named[0].decode()
+        value = named[0].decode()
     except UnicodeDecodeError as error:
-        raise _unreadable() from error
-    if len(named) > 1 or not user_id:
-        raise _unreadable()
-    return user_id
+        raise _unreadable(parameter) from error
+    if len(named) > 1 or not value:
+        raise _unreadable(parameter)
+    return value
 
 
-def _unreadable() -> Problem:
-    return Problem(422, "invalid-request", "Give `user` once, with the id of one user.")
+def _unreadable(parameter: bytes) -> Problem:
+    return Problem(422, "invalid-request", f"Give `{parameter.decode()}` once, with one value.")

@@ -15,10 +15,13 @@ from services.gateway import api, routes
 from services.gateway.access import Access, KeyVerifier, TokenVerifier
 from services.gateway.api import Api
 from services.gateway.docs import Docs
-from services.gateway.entry import Door, SecurityHeaders
+from services.gateway.doors import Doors, everybody
+from services.gateway.entry import SecurityHeaders
+from services.gateway.feeds import Feeds, fetch_from
 from services.gateway.grants import Grants, Partners
-from services.gateway.limited import Limited, Policies, QuotaOf, Rates
-from services.gateway.live import Live, fetch_from
+from services.gateway.limited import Policies, QuotaOf, Rates
+from services.gateway.live import Live
+from services.gateway.origins import Origins
 from services.gateway.permissions import Permissions
 from services.gateway.pressure import KafkaOffsets, Limits, Offsets, Pressure
 from services.gateway.proxy import AiohttpUpstreams, Answer, Proxy, Unanswered, Upstreams
@@ -27,6 +30,9 @@ from services.gateway.receipts import Ids
 from services.gateway.redis_buckets import RedisBuckets
 from services.gateway.revocations import Revocations
 from services.gateway.settings import Settings
+from services.gateway.sockets import Sockets
+from services.gateway.tickets import Tickets
+from services.gateway.uses import MemoryUses, RedisUses
 from shared import problems, topics
 from shared.clock import Clock, utc_now
 from shared.events import Event
@@ -38,6 +44,7 @@ from shared.service import install_health, serve, stop_event
 from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
+from shared.websocket import BoundedWebSocket
 
 NAME = "gateway"
 AUTH_ANSWERS_S = 2.0
@@ -81,7 +88,7 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     proxy = Proxy(edges.upstreams, signer, trusted_proxies=settings.trusted_proxies)
     revocations = Revocations(lambda: edges.clock().timestamp())
     grants, partners = Grants(), Partners()
-    live = Live(fetch_from(proxy), Permissions(revocations, grants, partners), lambda: edges.clock().timestamp())
+    feeds = Feeds(fetch_from(proxy), Permissions(revocations, grants, partners), lambda: edges.clock().timestamp())
     states = {topics.REVOCATIONS: revocations, topics.GRANTS: grants, topics.PARTNERS: partners}
     watchdog = Watchdog(edges.broker)
     pressure = Pressure(_limits(settings), edges.offsets)
@@ -94,9 +101,9 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         redoc_url=None,
         # A redirect would go to whatever the Host header says.
         redirect_slashes=False,
-        lifespan=_lifespan(settings, edges, live, states, watchdog, pressure),
+        lifespan=_lifespan(settings, edges, feeds, states, watchdog, pressure),
     )
-    app.state.live = live
+    app.state.live = feeds
     app.state.revocations, app.state.grants, app.state.partners = revocations, grants, partners
     app.state.pressure = pressure
     # Added last = outermost: the trace's header is on every answer.
@@ -106,11 +113,18 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     own = app.state.api = Api(
         _ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock
     )
-    answers = {route: proxy.forward for route in routes.PROXIED} | api.own_answers(own, live.open)
     verifiers = _verifiers(settings, proxy, edges.clock)
     access = Access(*verifiers, revocations, grants, partners, lambda: edges.clock().timestamp())
+    tickets = app.state.tickets = _tickets(settings, access, edges.clock)
+    origins = Origins(settings.gateway_live_origins)
+    sockets = Sockets(feeds, origins)
+    own_answers = api.own_answers(own, Live(feeds, origins).open)
+    own_answers |= {routes.LIVE_SOCKET: sockets.plain, routes.TICKETS: tickets.issue}
+    answers = {route: proxy.forward for route in routes.PROXIED} | own_answers
     rates = app.state.rates = _rates(settings, partners.quota_of)
-    _add_routes(app, settings, access, rates, answers, pressure)
+    doors = Doors(access, tickets, rates)
+    _add_routes(app, settings, doors, answers, pressure)
+    app.router.routes.append(doors.socket(routes.LIVE_SOCKET, sockets.open))
     if settings.gateway_docs:
         docs = Docs(edges.upstreams)
         app.router.routes.append(HttpRoute("/openapi.json", docs.openapi))
@@ -130,12 +144,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _add_routes(
-    app: FastAPI,
-    settings: Settings,
-    access: Access,
-    rates: Rates,
-    answers: Mapping[routes.Route, Any],
-    pressure: Pressure,
+    app: FastAPI, settings: Settings, doors: Doors, answers: Mapping[routes.Route, Any], pressure: Pressure
 ) -> None:
     fills = {routes.BATCHES: topics.BATCHES, routes.PHOTOS: topics.PHOTOS}
     for route in routes.ROUTES:
@@ -144,12 +153,17 @@ def _add_routes(
             max_batch_bytes=settings.gateway_max_batch_bytes,
             max_photo_bytes=settings.gateway_max_photo_bytes,
         )
-        admit = partial(pressure.admit, fills[route]) if route in fills else _everybody
-        door = Door(limited, access, answers[route], admit)
-        served = HttpRoute(route.path, Limited(door, limited, access, rates), methods=[route.method])
+        admit = partial(pressure.admit, fills[route]) if route in fills else everybody
+        served = HttpRoute(route.path, doors.before(limited, answers[route], admit), methods=[route.method])
         if route.rate == "stream" and served.methods:
             served.methods.discard("HEAD")
         app.router.routes.append(served)
+
+
+def _tickets(settings: Settings, access: Access, clock: Clock) -> Tickets:
+    url = settings.gateway_rates_url.get_secret_value()
+    secret = bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip())
+    return Tickets(secret, RedisUses(url) if url else MemoryUses(), access.still, lambda: clock().timestamp())
 
 
 def _rates(settings: Settings, quota_of: QuotaOf) -> Rates:
@@ -163,10 +177,6 @@ def _rates(settings: Settings, quota_of: QuotaOf) -> Rates:
         quota_of=quota_of,
     )
     return Rates(policies, RedisBuckets(url, own) if url else own, own, settings.trusted_proxies)
-
-
-def _everybody() -> None:
-    """Reads are always let in."""
 
 
 def _ids(settings: Settings) -> Ids:
@@ -209,7 +219,7 @@ def _publisher(broker: Broker) -> Callable[[topics.Topic, bytes, str], Awaitable
 
 
 def _lifespan(
-    settings: Settings, edges: Edges, live: Live, states: States, watchdog: Watchdog, pressure: Pressure
+    settings: Settings, edges: Edges, feeds: Feeds, states: States, watchdog: Watchdog, pressure: Pressure
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -218,12 +228,14 @@ def _lifespan(
                 await edges.upstreams.open()
                 stack.push_async_callback(edges.upstreams.close)
             stack.push_async_callback(app.state.rates.buckets.close)
+            stack.push_async_callback(app.state.tickets.close)
             # Reads go on without Kafka, so nothing here waits for it.
             await stack.enter_async_context(starting(edges.broker))
             await stack.enter_async_context(watchdog)
             await pressure.look_at_disk()
             follows = [_follow_state(settings, edges, topic, state) for topic, state in states.items()]
-            for work in (_feed(settings, edges, live), *follows, _end(stop_event(app), live), pressure.watch()):
+            fed = (_feed(settings, edges, feeds), feeds.watch(), _end(stop_event(app), feeds))
+            for work in (*fed, *follows, pressure.watch()):
                 task = asyncio.create_task(work)
                 stack.push_async_callback(_cancelled, task)
             yield
@@ -231,11 +243,11 @@ def _lifespan(
     return lifespan
 
 
-async def _feed(settings: Settings, edges: Edges, live: Live) -> None:
+async def _feed(settings: Settings, edges: Edges, feeds: Feeds) -> None:
     if not edges.follows:
         return
-    follower = await follow(settings, topics.MESSAGES, live.take, wanted=live.connected)
-    live.fed_from_here()
+    follower = await follow(settings, topics.MESSAGES, feeds.take, wanted=feeds.connected)
+    feeds.fed_from_here()
     try:
         await asyncio.Event().wait()
     finally:
@@ -254,9 +266,9 @@ async def _follow_state(settings: Settings, edges: Edges, topic: topics.Topic, s
         await follower.stop()
 
 
-async def _end(stopping: asyncio.Event, live: Live) -> None:
+async def _end(stopping: asyncio.Event, feeds: Feeds) -> None:
     await stopping.wait()
-    live.end()
+    feeds.end()
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:
@@ -266,4 +278,4 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
 
 
 if __name__ == "__main__":
-    serve(create_app, NAME)
+    serve(create_app, NAME, websocket=BoundedWebSocket)

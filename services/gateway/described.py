@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Header, Query
 from pydantic import BaseModel, Field
 
-from services.gateway import routes
+from services.gateway import described_live, routes
 from services.gateway.batches import MAX_POINTS, MAX_RECORDS, MAX_SERIES
 from services.gateway.sessions import MAX_STREAMS, MAX_TOTALS
 from shared import problems
@@ -196,9 +196,6 @@ Wait = Annotated[
 COMPLETED: dict[int | str, dict[str, Any]] = {
     200: {"description": "With `wait`: the completed receipt", "model": ReceiptBody}
 }
-EVENT_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
 
 
 def own_document() -> dict[str, Any]:
@@ -214,9 +211,7 @@ def own_document() -> dict[str, Any]:
     app.add_api_route(routes.RECEIPT.path, receipt, methods=["GET"], tags=["samples"])
     app.add_api_route(routes.PHOTO.path, photo, methods=["GET"], tags=["photos"])
     app.add_api_route(routes.WHOAMI.path, whoami, methods=["GET"], tags=["accounts"])
-    app.add_api_route(
-        routes.LIVE.path, live, methods=["GET"], tags=["events"], responses=EVENT_STREAM, response_model=None
-    )
+    described_live.add(app)
     return app.openapi()
 
 
@@ -257,11 +252,4 @@ async def photo(id: str) -> PhotoBody:
 
 async def whoami() -> WhoAmI:
     """Who the caller is, as its token says."""
-    raise NotImplementedError
-
-
-async def live(
-    last_event_id: Annotated[int | None, Header(description="Go on after this event, without gap or repeat")] = None,
-) -> None:
-    """The user's messages as they come (SSE). `id` is the user's sequence, `data` the message."""
     raise NotImplementedError

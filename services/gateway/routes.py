@@ -62,9 +62,11 @@ PHOTOS = Route("PUT", "/v1/photos", "gateway", "user", "photos:write", "write", 
 RECEIPT = Route("GET", "/v1/receipts/{id}", "gateway", "user", "samples:read", "read")
 PHOTO = Route("GET", "/v1/photos/{id}", "gateway", "user", "photos:read", "read")
 LIVE = Route("GET", "/v1/live", "gateway", "user", "live:read", "stream")
+LIVE_SOCKET = Route("GET", "/v1/live/ws", "gateway", "user", "live:read", "stream")
+TICKETS = Route("POST", "/v1/live/tickets", "gateway", "user", "live:read", "write")
 WHOAMI = Route("GET", "/v1/whoami", "gateway", "signed-in", None, "read")
 
-OWN = (BATCHES, PHOTOS, RECEIPT, PHOTO, LIVE, WHOAMI)
+OWN = (BATCHES, PHOTOS, RECEIPT, PHOTO, LIVE, LIVE_SOCKET, TICKETS, WHOAMI)
 PROXIED = (
     Route("POST", "/v1/users", "auth", "anyone", None, "sign-in", MIB, keyed=True),
     Route("POST", "/v1/tokens", "auth", "anyone", None, "sign-in", MIB),

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
+from services.gateway.origins import Origins
 from services.gateway.rates import MOST_CALLS, Policy, policy
 from services.gateway.routes import RateClass
 from shared.client_address import Network, networks
@@ -72,6 +73,11 @@ class Settings(ServiceSettings):
         description="The Redis in which several gateways count these together, as "
         "redis://[:password@]host[:port][/number] or rediss://; empty: each in its own memory",
     )
+    gateway_live_origins: str = Field(
+        default="",
+        description="Origins of the web pages that may open live streams, such as https://app.example.org, "
+        "comma-separated; programs that are no browser may always",
+    )
     gateway_metrics: bool = Field(default=False, description="Serve /metrics on the public port too")
     gateway_docs: bool = Field(default=True, description="Serve /docs and /openapi.json")
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
@@ -81,6 +87,12 @@ class Settings(ServiceSettings):
     @classmethod
     def _are_networks(cls, text: str) -> str:
         networks(text)
+        return text
+
+    @field_validator("gateway_live_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        Origins(text)
         return text
 
     @field_validator(

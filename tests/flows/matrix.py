@@ -11,6 +11,8 @@ from services.gateway.routes import Route
 from tests.flows.matrix_cases import Case
 from tests.flows.matrix_world import NOBODY, World
 from tests.service.gateway_edges import Stream
+from tests.service.live_sockets import PATH as SOCKET
+from tests.service.live_sockets import Socket
 
 Role = Literal[
     "anonymous",
@@ -185,7 +187,7 @@ async def _sent(world: World, route: Route, case: Case, attempt: Attempt, *, now
     query = "&".join(filter(None, [case.query, f"user={user}" if user else ""]))
     path = route.path.format(**parameters)
     if route.rate == "stream":
-        return await _streamed(world, case, attempt, query)
+        return await _streamed(world, route, case, attempt, query)
     sent: dict[str, Any] = {"json": case.json(world)} if case.json else {"content": case.content}
     headers = {**case.headers, **({"Idempotency-Key": uuid4().hex} if route.keyed else {})}
     answer = await world.ask(route.method, f"{path}?{query}", attempt.token, headers=headers, **sent)
@@ -205,10 +207,11 @@ def _got(status: int, text: str) -> Got:
     return Got(status, body, text)
 
 
-async def _streamed(world: World, case: Case, attempt: Attempt, query: str) -> Got:
+async def _streamed(world: World, route: Route, case: Case, attempt: Attempt, query: str) -> Got:
     """The stream's first stored messages; everybody has one, the owner at least four."""
     headers = {**({"Authorization": f"Bearer {attempt.token}"} if attempt.token else {}), **case.headers}
-    stream = Stream(world.whole.apps["gateway"], headers, query.encode())
+    kind = Socket if route.path == SOCKET else Stream
+    stream = kind(world.whole.apps["gateway"], headers, query.encode())
     status = await stream.open()
     text = str(await stream.events(4 if attempt.expected == "answer" else 1)) if status == 200 else await stream.body()
     await stream.close()

@@ -72,6 +72,8 @@ CASES: dict[tuple[str, str], Case] = {
     ("GET", "/v1/receipts/{id}"): Case({"id": ("receipt", "rcp_" + "a" * 39)}, shows=("receipt",)),
     ("GET", "/v1/photos/{id}"): Case({"id": ("photo", "pho_" + "a" * 39)}, shows=("photo",)),
     ("GET", "/v1/live"): Case(headers={"Last-Event-ID": "0"}, shows=("receipt",)),
+    ("GET", "/v1/live/ws"): Case(query="after=0", shows=("receipt",)),
+    ("POST", "/v1/live/tickets"): Case(),
     ("GET", "/v1/whoami"): Case(),
     # accounts
     ("POST", "/v1/users"): Case(

@@ -225,6 +225,13 @@ class Stream:
                 found.append((int(lines["id"]), lines["event"], json.loads(lines["data"])))
         return found
 
+    async def reason(self) -> str:
+        """Why the stream ends, which it does now."""
+        lines = (await self.block() or "").splitlines()
+        assert lines[0] == "event: stream.ended", lines
+        assert [await self.block(), await self.block()] == [": end", None]
+        return json.loads(lines[1].removeprefix("data: "))["data"]["reason"]
+
     async def close(self) -> None:
         """The client goes away."""
         self._close.set()

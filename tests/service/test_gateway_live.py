@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from services.gateway import live as live_streams
+from services.gateway import feeds, reading
 from services.gateway.proxy import Answer
 from shared.events import MessagePublished
 from tests.polling import eventually
@@ -130,7 +130,7 @@ async def test_a_gap_is_filled_and_disorder_put_right(door: Gateway, webhooks: W
 async def test_a_reader_behind_the_window_reads_from_the_store(
     door: Gateway, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_streams, "WINDOW", 3)
+    monkeypatch.setattr(feeds, "WINDOW", 3)
     one = await opened(door, "0")
     await eventually(lambda: webhooks.asked)
     webhooks.stored = list(range(1, 21))
@@ -160,7 +160,7 @@ async def test_others_messages_are_not_seen(door: Gateway, webhooks: Webhooks) -
 async def test_a_stream_survives_webhooks_being_away(
     door: Gateway, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_streams, "AGAIN_S", 0.01)
+    monkeypatch.setattr(reading, "AGAIN_S", 0.01)
     door.services.down.add("webhooks")
     webhooks.stored = [1, 2]
     one = await opened(door, "0")
@@ -171,7 +171,7 @@ async def test_a_stream_survives_webhooks_being_away(
 
 
 async def test_heartbeats(door: Gateway, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_streams, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(reading, "HEARTBEAT_S", 0.01)
     one = await opened(door, "0")
     assert await one.block() == ": still here"
     await one.close()
@@ -180,8 +180,7 @@ async def test_heartbeats(door: Gateway, webhooks: Webhooks, monkeypatch: pytest
 async def test_it_ends_with_the_process(door: Gateway, webhooks: Webhooks) -> None:
     one = await opened(door, "0")
     door.running.app.state.stopping.set()
-    assert await one.block() == ": end"
-    assert await one.block() is None
+    assert await one.reason() == "server-closing"
 
 
 async def test_it_ends_with_the_token(door: Gateway, webhooks: Webhooks) -> None:
@@ -189,11 +188,11 @@ async def test_it_ends_with_the_token(door: Gateway, webhooks: Webhooks) -> None
     await eventually(lambda: webhooks.asked)
     door.clock.ahead = timedelta(minutes=16)
     await publish(door, 1)
-    assert await one.block() == ": end"
+    assert await one.reason() == "token-expired"
 
 
 async def test_readers_are_bounded_and_leave_nothing(door: Gateway, webhooks: Webhooks) -> None:
-    readers = [await opened(door, "0") for _ in range(live_streams.MAX_READERS_PER_USER)]
+    readers = [await opened(door, "0") for _ in range(feeds.MAX_READERS_PER_USER)]
     assert await stream(door).open() == 429
     for reader in readers:
         await reader.close()

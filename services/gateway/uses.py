@@ -1,0 +1,111 @@
+"""What may be used once, and was: in the memory of this process, or in the Redis that several gateways share."""
+
+# pyright: reportUnknownMemberType=false
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from shared.errors import Problem
+
+logger = logging.getLogger(__name__)
+
+ANSWER_S = 1.0
+CONNECTIONS = 4
+PREFIX = "mymacro:used:"
+# Each is about 0.2 KB, and takes a ticket that was issued in the last half minute.
+MOST = 100_000
+
+
+class Uses(Protocol):
+    """What was used."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether all gateways know of all uses."""
+        ...
+
+    async def first(self, id: str, lasts_s: float) -> bool:
+        """Whether this is the first use of `id`, which nobody can use again after `lasts_s`. Raises Problem(503)."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class MemoryUses:
+    """The uses in this process."""
+
+    shared = False
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    async def first(self, id: str, lasts_s: float) -> bool:
+        """As in the protocol."""
+        now = self._clock()
+        # All last equally long, so the oldest come first.
+        while self._until and next(iter(self._until.values())) <= now:
+            del self._until[next(iter(self._until))]
+        if id in self._until:
+            return False
+        if len(self._until) >= MOST:
+            raise unavailable()
+        self._until[id] = now + lasts_s
+        return True
+
+    async def close(self) -> None:
+        """As in the protocol."""
+
+
+class RedisUses:
+    """The uses in the Redis at `url`. While it is silent nothing is used: once is not what memory could promise."""
+
+    shared = True
+
+    def __init__(self, url: str) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=ANSWER_S,
+            socket_timeout=ANSWER_S,
+            socket_connect_timeout=ANSWER_S,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        self._redis = Redis.from_pool(pool)
+
+    async def first(self, id: str, lasts_s: float) -> bool:
+        """As in the protocol."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return bool(await self._redis.set(PREFIX + id, b"", nx=True, px=max(1, round(lasts_s * 1000))))
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("Redis is silent (%s): no ticket can be used", type(error).__name__)
+            raise unavailable() from error
+
+    async def close(self) -> None:
+        """As in the protocol."""
+        await self._redis.aclose()
+
+
+def unavailable() -> Problem:
+    """503: whether it was used cannot be known."""
+    return Problem(
+        503,
+        "tickets-unavailable",
+        "Whether this ticket was used cannot be known right now. Try again, or read with a token.",
+        headers={"Retry-After": "2"},
+    )
