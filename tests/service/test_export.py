@@ -1,6 +1,8 @@
 """How a service gives out what it holds of a user: what is declared, page by page, through crashes, swept."""
 
+import asyncio
 import io
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import AsyncGenerator
@@ -18,9 +20,10 @@ from shared.errors import Unavailable
 from shared.events import ExportPartReady, ExportRequested
 from shared.export import KEPT, PARTS, SWEPT_AFTER, Exporter, ExportPart
 from shared.exported import File, Lines, NotExported, members_of, rows, undeclared, write
-from shared.objects import Objects
+from shared.objects import UNFINISHED, Objects
 from shared.outbox import Relay
 from shared.zipped import directory
+from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.test_erasure import NOTES, STORES, Note
 
@@ -138,6 +141,22 @@ async def test_a_killed_process_is_gone_on_from_and_tells_once(process: Process)
     assert _told(part).object.key != _told(lost).object.key
     await process.objects.delete(_told(lost).object.key)
     assert await _read(process.objects, _told(part))
+
+
+async def test_what_a_killed_process_was_writing_is_written_anew_and_swept_away(
+    process: Process, tmp_path: Path
+) -> None:
+    await process.asked()
+    child = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.service.export_process", str(tmp_path))
+    await eventually(lambda: sum(path.stat().st_size for path in process.objects_left()) > 10_000, seconds=20)
+    child.kill()
+    await child.wait()
+    assert [path.suffix for path in process.objects_left()] == [UNFINISHED]
+    process.clock.ahead += timedelta(seconds=20)
+    assert len((await _read(process.objects, _told(await process.one_turn())))["notes.jsonl"].splitlines()) == 450
+    process.clock.ahead += KEPT + SWEPT_AFTER
+    await process.one_turn()
+    assert process.objects_left() == []
 
 
 async def test_what_nobody_comes_for_is_swept_away(process: Process) -> None:
