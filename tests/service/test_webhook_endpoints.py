@@ -1,0 +1,367 @@
+"""A partner's endpoints: read, changed, paused, tested, signed with new keys, ended; and nobody else's."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from services.webhooks import signing
+from services.webhooks.endpoint_models import NewEndpoint
+from services.webhooks.store import ENDPOINTS
+from shared.clock import utc_now
+from tests.polling import eventually
+from tests.service.receiver import Receiver, receiving
+from tests.service.running import Running
+from tests.service.test_webhook_secrets import files_with
+from tests.service.webhook_endpoints import PARTNER, USER, created, database, endpoint, tell, webhooks
+
+
+@pytest.fixture
+async def receiver() -> AsyncGenerator[Receiver]:
+    async with receiving() as one:
+        yield one
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncGenerator[Running]:
+    async with webhooks(tmp_path) as one:
+        yield one
+
+
+async def ask(
+    service: Running, method: str, path: str, body: Any = None, *, key: str | None = None, partner: str = PARTNER
+) -> httpx2.Response:
+    headers = service.headers(partner_id=partner, scopes=("webhooks:write",), key=key)
+    return await service.http.request(method, f"/v1/webhook-endpoints{path}", json=body, headers=headers)
+
+
+async def rotated(service: Running, made: dict[str, Any], key: str = "r", **asked: Any) -> httpx2.Response:
+    return await ask(service, "POST", f"/{made['endpoint_id']}/secrets", asked, key=key)
+
+
+async def told(service: Running, receiver: Receiver, number: int) -> dict[str, str]:
+    """The headers of the next message."""
+    before = len(receiver.received)
+    await tell(service, number)
+    await eventually(lambda: len(receiver.received) > before)
+    return dict(receiver.received[-1].headers)
+
+
+def code(answer: httpx2.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["type"].rpartition("/")[2]
+
+
+async def test_an_endpoint_is_what_its_partner_made_it(service: Running, receiver: Receiver):
+    asked = {
+        "event_types": ["day.updated", "insight.created", "day.updated"],
+        "user_ids": ["u2", USER],
+        "payload": "thin",
+        "ordered": True,
+        "rate_per_s": 5,
+        "headers": {"X-Stage": "one"},
+    }
+    made = await created(service, receiver.url, **asked)
+    shown = (await ask(service, "GET", f"/{made['endpoint_id']}")).json()
+    assert shown == {name: value for name, value in made.items() if name not in ("secret", "status")}
+    assert shown["event_types"] == ["day.updated", "insight.created"]
+    assert (shown["user_ids"], shown["headers"], shown["ordered"]) == (["u2", USER], {"x-stage": "one"}, True)
+    assert (shown["rate_per_s"], shown["payload"], shown["state"], shown["failing_since"]) == (
+        5,
+        "thin",
+        "enabled",
+        None,
+    )
+    assert [(key["signature"], key["expires_at"], key["public_key"]) for key in shown["keys"]] == [("hmac", None, None)]
+    assert (await ask(service, "GET", "")).json() == {"endpoints": [shown]}
+
+
+async def test_new_endpoints_get_thin_messages_without_the_users_data(service: Running, receiver: Receiver):
+    body = {"url": receiver.url, "headers": {"x-stage": "one", "accept-version": "2"}}
+    assert (await ask(service, "POST", "", body, key="thin")).json()["payload"] == "thin"
+    headers = await told(service, receiver, 1)
+    message = msgspec.json.decode(receiver.received[0].body)
+    assert (message["type"], set(message["data"])) == (
+        "insight.created",
+        {"id", "user_id", "sequence", "trace_id", "link"},
+    )
+    assert (message["data"]["id"], message["data"]["link"]) == (headers["webhook-id"], "/v1/insights")
+    assert (message["data"]["user_id"], message["data"]["sequence"]) == (USER, 1)
+    assert b"11,143" not in receiver.received[0].body
+    assert (headers["x-stage"], headers["accept-version"], headers["content-type"]) == ("one", "2", "application/json")
+
+
+async def test_only_the_users_and_types_asked_for_come(service: Running, receiver: Receiver):
+    await created(service, f"{receiver.url}/others", key="a", user_ids=["somebody-else"])
+    await created(service, f"{receiver.url}/days", key="b", event_types=["day.updated"])
+    mine = await created(service, receiver.url, key="c", user_ids=[USER], event_types=["insight.created"])
+    await told(service, receiver, 1)
+    found = [await service.app.state.store.deliveries(one["endpoint_id"]) for one in await listed(service)]
+    assert [len(one) for one in found] == [0, 0, 1]
+    assert found[2][0].endpoint_id == mine["endpoint_id"]
+
+
+async def listed(service: Running) -> list[dict[str, Any]]:
+    return (await ask(service, "GET", "")).json()["endpoints"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"event_types": ["photo.read"]}, {"event_types": ["photo.read"]}),
+        ({"event_types": []}, {"event_types": []}),
+        ({"user_ids": ["b", "a", "b"]}, {"user_ids": ["a", "b"]}),
+        ({"payload": "thin", "ordered": True}, {"payload": "thin", "ordered": True}),
+        ({"rate_per_s": None}, {"rate_per_s": None}),
+        ({"rate_per_s": 10_000}, {"rate_per_s": 10_000}),
+        ({"headers": {"X-B": "2", "x-a": "1"}}, {"headers": {"x-a": "1", "x-b": "2"}}),
+        ({"state": "paused"}, {"state": "paused"}),
+        ({}, {}),
+    ],
+)
+async def test_a_change_changes_what_is_said_alone(
+    service: Running, receiver: Receiver, changes: dict[str, Any], expected: dict[str, Any]
+):
+    made = await created(service, receiver.url, rate_per_s=7, headers={"x-old": "1"}, event_types=["day.updated"])
+    before = (await ask(service, "GET", f"/{made['endpoint_id']}")).json()
+    for _ in range(2):
+        answer = await ask(service, "PATCH", f"/{made['endpoint_id']}", changes)
+        assert (answer.status_code, answer.json()) == (200, before | expected)
+    assert await listed(service) == [before | expected]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"url": ""}, {"url": None}, {"event_types": ["user.erased"]}, {"event_types": None}, {"user_ids": ["a b"]},
+        {"user_ids": ["\n"]}, {"user_ids": [str(number) for number in range(1001)]}, {"payload": "fat"},
+        {"ordered": None}, {"rate_per_s": 0}, {"rate_per_s": 10_001}, {"state": "disabled"}, {"state": None},
+        {"headers": {"webhook-id": "1"}}, {"headers": {"x-a": "1\r\nhost: evil"}}, {"headers": {"a\r\nb": "1"}},
+        {"headers": {"Authorization": "Bearer canary"}}, {"headers": {"x-a": "1", "X-A": "2"}},
+        {"headers": {f"x-{number}": "1" for number in range(11)}}, {"secret": "whsec_AAAA"}, {"partner_id": "p"}, [],
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_is_refused(service: Running, receiver: Receiver, changes: Any):
+    made = await created(service, receiver.url)
+    before = await listed(service)
+    answer = await ask(service, "PATCH", f"/{made['endpoint_id']}", changes)
+    assert code(answer) == (422, "invalid-request")
+    assert "canary" not in answer.text
+    assert await listed(service) == before
+
+
+async def test_a_new_address_is_checked_and_gets_what_comes_next(service: Running, receiver: Receiver):
+    made = await created(service, "http://127.0.0.1:9/nobody")
+    refused = await ask(service, "PATCH", f"/{made['endpoint_id']}", {"url": "http://169.254.169.254/latest"})
+    assert code(refused) == (422, "url-not-allowed")
+    assert (await listed(service))[0]["url"] == "http://127.0.0.1:9/nobody"
+    assert (await ask(service, "PATCH", f"/{made['endpoint_id']}", {"url": receiver.url})).status_code == 200
+    assert (await told(service, receiver, 1))["webhook-id"]
+
+
+async def test_a_disabled_endpoint_is_enabled_again_by_its_partner(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    path = f"/{made['endpoint_id']}"
+    await service.app.state.store.disable(made["endpoint_id"], "the receiver answered 410 Gone")
+    shown = (await ask(service, "GET", path)).json()
+    assert (shown["state"], shown["state_reason"]) == ("disabled", "the receiver answered 410 Gone")
+    assert code(await ask(service, "POST", f"{path}/tests", key="t")) == (409, "endpoint-disabled")
+    again = (await ask(service, "PATCH", path, {"state": "enabled"})).json()
+    assert (again["state"], again["state_reason"], again["failing_since"]) == ("enabled", None, None)
+    assert (await told(service, receiver, 1))["webhook-id"]
+
+
+async def test_changes_at_once_are_all_kept(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    changes: list[dict[str, Any]] = [
+        {"ordered": True}, {"payload": "thin"}, {"rate_per_s": 3}, {"user_ids": ["a"]}, {"headers": {"x-a": "1"}},
+    ]  # fmt: skip
+    await asyncio.gather(*(ask(service, "PATCH", f"/{made['endpoint_id']}", one) for one in changes))
+    (shown,) = await listed(service)
+    for one in changes:
+        assert shown | one == shown
+
+
+async def test_what_is_ended_is_gone_and_gets_nothing(service: Running, receiver: Receiver, tmp_path: Path):
+    made = await created(service, receiver.url)
+    assert (await ask(service, "DELETE", f"/{made['endpoint_id']}")).status_code == 204
+    assert await listed(service) == []
+    for method, path in [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/tests"), ("POST", "/secrets")]:
+        answer = await ask(service, method, f"/{made['endpoint_id']}{path}", {}, key="k")
+        assert code(answer) == (404, "not-found")
+    await tell(service)
+    assert await service.app.state.store.deliveries(made["endpoint_id"]) == ()
+    async with database(tmp_path) as documents:
+        assert await documents.get(ENDPOINTS, made["endpoint_id"]) is None
+
+
+async def test_another_partners_endpoint_is_not_there(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    before = await listed(service)
+    asked = [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/tests"), ("POST", "/secrets")]
+    for method, path in asked:
+        theirs = await ask(service, method, f"/{made['endpoint_id']}{path}", {}, key="k", partner="partner-2")
+        nowhere = await ask(service, method, f"/nowhere{path}", {}, key="k", partner="partner-2")
+        assert code(theirs) == code(nowhere) == (404, "not-found")
+        assert theirs.json()["detail"] == nowhere.json()["detail"]
+    assert await listed(service) == before
+
+
+async def test_who_may_not(service: Running):
+    for caller in ({"user_id": USER}, {"partner_id": PARTNER, "scopes": ("partner:write",)}):
+        for method in ("GET", "PATCH", "DELETE"):
+            answer = await service.http.request(method, "/v1/webhook-endpoints/e", headers=service.headers(**caller))
+            assert answer.status_code == 403
+    assert (await service.http.get("/v1/webhook-endpoints/e")).status_code == 401
+
+
+async def test_a_test_message_goes_out_signed_and_once(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url, event_types=["day.updated"], user_ids=["nobody"])
+    path = f"/{made['endpoint_id']}/tests"
+    first, again = [await ask(service, "POST", path, key="t") for _ in range(2)]
+    assert (first.status_code, first.json()) == (202, again.json())
+    await eventually(lambda: receiver.received)
+    (sent,) = receiver.received
+    assert sent.headers["webhook-id"] == first.json()["message_id"]
+    message = Webhook(made["secret"]).verify(sent.body, dict(sent.headers))
+    assert (message["type"], message["data"]) == ("endpoint.test", {"endpoint_id": made["endpoint_id"]})
+    other = await ask(service, "POST", path, key="u")
+    assert other.json()["message_id"] != first.json()["message_id"]
+    assert code(await ask(service, "POST", path)) == (400, "idempotency-key-required")
+    await eventually(lambda: len(receiver.received) == 2)
+
+
+async def test_a_new_secret_and_the_old_one_both_sign_until_the_overlap_is_over(tmp_path: Path, receiver: Receiver):
+    ahead = timedelta(0)
+    async with webhooks(tmp_path, lambda: utc_now() + ahead) as service:
+        made = await created(service, receiver.url)
+        answer = await rotated(service, made, overlap_s=3600)
+        assert answer.status_code == 201
+        fresh = answer.json()
+        assert (fresh["secret"] != made["secret"], fresh["signature"], fresh["public_key"]) == (True, "hmac", None)
+        headers = await told(service, receiver, 1)
+        for secret in (made["secret"], fresh["secret"]):
+            assert Webhook(secret).verify(receiver.received[-1].body, headers)["type"] == "insight.created"
+        (shown,) = await listed(service)
+        assert [key["expires_at"] for key in shown["keys"]] == [None, fresh["earlier_until"]]
+        ahead = timedelta(hours=1, seconds=1)
+        headers, body = await told(service, receiver, 2), receiver.received[-1].body
+        signing.verify([signing.parsed(fresh["secret"])], headers, body, utc_now() + ahead)
+        with pytest.raises(signing.SignatureRefused, match="no signature fits"):
+            signing.verify([signing.parsed(made["secret"])], headers, body, utc_now() + ahead)
+        (shown,) = await listed(service)
+        assert len(shown["keys"]) == 1
+        for secret in (made["secret"], fresh["secret"]):
+            assert files_with(tmp_path, signing.parsed(secret)) == []
+
+
+async def test_without_an_overlap_the_old_secret_ends_at_once(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    fresh = (await rotated(service, made, overlap_s=0)).json()
+    assert fresh["earlier_until"] is None
+    headers = await told(service, receiver, 1)
+    assert len(headers["webhook-signature"].split(" ")) == 1
+    assert Webhook(fresh["secret"]).verify(receiver.received[0].body, headers)
+
+
+async def test_a_repeated_rotation_gives_the_same_secret(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    first, again = [await rotated(service, made, overlap_s=60) for _ in range(2)]
+    assert first.json() == again.json()
+    assert code(await rotated(service, made, overlap_s=61)) == (422, "idempotency-key-reused")
+    assert code(await rotated(service, made, overlap_s=60, signature="hmac")) == (422, "idempotency-key-reused")
+    assert len((await listed(service))[0]["keys"]) == 2
+    assert (await created(service, receiver.url))["secret"] == made["secret"]
+
+
+async def test_four_keys_sign_at_most(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    answers = [await rotated(service, made, str(number)) for number in range(4)]
+    assert [one.status_code for one in answers] == [201, 201, 201, 409]
+    assert code(answers[3])[1] == "too-many-secrets"
+    assert len((await told(service, receiver, 1))["webhook-signature"].split(" ")) == 4
+    last = (await rotated(service, made, "last", overlap_s=0)).json()
+    assert len((await listed(service))[0]["keys"]) == 1
+    headers = await told(service, receiver, 2)
+    assert Webhook(last["secret"]).verify(receiver.received[-1].body, headers)["data"]["sequence"] == 2
+
+
+@pytest.mark.parametrize("asked", [{"overlap_s": -1}, {"overlap_s": 86_401}, {"overlap_s": 1.5}, {"signature": "rsa"}])
+async def test_what_no_rotation_can_be(service: Running, receiver: Receiver, asked: dict[str, Any]):
+    made = await created(service, receiver.url)
+    assert code(await rotated(service, made, **asked)) == (422, "invalid-request")
+    assert len((await listed(service))[0]["keys"]) == 1
+
+
+async def test_ed25519_needs_no_secret_at_the_partners(service: Running, receiver: Receiver, tmp_path: Path):
+    made = await created(service, receiver.url, signature="ed25519")
+    assert made["secret"] is None
+    public = made["keys"][0]["public_key"]
+    assert public.startswith("whpk_")
+    headers = await told(service, receiver, 1)
+    assert headers["webhook-signature"].startswith("v1a,")
+    signing.verify([signing.parsed_key(public)], headers, receiver.received[0].body, utc_now())
+    async with database(tmp_path) as documents:
+        (key,) = (await endpoint(documents, made["endpoint_id"])).keys
+    assert (key.kind, key.public, len(key.sealed)) == ("ed25519", public, 32 + 77)
+
+
+async def test_an_endpoint_changes_over_to_the_other_kind(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    fresh = (await rotated(service, made, signature="ed25519")).json()
+    assert (fresh["secret"], fresh["public_key"][:5]) == (None, "whpk_")
+    headers, body = await told(service, receiver, 1), receiver.received[0].body
+    signing.verify([signing.parsed_key(fresh["public_key"])], headers, body, utc_now())
+    assert Webhook(made["secret"]).verify(body, headers)["data"]["sequence"] == 1
+    next_one = (await rotated(service, made, "s", overlap_s=0)).json()
+    assert next_one["signature"] == "ed25519"
+
+
+async def test_a_sealed_seed_is_no_secret_of_the_other_kind(service: Running, receiver: Receiver, tmp_path: Path):
+    made = await created(service, receiver.url, signature="ed25519")
+    async with database(tmp_path) as documents:
+        known = await endpoint(documents, made["endpoint_id"])
+        passed_off = msgspec.structs.replace(known.keys[0], kind="hmac", public=None)
+        await documents.put(ENDPOINTS, msgspec.structs.replace(known, keys=(passed_off,)))
+    await ask(service, "POST", f"/{made['endpoint_id']}/tests", key="t")
+
+    async def tried() -> bool:
+        found = await service.app.state.store.deliveries(made["endpoint_id"])
+        return any(one.history for one in found)
+
+    await eventually(tried)
+    assert receiver.received == []
+
+
+def test_a_request_of_before_more_could_be_said_is_still_known():
+    first = NewEndpoint.model_validate({"url": "https://a.example/", "event_types": ["photo.read", "day.updated"]})
+    assert first.fingerprint() == "487733fe177765688cb8fd5f3758ee054091b1e2500214a0666e380823933268"
+    more = NewEndpoint.model_validate({"url": "https://a.example/", "ordered": True})
+    assert more.fingerprint() != NewEndpoint.model_validate({"url": "https://a.example/"}).fingerprint()
+
+
+async def test_events_can_be_asked_for_by_type(service: Running):
+    for number in range(3):
+        await tell(service, number)
+    for query, expected in [("type=insight.created", [1, 2, 3]), ("type=day.updated", []), ("", [1, 2, 3])]:
+        page = (await service.get(f"/v1/events?{query}", user_id=USER)).json()
+        assert [one["sequence"] for one in page["events"]] == expected
+        assert (page["next_after"], page["first_sequence"], page["last_sequence"]) == (3, 1, 3)
+    both = await service.get("/v1/events?type=day.updated&type=insight.created&after=2", user_id=USER)
+    assert [one["sequence"] for one in both.json()["events"]] == [3]
+    assert (await service.get("/v1/events?type=user.erased", user_id=USER)).status_code == 422
+    assert (await service.get("/v1/events?type=x", user_id=USER)).status_code == 422
+    nothing = (await service.get("/v1/events", user_id="nobody")).json()
+    assert (nothing["first_sequence"], nothing["last_sequence"]) == (1, 0)
+
+
+async def test_anybody_may_read_what_messages_look_like(service: Running):
+    answer = await service.http.get("/v1/event-types")
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "public, max-age=3600")
+    assert [one["type"] for one in answer.json()["event_types"]][:2] == ["receipts.completed", "day.updated"]
+    assert datetime.fromisoformat(answer.json()["event_types"][0]["examples"]["full"]["timestamp"]).tzinfo == UTC
