@@ -3,18 +3,24 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 
 from fastapi import FastAPI
 
-from services.webhooks import api, endpoints_api
+from services.webhooks import api, deliveries_api, endpoints_api, replays_api
 from services.webhooks.egress import Egress
 from services.webhooks.endpoints import Endpoints
 from services.webhooks.exporting import CONTENTS
 from services.webhooks.handlers import SERVICE, Handlers, subscribe
+from services.webhooks.health import Health
 from services.webhooks.keys import EndpointKeys
+from services.webhooks.pruning import Pruner
+from services.webhooks.records import REPLAYS
+from services.webhooks.replays import Replays
+from services.webhooks.sending import Sender
 from services.webhooks.settings import Settings
-from services.webhooks.store import COLLECTIONS, DELIVERIES, PERSONAL, Store
+from services.webhooks.store import COLLECTIONS, PERSONAL, Store
 from services.webhooks.workers import Dispatcher
 from shared import kafka, problems, topics
 from shared.clock import Clock, utc_now
@@ -49,14 +55,23 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     exporter.listen(broker, erasure)
     egress = Egress(settings.deliveries_go_to(), connections=settings.webhooks_concurrency)
     keys = EndpointKeys(open_secrets(settings))
-    dispatcher = Dispatcher(store, egress, keys, clock)
-    workers = Workers(documents, DELIVERIES, dispatcher.work, concurrency=settings.webhooks_concurrency, clock=clock)
+    dispatcher = Dispatcher(
+        store.queue,
+        store.endpoint,
+        Sender(store, egress, keys, clock),
+        Health(documents, store, clock),
+        clock,
+        concurrency=settings.webhooks_concurrency,
+    )
+    replays = Replays(documents, store, clock)
+    replaying = Workers(documents, REPLAYS, replays.work, clock=clock)
+    pruner = Pruner(documents, store, clock, timedelta(days=settings.webhooks_keep_days))
     watchdog = Watchdog(broker)
 
     async def publish(event: MessagePublished, traceparent: str | None) -> None:
         await kafka.publish(broker, topics.MESSAGES, event, traceparent=traceparent)
 
-    subscribe(broker, Handlers(store, publish, workers.nudge), erasure)
+    subscribe(broker, Handlers(store, publish), erasure)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -64,7 +79,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
         await egress.open()
         await erasure.load()
         # Deliveries that are due go out even while Kafka is away.
-        tasks = {asyncio.create_task(one.run()) for one in (workers, relay, erasure, exporter)}
+        tasks = {asyncio.create_task(one.run()) for one in (dispatcher, replaying, pruner, relay, erasure, exporter)}
         try:
             # Reads need no Kafka.
             async with starting(broker), watchdog:
@@ -83,8 +98,10 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")})
     app.include_router(api.create_router(store))
-    endpoints = Endpoints(documents, egress, keys, clock)
-    app.include_router(endpoints_api.create_router(endpoints, keys, clock, workers.nudge))
+    endpoints = Endpoints(documents, store.queue, egress, keys, clock)
+    app.include_router(endpoints_api.create_router(endpoints, keys, clock, dispatcher.nudge))
+    app.include_router(deliveries_api.create_router(documents, store, endpoints, clock))
+    app.include_router(replays_api.create_router(replays, endpoints, clock, replaying.nudge))
     return app
 
 

@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from services.webhooks.deliveries import AT_ONCE, Deliveries
 from services.webhooks.destinations import AddressRefused
 from services.webhooks.egress import Egress
 from services.webhooks.keys import EndpointKey, EndpointKeys, KeyKind
 from services.webhooks.public import ENDPOINT_TEST, Body, EndpointTestData
-from services.webhooks.records import DELIVERIES, ENDPOINTS, Delivery, Endpoint
+from services.webhooks.records import ENDPOINTS, Delivery, Endpoint
 from shared.clock import Clock
 from shared.documents import Conflict, Documents, Duplicate
 from shared.errors import Problem, Unavailable
@@ -25,8 +26,11 @@ ATTEMPTS = 20
 class Endpoints:
     """The endpoints of partners. Every method raises Unavailable("database")."""
 
-    def __init__(self, documents: Documents, egress: Egress, keys: EndpointKeys, clock: Clock) -> None:
+    def __init__(
+        self, documents: Documents, queue: Deliveries, egress: Egress, keys: EndpointKeys, clock: Clock
+    ) -> None:
         self._documents = documents
+        self._queue = queue
         self._egress = egress
         self._keys = keys
         self._clock = clock
@@ -150,13 +154,11 @@ class Endpoints:
             message_type=ENDPOINT_TEST,
             created_at=now,
             body=Body(type=ENDPOINT_TEST, timestamp=now, data=data).model_dump_json().encode(),
-            due_at=now,
+            due_at=AT_ONCE,
             traceparent=current_traceparent(),
         )
-        try:
-            return await self._documents.insert(DELIVERIES, delivery)
-        except Duplicate:
-            return delivery
+        await self._queue.add([delivery])
+        return delivery
 
     async def check_url(self, url: str) -> None:
         """Raises Problem: 422, deliveries cannot go there."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.webhooks.api import EventView
-from services.webhooks.records import DELIVERIES, GRANTS, MESSAGES, Delivery, Message
+from services.webhooks.records import DELIVERIES, GRANTS, MESSAGES, REPLAYS, Delivery, Message
 from shared.export import OWN_PARTS
 from shared.exported import Contents, File, NotExported, rows
 
@@ -42,5 +42,6 @@ CONTENTS: Contents = (
         rows(DELIVERIES, _delivery, "user", page=MESSAGES_AT_ONCE),
     ),
     NotExported(GRANTS, "a copy of grants.jsonl"),
+    NotExported(REPLAYS, "what partners asked to be sent once more; it is among the deliveries"),
     OWN_PARTS,
 )

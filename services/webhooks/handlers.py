@@ -25,11 +25,10 @@ Publish = Callable[[MessagePublished, str | None], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Handlers:
-    """The handlers and what they need. `nudge` wakes the delivery workers."""
+    """The handlers and what they need."""
 
     store: Store
     publish: Publish
-    nudge: Callable[[], None]
 
     async def handle(self, event: Event) -> None:
         """Give one event its public message, tell everybody."""
@@ -42,8 +41,7 @@ class Handlers:
         if not isinstance(event, GrantUpdated):
             return
         bind(user_id=event.user_id, partner_id=event.partner_id)
-        if await self.store.apply_grant(event):
-            self.nudge()
+        await self.store.apply_grant(event)
 
     async def handle_partner(self, event: PartnerUpdated) -> None:
         """Keep whether the partner may work."""
@@ -52,8 +50,7 @@ class Handlers:
 
     async def handle_erased(self, event: UserErased) -> None:
         """Tell the user's partners, whose grants and endpoints can still be found."""
-        if await self.store.tell_erased(event):
-            self.nudge()
+        await self.store.tell_erased(event)
 
     async def write(self, decisions: list[tuple[PublicMessage, str | None]]) -> None:
         """Number together, then publish from what is stored (also on a repeat) and fan out; each may be repeated.
@@ -64,8 +61,9 @@ class Handlers:
         by_user: defaultdict[str, list[Message]] = defaultdict(list)
         for message in messages:
             by_user[message.user_id].append(message)
-        work = [self._fan_out(messages), *(self._publish(of_user) for of_user in by_user.values())]
-        failures = [one for one in await asyncio.gather(*work, return_exceptions=True) if one is not None]
+        work = [self.store.fan_out(messages), *(self._publish(of_user) for of_user in by_user.values())]
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+        failures = [one for one in outcomes if isinstance(one, BaseException)]
         if failures:
             # "Later" before anything else: a batch is halved only when the database and the broker answer.
             raise next((one for one in failures if isinstance(one, Unavailable)), failures[0])
@@ -74,10 +72,6 @@ class Handlers:
         for message in messages:
             bind(user_id=message.user_id, message_id=message.id)
             await self.publish(published(message), message.traceparent)
-
-    async def _fan_out(self, messages: list[Message]) -> None:
-        if await self.store.fan_out(messages):
-            self.nudge()
 
 
 def published(message: Message) -> MessagePublished:

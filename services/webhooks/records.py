@@ -95,10 +95,17 @@ class Attempt(msgspec.Struct, frozen=True):
     answer: str
 
 
+State = Literal["pending", "delivered", "failed", "cancelled"]
+
+
 class Delivery(Job, frozen=True, kw_only=True):
     """One message to one endpoint. `body` is gone once nothing is left to do.
 
     `user_id` is "" where the message says that a user was erased: it outlives what is kept of the user.
+    `attempts` counts claims since the last outcome: above 0, somebody tries it now, or died of that.
+    `tries` counts outcomes along the schedule, `history` keeps the last of all.
+    `line`: the place among what waits for this user at an ordered endpoint. It is `sequence` until nothing is left to
+    do; only the lowest of a line is ever due. `replay_id`: the replay that sent it once more.
     """
 
     endpoint_id: str
@@ -108,15 +115,49 @@ class Delivery(Job, frozen=True, kw_only=True):
     message_type: str
     created_at: datetime
     body: bytes | None
-    state: Literal["pending", "delivered", "failed", "cancelled"] = "pending"
+    state: State = "pending"
     tries: int = 0
     history: tuple[Attempt, ...] = ()
+    sequence: int | None = None
+    line: int | None = None
+    replay_id: str | None = None
+
+
+class Replay(Job, frozen=True, kw_only=True):
+    """Messages to send once more to one endpoint: one of that id, those stored from `since` until before `until`, or
+    those whose deliveries were made in that time and failed.
+
+    No `types` means all, "" as `user_id` all users. `made`: how many were sent again, `reached`: as far as when. It
+    gives up at `ends_at`, since messages that it may still need are kept for it.
+    """
+
+    endpoint_id: str
+    partner_id: str
+    user_id: str
+    kind: Literal["message", "range", "failed"]
+    message_id: str
+    since: datetime
+    until: datetime
+    types: tuple[str, ...]
+    rate_per_s: int
+    request_hash: str
+    created_at: datetime
+    ends_at: datetime
+    state: Literal["running", "paused", "cancelled", "done", "failed"] = "running"
+    made: int = 0
+    reached: datetime | None = None
+    cursor: str | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still send something."""
+        return self.state in ("running", "paused")
 
 
 MESSAGES: Collection[Message] = Collection(
     "messages",
     Message,
-    (Index("sequence", ("user_id", "sequence"), unique=True),),
+    (Index("sequence", ("user_id", "sequence"), unique=True), Index("stored", ("stored_at",))),
 )
 GRANTS: Collection[Grant] = Collection("grants", Grant, (Index("pair", ("user_id", "partner_id")),))
 PARTNERS: Collection[Partner] = Collection("partners", Partner)
@@ -127,13 +168,33 @@ ENDPOINTS: Collection[Endpoint] = Collection(
     v=3,
     upgrades={1: marked_plain, 2: with_keys},
 )
+# What waits is in "lane" and "line" only, so looking for it passes over nothing else.
 DELIVERIES: Collection[Delivery] = Collection(
-    "deliveries", Delivery, (DUE_INDEX, Index("endpoint", ("endpoint_id", "created_at")), Index("user", ("user_id",)))
+    "deliveries",
+    Delivery,
+    (
+        Index("lane", ("endpoint_id", "due_at")),
+        Index("line", ("endpoint_id", "user_id", "line")),
+        Index("endpoint", ("endpoint_id", "created_at")),
+        Index("state", ("endpoint_id", "state", "created_at")),
+        Index("user", ("user_id", "endpoint_id", "created_at")),
+    ),
+)
+REPLAYS: Collection[Replay] = Collection(
+    "replays",
+    Replay,
+    (
+        DUE_INDEX,
+        Index("endpoint", ("endpoint_id", "created_at")),
+        Index("user", ("user_id",)),
+        Index("open", ("state", "since")),
+    ),
 )
 PERSONAL: tuple[Declared, ...] = (
     Personal(MESSAGES, ("sequence",)),
     Personal(GRANTS, ("pair",)),
     Personal(DELIVERIES, ("user",)),
+    Personal(REPLAYS, ("user",)),
     PERSONAL_PARTS,
     Impersonal(PARTNERS, "which partners may work, by their opaque ids"),
     Impersonal(ENDPOINTS, "a partner's own address, with the secret that signs for it"),

@@ -25,7 +25,11 @@ class Settings(ServiceSettings):
         description="Names and networks that lead to this server, comma-separated, such as "
         "api.example.com,198.51.100.7; deliveries never go there",
     )
-    webhooks_concurrency: int = Field(default=32, ge=1, le=1000, description="Deliveries under way at once")
+    webhooks_concurrency: int = Field(default=256, ge=1, le=1000, description="Deliveries under way at once")
+
+    webhooks_keep_days: int = Field(
+        default=30, ge=8, le=3650, description="Days for which messages and ended deliveries are kept"
+    )
 
     def model_post_init(self, context: object, /) -> None:
         """Refuse lists that cannot be read before anything starts."""

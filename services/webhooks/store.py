@@ -10,9 +10,10 @@ from typing import TypeVar
 
 import msgspec
 
+from services.webhooks.deliveries import Deliveries
 from services.webhooks.keys import EndpointKey
 from services.webhooks.numbering import Numbering, Told
-from services.webhooks.public import OPERATIONAL, TYPES, USER_ERASED, Body, Payload, UserErasedData
+from services.webhooks.public import OPERATIONAL, TYPES, USER_ERASED, Body, UserErasedData
 from services.webhooks.records import (
     COLLECTIONS,
     DELIVERIES,
@@ -29,7 +30,7 @@ from services.webhooks.records import (
     Partner,
 )
 from shared.clock import Clock
-from shared.documents import Collection, Conflict, Document, Documents, Duplicate
+from shared.documents import Collection, Conflict, Document, Documents
 from shared.events import GrantUpdated, PartnerUpdated, UserErased, derived_id
 from shared.telemetry import current_traceparent
 
@@ -38,6 +39,9 @@ __all__ = ["COLLECTIONS", "DELIVERIES", "ENDPOINTS", "PERSONAL", "Attempt", "Del
 SMALL_PAGE = 8
 LARGE_PAGE = 200
 PAGE = 100
+# How far back an ordered endpoint's line is looked over for what another turn is about to add.
+LOOK_BACK = 50
+LOOK_BACK_TIME = timedelta(minutes=1)
 # How far the clocks of machines that write one user's messages may lie apart.
 CLOCK_SKEW = timedelta(minutes=5)
 D = TypeVar("D", bound=Document)
@@ -50,6 +54,7 @@ class Store:
         self._documents = documents
         self._clock = clock
         self._numbering = Numbering(documents, clock)
+        self.queue = Deliveries(documents, clock)
 
     async def number(self, turn: Sequence[Told]) -> list[Message]:
         """Each message of the turn once, as it is stored with its place in its user's sequence."""
@@ -85,40 +90,34 @@ class Store:
         """As far as the grant covers them, in their order: to each endpoint that wants them."""
         made = 0
         for message in messages:
-            wanting = [endpoint for endpoint in endpoints if endpoint.wants(message.type, message.user_id)]
-            if wanting and TYPES[message.type].scope in grant.scopes:
-                payloads: set[Payload] = {endpoint.payload for endpoint in wanting}
-                bodies = {payload: message.body(payload) for payload in payloads}
-                new = await asyncio.gather(
-                    *(self._insert_delivery(message, endpoint, bodies[endpoint.payload]) for endpoint in wanting)
-                )
-                made += sum(new)
+            if TYPES[message.type].scope in grant.scopes:
+                wanting = [endpoint for endpoint in endpoints if endpoint.wants(message.type, message.user_id)]
+                if any(endpoint.ordered for endpoint in wanting):
+                    await self._before(message, grant, [endpoint for endpoint in wanting if endpoint.ordered])
+                now = self._clock()
+                made += await self.queue.add([delivery_of(message, endpoint, now) for endpoint in wanting])
         return made
 
-    async def _insert_delivery(self, message: Message, endpoint: Endpoint, body: bytes) -> bool:
-        return await self._add_delivery(endpoint, message.user_id, message.id, message.type, body, message.traceparent)
+    async def _before(self, message: Message, grant: Grant, endpoints: Sequence[Endpoint]) -> None:
+        """Let what the user was told just before `message` stand in these endpoints' lines first.
 
-    async def _add_delivery(
-        self, endpoint: Endpoint, user_id: str, message_id: str, type: str, body: bytes, cause: str | None
-    ) -> bool:
-        now = self._clock()
-        delivery = Delivery(
-            id=derived_id(endpoint.id, message_id),
-            endpoint_id=endpoint.id,
-            partner_id=endpoint.partner_id,
-            user_id=user_id,
-            message_id=message_id,
-            message_type=type,
-            created_at=now,
-            body=body,
-            due_at=now,
-            traceparent=cause,
+        Turns of several topics, or of several processes, fan out side by side; numbers are taken before.
+        """
+        page = await self._documents.find(
+            MESSAGES, "sequence", (message.user_id,), below=message.sequence, descending=True, limit=LOOK_BACK
         )
-        try:
-            await self._documents.insert(DELIVERIES, delivery)
-        except Duplicate:
-            return False
-        return True
+        since = max(grant.since, message.stored_at - LOOK_BACK_TIME)
+        earlier = [
+            one for one in reversed(page.documents) if one.stored_at >= since and TYPES[one.type].scope in grant.scopes
+        ]
+        deliveries = [
+            delivery_of(one, endpoint, self._clock())
+            for one in earlier
+            for endpoint in endpoints
+            if endpoint.wants(one.type, one.user_id) and one.stored_at >= endpoint.created_at
+        ]
+        known = await self._documents.get_many(DELIVERIES, [one.id for one in deliveries])
+        await self.queue.add([new for new, old in zip(deliveries, known, strict=True) if old is None])
 
     async def apply_grant(self, event: GrantUpdated) -> int:
         """Take over the grant's state unless a newer one is known; returns how many deliveries that made.
@@ -174,13 +173,27 @@ class Store:
         found = await asyncio.gather(*map(self.endpoints, sorted(partners)))
         data = UserErasedData(user_id=event.user_id).model_dump()
         body = Body(type=USER_ERASED, timestamp=event.occurred_at, data=data).model_dump_json().encode()
-        message_id, cause = derived_id(event.event_id, "message"), current_traceparent()
-        work = (
-            self._add_delivery(endpoint, "", message_id, USER_ERASED, body, cause)
-            for endpoint in chain.from_iterable(found)
-            if endpoint.state != "disabled"
+        told = [endpoint for endpoint in chain.from_iterable(found) if endpoint.state != "disabled"]
+        return await self.tell_endpoints(told, USER_ERASED, derived_id(event.event_id, "message"), body)
+
+    async def tell_endpoints(self, endpoints: Iterable[Endpoint], type: str, message_id: str, body: bytes) -> int:
+        """Send them a message that is no user's; returns how many deliveries are new."""
+        now, cause = self._clock(), current_traceparent()
+        return await self.queue.add(
+            Delivery(
+                id=derived_id(endpoint.id, message_id),
+                endpoint_id=endpoint.id,
+                partner_id=endpoint.partner_id,
+                user_id="",
+                message_id=message_id,
+                message_type=type,
+                created_at=now,
+                body=body,
+                due_at=now,
+                traceparent=cause,
+            )
+            for endpoint in endpoints
         )
-        return sum(await asyncio.gather(*work))
 
     async def _catch_up(self, grant: Grant) -> int:
         endpoints = await self.endpoints(grant.partner_id)
@@ -215,7 +228,7 @@ class Store:
                 return first
 
     async def granted(self, user_id: str, partner_id: str, message_type: str) -> bool:
-        """Does the user let the partner see messages of this type now? Of an erasure everybody may hear who did."""
+        """Does the user let the partner see messages of this type now? What is no user's needs nobody's grant."""
         if message_type in OPERATIONAL:
             return True
         grants = await self._all(GRANTS, "pair", (user_id, partner_id))
@@ -248,19 +261,37 @@ class Store:
         with suppress(Conflict):
             await self._documents.put(ENDPOINTS, msgspec.structs.replace(endpoint, keys=keys))
 
-    async def disable(self, endpoint_id: str, reason: str) -> None:
-        """Send nothing to the endpoint any more."""
+    async def disable(self, endpoint_id: str, reason: str) -> Endpoint | None:
+        """Send nothing to the endpoint any more; None where it is so already."""
         while (endpoint := await self.endpoint(endpoint_id)) is not None and endpoint.state != "disabled":
             disabled = msgspec.structs.replace(endpoint, state="disabled", state_reason=reason)
-            try:
-                await self._documents.put(ENDPOINTS, disabled)
-            except Conflict:
-                continue
+            with suppress(Conflict):
+                return await self._documents.put(ENDPOINTS, disabled)
+        return None
 
     async def deliveries(self, endpoint_id: str) -> tuple[Delivery, ...]:
         """The endpoint's first 1,000 deliveries, oldest first."""
         page = await self._documents.find(DELIVERIES, "endpoint", (endpoint_id,), limit=1000)
         return page.documents
+
+
+def delivery_of(message: Message, endpoint: Endpoint, now: datetime, replay_id: str | None = None) -> Delivery:
+    """The message on its way to the endpoint: due now, or in its user's line where the endpoint is an ordered one."""
+    return Delivery(
+        id=derived_id(endpoint.id, message.id, *([replay_id] if replay_id else [])),
+        endpoint_id=endpoint.id,
+        partner_id=endpoint.partner_id,
+        user_id=message.user_id,
+        message_id=message.id,
+        message_type=message.type,
+        created_at=now,
+        body=message.body(endpoint.payload),
+        due_at=None if endpoint.ordered else now,
+        traceparent=message.traceparent,
+        sequence=message.sequence,
+        line=message.sequence if endpoint.ordered else None,
+        replay_id=replay_id,
+    )
 
 
 def _settled(known: Grant, event: GrantUpdated) -> bool:

@@ -1,115 +1,230 @@
-"""Delivering: claim, check the grant again, sign, POST, keep the attempt, decide what is next."""
+"""Sends what is due: each endpoint in a lane of its own, so that one that is dead or slow holds up no other."""
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
 
-import msgspec
+from msgspec.structs import replace
 
-from services.webhooks.egress import Answer, Egress
-from services.webhooks.keys import EndpointKey, EndpointKeys
-from services.webhooks.schedule import next_wait, parse_retry_after
-from services.webhooks.signing import SigningKey, signed_headers
-from services.webhooks.store import Attempt, Delivery, Endpoint, Store
+from services.webhooks.deliveries import Deliveries
+from services.webhooks.health import Health
+from services.webhooks.lanes import Lane
+from services.webhooks.public import ENDPOINT_TEST
+from services.webhooks.records import Delivery, Endpoint
+from services.webhooks.sending import GONE, UNSIGNED, Sender
 from shared.clock import Clock
-from shared.secrets import CannotOpen
-from shared.telemetry import bind, current_traceparent, span
+from shared.errors import Erased, Unavailable
+from shared.redaction import whereabouts
+from shared.telemetry import METRICS, bind, span
 
-HISTORY_KEPT = 20
-GONE = 410
-OBEYED = (429, 503)
-USER_AGENT = "MyMacroTracker-Webhooks/1"
-# Nothing is sent. The tries of more than three days leave the operator time to put a lost key back.
-UNSIGNED = Answer(None, 0, "not sent: the endpoint's secret cannot be opened here")
+SCAN_S = 1.0
+# Lines whose process died in between are called again that often.
+CALL_EVERY_S = 5.0
+GRACE_S = 3.0
+# A lane takes this part of the free places at most, so that lanes that hang leave some to all others.
+SHARE = 4
+NAME = "deliveries"
 log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Turns a claimed delivery into the one to store. `jitter` gives numbers from -1 to 1."""
+    """Claims due deliveries lane by lane and runs up to `concurrency` of them at a time in this process.
+
+    A claimed delivery is tried at once, within its lease; what its process does not live to store is due again when
+    the lease is over.
+    """
 
     def __init__(
         self,
-        store: Store,
-        egress: Egress,
-        keys: EndpointKeys,
+        queue: Deliveries,
+        endpoint_of: Callable[[str], Awaitable[Endpoint | None]],
+        sender: Sender,
+        health: Health,
         clock: Clock,
-        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),  # noqa: S311 - spreads load, guards nothing
+        *,
+        concurrency: int,
+        scan_seconds: float = SCAN_S,
     ) -> None:
-        self._store = store
-        self._egress = egress
-        self._keys = keys
+        self._queue = queue
+        self._endpoint_of = endpoint_of
+        self._sender = sender
+        self._health = health
         self._clock = clock
-        self._jitter = jitter
+        self._free = concurrency
+        self._scan_seconds = scan_seconds
+        self._lanes: dict[str, Lane] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._scanned = -scan_seconds
+        self._woken: set[str] = set()
+        self._wake = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        queue.listener = self.wake
 
-    async def work(self, delivery: Delivery) -> Delivery:
-        """One turn of a delivery whose time has come."""
-        bind(user_id=delivery.user_id, message_id=delivery.message_id, endpoint_id=delivery.endpoint_id)
-        endpoint, suspended, granted = await asyncio.gather(
-            self._store.endpoint(delivery.endpoint_id),
-            self._store.suspended(delivery.partner_id, delivery.message_type),
-            self._store.granted(delivery.user_id, delivery.partner_id, delivery.message_type),
-        )
-        if endpoint is None or endpoint.state != "enabled" or delivery.body is None:
-            return ended(delivery, "cancelled", "the endpoint is disabled or gone")
-        if suspended:
-            return ended(delivery, "cancelled", "the partner is suspended")
-        if not granted:
-            return ended(delivery, "cancelled", "the user's grant does not cover this any more")
-        at = self._clock()
+    def wake(self, endpoint_id: str) -> None:
+        """Something is due for this endpoint."""
+        self._woken.add(endpoint_id)
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Something may have become due, whoever's."""
+        self._scanned = -self._scan_seconds
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until cancelled; what is under way then has a few seconds to end, the rest is handed back."""
+        called = -CALL_EVERY_S
         try:
-            keys, renewed = self._signing(endpoint, at)
-        except CannotOpen as error:
-            log.error("the secret of endpoint %s cannot sign: %s", endpoint.id, error)
-            return after(delivery, UNSIGNED, at, self._clock(), self._jitter())
-        if renewed is not None:
-            await self._store.replace_keys(endpoint, renewed)
-        answer = await self._post(delivery, delivery.body, endpoint, keys, at)
-        if answer.status == GONE:
-            await self._store.disable(endpoint.id, "the receiver answered 410 Gone")
-        return after(delivery, answer, at, self._clock(), self._jitter())
+            while True:
+                self._wake.clear()
+                try:
+                    if (now := time.monotonic()) - self._scanned >= self._scan_seconds:
+                        self._scanned = now
+                        await self._scan()
+                    if now - called >= CALL_EVERY_S:
+                        called = now
+                        await self._queue.call_all()
+                    await self._turns()
+                except Unavailable:
+                    log.warning("no deliveries: the database does not answer")
+                except Exception as error:
+                    log.error("looking for deliveries failed: %s", whereabouts(error))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._scan_seconds):
+                        await self._wake.wait()
+        finally:
+            await self._wind_down()
 
-    def _signing(self, endpoint: Endpoint, at: datetime) -> tuple[list[SigningKey], tuple[EndpointKey, ...] | None]:
-        """What signs at `at`, and the endpoint's keys sealed anew where they are due. Raises CannotOpen."""
-        place = (endpoint.id, endpoint.partner_id)
-        keys = [self._keys.open(key, *place) for key in endpoint.keys if key.signs(at)]
-        return keys, self._keys.renewed(endpoint.keys, *place)
+    async def _scan(self) -> None:
+        now = self._clock()
+        soon = now + timedelta(seconds=self._scan_seconds)
+        async for endpoint_id, due_at in self._queue.lanes():
+            if due_at <= now:
+                self._woken.add(endpoint_id)
+            elif due_at < soon:
+                self._wake_in((due_at - now).total_seconds(), endpoint_id)
+        self._lanes = {name: lane for name, lane in self._lanes.items() if not lane.quiet(now.timestamp())}
 
-    async def _post(
-        self, delivery: Delivery, body: bytes, endpoint: Endpoint, keys: Sequence[SigningKey], at: datetime
-    ) -> Answer:
-        headers = dict(endpoint.headers) | {"content-type": "application/json", "user-agent": USER_AGENT}
-        headers |= signed_headers(keys, delivery.message_id, int(at.timestamp()), body)
-        attributes = {"webhook.type": delivery.message_type, "webhook.try": delivery.tries + 1}
-        with span("webhook deliver", kind="client", attributes=attributes) as place:
-            traceparent = current_traceparent()
-            if traceparent is not None:
-                headers["traceparent"] = traceparent
-            answer = await self._egress.post(endpoint.url, headers, body)
-            bind(status=answer.status)
-            if answer.error is not None:
-                place.fail(str(answer.status or "no answer"))
-            return answer
+    def _wake_in(self, seconds: float, endpoint_id: str) -> None:
+        """Look at the lane then, or earlier: one timer a lane, the rest is found by scanning."""
+        # Two milliseconds more, so that the clock has surely reached the stored (millisecond) time.
+        loop = asyncio.get_running_loop()
+        at = loop.time() + seconds + 0.002
+        known = self._timers.get(endpoint_id)
+        if known is not None and not known.cancelled() and loop.time() < known.when() <= at:
+            return
+        if known is not None:
+            known.cancel()
+        self._timers[endpoint_id] = loop.call_at(at, self._timed, endpoint_id)
 
+    def _timed(self, endpoint_id: str) -> None:
+        self._timers.pop(endpoint_id, None)
+        self.wake(endpoint_id)
 
-def ended(delivery: Delivery, state: str, reason: str | None) -> Delivery:
-    """Nothing is left to do: no due time, and the body is dropped."""
-    return msgspec.structs.replace(delivery, state=state, due_at=None, body=None, last_error=reason)
+    async def _turns(self) -> None:
+        woken, self._woken = self._woken, set()
+        if self._free <= 0:
+            self._woken |= woken  # whoever ends wakes them all
+            return
+        await asyncio.gather(*map(self._turn, woken))
 
+    async def _turn(self, endpoint_id: str) -> None:
+        """Start as much as the endpoint's lane has room for."""
+        endpoint = await self._endpoint_of(endpoint_id)
+        rate = endpoint.rate_per_s if endpoint is not None else None
+        lane = self._lanes.setdefault(endpoint_id, Lane())
+        now = self._clock().timestamp()
+        room = min(lane.room(now, rate), -(-self._free // SHARE))
+        if room <= 0:
+            if (seconds := lane.wait(now, rate)) is not None:
+                self._wake_in(seconds, endpoint_id)
+            return
+        # Counted before anything is awaited: another lane's turn runs meanwhile.
+        lane.started(room)
+        self._free -= room
+        claimed: list[Delivery] = []
+        try:
+            claimed = await self._claim(endpoint, endpoint_id, room)
+        finally:
+            self._free += room - len(claimed)
+            lane.unused(room - len(claimed))
+        for delivery in claimed:
+            task = asyncio.create_task(self._attempt(delivery, endpoint, lane))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
 
-def after(delivery: Delivery, answer: Answer, at: datetime, now: datetime, jitter: float) -> Delivery:
-    """The delivery after one try that began `at`: delivered, given up, or due again."""
-    attempt = Attempt(at=at, status=answer.status, ms=answer.ms, error=answer.error, answer=answer.text)
-    tried = msgspec.structs.replace(
-        delivery, tries=delivery.tries + 1, history=(*delivery.history, attempt)[-HISTORY_KEPT:]
-    )
-    if answer.error is None:
-        return ended(tried, "delivered", None)
-    if answer.status == GONE:
-        return ended(tried, "failed", answer.error)
-    asked: timedelta | None = parse_retry_after(answer.retry_after, now) if answer.status in OBEYED else None
-    wait = next_wait(tried.tries, jitter, retry_after=asked, slow=answer.slow)
-    if wait is None:
-        return ended(tried, "failed", answer.error)
-    return msgspec.structs.replace(tried, due_at=now + wait, last_error=answer.error)
+    async def _claim(self, endpoint: Endpoint | None, endpoint_id: str, room: int) -> list[Delivery]:
+        if endpoint is None or endpoint.state != "paused":
+            return await self._queue.claim(endpoint_id, room)
+        # All waits for its return but a test, which is due before anything else.
+        first = await self._queue.first_due(endpoint_id)
+        if first is None or first.message_type != ENDPOINT_TEST:
+            return []
+        tests: list[Delivery] = []
+        for one in await self._queue.claim(endpoint_id, 1):
+            if one.message_type == ENDPOINT_TEST:
+                tests.append(one)
+            else:
+                await self._queue.keep(replace(one, due_at=self._clock()))
+        return tests
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._free += 1
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a delivery failed: %s", whereabouts(error))
+
+    async def _attempt(self, delivery: Delivery, endpoint: Endpoint | None, lane: Lane) -> None:
+        """One try, then store what came of it. Raises nothing: an outcome that is not stored comes again."""
+        succeeded: bool | None = None
+        attributes = {"job.id": delivery.id, "job.attempt": delivery.tries + 1}
+        try:
+            with span(f"{NAME} work", parent=delivery.traceparent, kind="consumer", attributes=attributes):
+                bind(job_id=delivery.id)
+                result = await self._sender.send(delivery, endpoint)
+            if result.tries > delivery.tries:
+                succeeded = result.state == "delivered"
+            await self._keep(delivery, result, endpoint)
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                await self._queue.keep(replace(delivery, due_at=self._clock()))
+            raise
+        except Erased:
+            METRICS.jobs.labels(NAME, "erased").inc()
+        except Unavailable:
+            METRICS.jobs.labels(NAME, "later").inc()
+            log.warning("an outcome of a delivery was not stored: the database does not answer")
+        finally:
+            lane.ended(succeeded, self._clock().timestamp())
+            self._woken.add(delivery.endpoint_id)
+
+    async def _keep(self, delivery: Delivery, result: Delivery, endpoint: Endpoint | None) -> None:
+        kept = await self._queue.keep(result)
+        METRICS.jobs.labels(NAME, "done" if result.due_at is None else "later").inc()
+        if delivery.line is not None and result.line is None:
+            await self._queue.next_in_line(delivery)
+        if result.due_at is not None and (seconds := (result.due_at - self._clock()).total_seconds()) < 60:
+            self._wake_in(max(0.0, seconds), delivery.endpoint_id)
+        if endpoint is not None and kept and result.tries > delivery.tries:
+            await self._judge(endpoint, result)
+
+    async def _judge(self, endpoint: Endpoint, tried: Delivery) -> None:
+        """What the try says of the endpoint. That we could not sign is none of its faults, a test is no traffic."""
+        last = tried.history[-1]
+        if last.error is None:
+            await self._health.succeeded(endpoint)
+        elif last.status == GONE or (tried.message_type != ENDPOINT_TEST and last.error != UNSIGNED.error):
+            await self._health.failed(endpoint, gone=last.status == GONE)
+
+    async def _wind_down(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=GRACE_S)
+        for task in tuple(self._running):
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=GRACE_S)

@@ -64,6 +64,8 @@ ON_A_DATE = {"date": DATE}
 SESSION = {"session_id": ("session", "4Jq3mWmVX1Cq5H0y2n8yRw")}
 ENDPOINT = {"endpoint_id": ("endpoint", "9a4f0c3e5d7b4b1c8e2f6a7d0c1b2e3f")}
 SPARE_ENDPOINT = {"endpoint_id": ("spare endpoint", "9a4f0c3e5d7b4b1c8e2f6a7d0c1b2e3f")}
+REPLAY = SPARE_ENDPOINT | {"replay_id": ("replay", "9a4f0c3e5d7b4b1c8e2f6a7d0c1b2e3f")}
+DELIVERY = {"delivery_id": ("delivery", "9a4f0c3e5d7b4b1c8e2f6a7d0c1b2e3f")}
 KEY = {"key_id": ("key", "key_nowhere")}
 EXPORT = {"export_id": ("export", "exp_nowhere")}
 CASES: dict[tuple[str, str], Case] = {
@@ -168,5 +170,14 @@ CASES: dict[tuple[str, str], Case] = {
     ("POST", "/v1/webhook-endpoints/{endpoint_id}/secrets"): Case(SPARE_ENDPOINT, json=lambda _: {}),
     ("POST", "/v1/webhook-endpoints/{endpoint_id}/tests"): Case(SPARE_ENDPOINT),
     ("DELETE", "/v1/webhook-endpoints/{endpoint_id}"): Case(SPARE_ENDPOINT, late=1),
+    ("GET", "/v1/webhook-endpoints/{endpoint_id}/deliveries"): Case(SPARE_ENDPOINT, shows=("delivery",)),
+    ("GET", "/v1/webhook-endpoints/{endpoint_id}/replays"): Case(SPARE_ENDPOINT, shows=("replay",)),
+    ("POST", "/v1/webhook-endpoints/{endpoint_id}/replays"): Case(SPARE_ENDPOINT, json=lambda _: {"message_id": "m"}),
+    ("GET", "/v1/webhook-endpoints/{endpoint_id}/replays/{replay_id}"): Case(REPLAY, shows=("replay",)),
+    ("PATCH", "/v1/webhook-endpoints/{endpoint_id}/replays/{replay_id}"): Case(
+        REPLAY, json=lambda _: {"state": "cancelled"}
+    ),
+    ("GET", "/v1/deliveries/{delivery_id}"): Case(DELIVERY, shows=("delivery",)),
+    ("POST", "/v1/deliveries/{delivery_id}/retries"): Case(DELIVERY),
     ("GET", "/v1/event-types"): Case(refused=200),
 }

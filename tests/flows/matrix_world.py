@@ -159,6 +159,20 @@ async def _export(world: World) -> None:
     world.ids["export"] = world.canaries["export"] = asked.json()["export_id"]
 
 
+async def _replayed(world: World, endpoint: str) -> None:
+    """A message that the partner has sent once more, and its delivery."""
+    token = world.granted.token
+    body, key = {"message_id": world.canaries["message"]}, {"Idempotency-Key": "replay"}
+    asked = await world.ask("POST", f"{endpoint}/replays", token, json=body, headers=key)
+    assert asked.status_code == 202, asked.text
+
+    async def there() -> list[dict[str, Any]]:
+        return (await world.ask("GET", f"{endpoint}/deliveries", token)).json()["deliveries"]
+
+    world.ids["delivery"] = world.canaries["delivery"] = (await eventually(there))[0]["delivery_id"]
+    world.ids["replay"] = world.canaries["replay"] = asked.json()["replay_id"]
+
+
 async def _first(owner: Person, path: str, name: str) -> dict[str, Any]:
     async def there() -> list[dict[str, Any]]:
         return (await owner.get(path))[name]
@@ -209,6 +223,7 @@ async def _partners_own(world: World) -> None:
         "/v1/webhook-endpoints", {"url": world.whole.receiver.url, "event_types": ["photo.read"]}, "spare"
     )
     ids["endpoint"], ids["spare endpoint"] = endpoint["endpoint_id"], spare["endpoint_id"]
+    await _replayed(world, f"/v1/webhook-endpoints/{ids['spare endpoint']}")
     canaries |= {"partner": "canary granted", "key": ids["key"], "managed": ids["managed"]}
     canaries["endpoint"] = endpoint["endpoint_id"]
     canaries["grant"] = ids["grant_id"]

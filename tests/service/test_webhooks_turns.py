@@ -29,7 +29,7 @@ class Process:
     def __init__(self, documents: Documents, clock: Callable[[], datetime] = utc_now) -> None:
         self.documents = documents
         self.store = Store(documents, clock)
-        self.handlers = Handlers(self.store, self._publish, lambda: None)
+        self.handlers = Handlers(self.store, self._publish)
         self.published: list[events.MessagePublished] = []
         self.refused = ""
 

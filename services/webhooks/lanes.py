@@ -1,0 +1,88 @@
+"""How fast one endpoint gets its deliveries: a window that grows with success, a token bucket, a circuit breaker.
+
+Times are seconds of one clock. A clock that was set back closes nothing for longer than `PROBE_LONGEST_S`.
+"""
+
+from dataclasses import dataclass
+
+FIRST_WINDOW = 2
+LARGEST_WINDOW = 16
+# So many failures in a row, and one delivery at a time is tried, after pauses of 1 s doubling to 60 s.
+BREAKS_AFTER = 5
+PROBE_FIRST_S = 1.0
+PROBE_LONGEST_S = 60.0
+
+
+@dataclass
+class Lane:
+    """What one process knows of one endpoint."""
+
+    window: int = FIRST_WINDOW
+    running: int = 0
+    failures: int = 0
+    open_until: float = 0.0
+    tokens: float = 0.0
+    filled_at: float | None = None
+    succeeded_at: float | None = None
+
+    def room(self, now: float, rate_per_s: int | None) -> int:
+        """How many deliveries may start now."""
+        if self._closed_for(now) > 0:
+            return 0
+        limit = 1 if self.failures >= BREAKS_AFTER else self.window
+        room = limit - self.running
+        if rate_per_s is not None:
+            self._fill(now, rate_per_s)
+            room = min(room, int(self.tokens))
+        return max(0, room)
+
+    def wait(self, now: float, rate_per_s: int | None) -> float | None:
+        """Seconds until time alone may give room; None where something under way must end first."""
+        if (closed := self._closed_for(now)) > 0:
+            return closed
+        if rate_per_s is not None and self.tokens < 1:
+            return (1 - self.tokens) / rate_per_s
+        return None
+
+    def started(self, count: int) -> None:
+        """So many deliveries are under way now."""
+        self.running += count
+        self.tokens = max(0.0, self.tokens - count)
+
+    def unused(self, count: int) -> None:
+        """So many of those that were to start were not there."""
+        self.running -= count
+        self.tokens += count
+
+    def ended(self, succeeded: bool | None, now: float) -> None:
+        """One of them has ended; None: without a try."""
+        self.running -= 1
+        if succeeded:
+            self.failures, self.open_until, self.succeeded_at = 0, 0.0, now
+            self.window = min(LARGEST_WINDOW, self.window * 2)
+        elif succeeded is False:
+            self.failures += 1
+            self.window = max(1, self.window // 2)
+            if (beyond := self.failures - BREAKS_AFTER) >= 0:
+                self.open_until = now + min(PROBE_FIRST_S * 2 ** min(beyond, 10), PROBE_LONGEST_S)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way, and it is not known to fail."""
+        return self.running == 0 and self.failures == 0
+
+    def quiet(self, now: float) -> bool:
+        """Whether it has been idle so long that forgetting it changes nothing."""
+        return self.idle and (self.succeeded_at is None or abs(now - self.succeeded_at) > PROBE_LONGEST_S)
+
+    def _closed_for(self, now: float) -> float:
+        left = self.open_until - now
+        return left if 0 < left <= PROBE_LONGEST_S else 0.0
+
+    def _fill(self, now: float, rate_per_s: int) -> None:
+        """One second's worth at most lies ready."""
+        if self.filled_at is None:
+            self.tokens = 1.0
+        else:
+            self.tokens += max(0.0, now - self.filled_at) * rate_per_s
+        self.tokens, self.filled_at = min(self.tokens, float(rate_per_s)), now
