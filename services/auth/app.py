@@ -43,7 +43,7 @@ from services.auth.settings import Settings
 from services.auth.signing import SigningKeys
 from services.auth.store import COLLECTIONS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
-from services.auth.workers import cancelled, forget_sessions, make_relay
+from services.auth.workers import cancelled, forget_what_is_over, make_relay
 from shared import problems
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
@@ -162,7 +162,7 @@ def _lifespan(
             await stack.enter_async_context(starting(app.state.broker))
             await stack.enter_async_context(watchdog)
             pruning = audit.keep_pruned(documents, deps.clock, timedelta(days=settings.auth_audit_days))
-            forgetting = forget_sessions(documents, deps.clock)
+            forgetting = forget_what_is_over(documents, deps.clock)
             for work in (
                 *(one.run() for one in jobs),
                 deps.relay.run(),

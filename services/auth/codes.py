@@ -10,7 +10,7 @@ import re
 import secrets
 from datetime import datetime, timedelta
 
-from shared.documents import Collection, Document, Index
+from shared.documents import Collection, Document, Documents, Index
 
 LIFETIME = timedelta(seconds=60)
 KEPT = timedelta(days=1)
@@ -74,3 +74,8 @@ def is_met(code: Code, *, redirect_uri: str, verifier: str, now: datetime) -> bo
     """Whether the client that the code was made for may have what it stands for."""
     proved = hmac.compare_digest(challenge_of(verifier), code.challenge)
     return proved and redirect_uri == code.redirect_uri and now < code.expires_at
+
+
+async def forget(documents: Documents, now: datetime) -> int:
+    """Delete codes that are a day old; how many that were."""
+    return await documents.delete_where(CODES, FORGET_INDEX, (), below=now)

@@ -35,6 +35,9 @@ FAMILIAR = Rate(10, 600)
 NETWORK = Rate(100, 6)
 LETTERS = Rate(3, 1200)
 LETTERS_OF_NETWORK = Rate(20, 60)
+# Of partners, each of which may lie there for 90 days: 1440 a day from one network, and no more from all together.
+REGISTRATIONS = Rate(100, 60)
+REGISTRATIONS_OF_ALL = Rate(1000, 60)
 BURST_OF_ALL = 500
 FAMILIAR_FOR = timedelta(days=90)
 FAMILIAR_NETWORKS = 5
@@ -65,6 +68,8 @@ class Guesses:
         self._familiar = Buckets(FAMILIAR)
         self._letters = Buckets(LETTERS)
         self._letters_of_network = Buckets(LETTERS_OF_NETWORK)
+        self._registrations = Buckets(REGISTRATIONS)
+        self._registrations_of_all = Buckets(REGISTRATIONS_OF_ALL)
 
     async def admit(self, email: str, user: User | None, address: str) -> Ticket:
         """Leave to try a password of `email`, which is that of `user` if there is one.
@@ -107,6 +112,22 @@ class Guesses:
         """
         self._take(((self._letters, self._pepper.email_hash(email)), (self._letters_of_network, network_of(address))))
 
+    def admit_registration(self, address: str) -> None:
+        """Leave for anybody to register a partner.
+
+        Raises:
+            Problem: 429.
+        """
+        buckets = ((self._registrations, network_of(address)), (self._registrations_of_all, ALL))
+        wait_s = self._taken(buckets)
+        if wait_s > 0:
+            raise Problem(
+                429,
+                "too-many-registrations",
+                "Too many partners register right now. Wait as long as Retry-After says, then send the same again.",
+                headers={"Retry-After": str(ceil(wait_s))},
+            )
+
     async def right(self, ticket: Ticket) -> None:
         """The attempt was right."""
         await self.untried(ticket)
@@ -131,12 +152,18 @@ class Guesses:
         await self._store.delete_guesses(_slot_of(user))
 
     def _take(self, buckets: tuple[tuple[Buckets, str], ...]) -> None:
-        now = self._clock().timestamp()
-        wait_s = max(bucket.wait_s(key, now) for bucket, key in buckets)
+        wait_s = self._taken(buckets)
         if wait_s > 0:
             too_many(wait_s)
-        for bucket, key in buckets:
-            bucket.take(key, now)
+
+    def _taken(self, buckets: tuple[tuple[Buckets, str], ...]) -> float:
+        """0 once one of each was taken, else for how many seconds to wait."""
+        now = self._clock().timestamp()
+        wait_s = max(bucket.wait_s(key, now) for bucket, key in buckets)
+        if wait_s <= 0:
+            for bucket, key in buckets:
+                bucket.take(key, now)
+        return wait_s
 
     async def _take_slot(self, id: str) -> None:
         for _ in range(ATTEMPTS):

@@ -201,7 +201,6 @@ async def _allow(door: Door, visit: Visit, browser: Browser, user: User) -> Resp
     asked, deps = visit.asked, door.deps
     granted = await enrolment.grant(deps, user.id, f"consent-{secrets.token_hex(16)}", asked.partner.id, asked.scopes)
     text, now = codes.new_code(), deps.clock()
-    await deps.store.documents.delete_where(CODES, codes.FORGET_INDEX, (), below=now)
     await deps.store.documents.insert(
         CODES,
         Code(

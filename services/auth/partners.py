@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from shared.documents.port import Collection, Index
+from shared.documents.port import Collection, Documents, Index
 from shared.events import PartnerUpdated, derived_id
 from shared.identity import GRANTABLE_SCOPES, PARTNER_SCOPES
 from shared.outbox import OUTBOX_INDEX, Outboxed
@@ -173,3 +173,8 @@ def partner_updated(partner: Partner, at: datetime) -> PartnerUpdated:
         state=partner.state,
         requests_per_min=partner.requests_per_min,
     )
+
+
+async def forget(documents: Documents, now: datetime) -> int:
+    """Delete those that registered 90 days ago and were not approved; how many that were."""
+    return await documents.delete_where(PARTNERS, WAITING_INDEX, ("pending",), below=now - PENDING_KEPT)

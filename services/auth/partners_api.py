@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from services.auth import partner_keys, registration
@@ -22,6 +22,7 @@ from services.auth.partners import (
     shown_name,
 )
 from services.auth.registration import Wanted
+from shared.client_address import client_address_of
 from shared.clock import truncated
 from shared.errors import Problem
 from shared.identity import Caller
@@ -148,14 +149,20 @@ Writer = Annotated[Caller, partner_itself("partner:write")]
 
 
 @router.post("/v1/partners", status_code=201, tags=["partners"])
-async def register(body: Registration, key: IdempotencyKey, deps: DepsOf, _: Anybody) -> PartnerWithSecret:
+async def register(
+    body: Registration,
+    key: IdempotencyKey,
+    deps: DepsOf,
+    address: Annotated[str, Depends(client_address_of)],
+    _: Anybody,
+) -> PartnerWithSecret:
     """Register a partner. While its `state` is `pending` an operator has yet to let it work.
 
     Whatever else it asks for, it gets partner:read and partner:write. The same request under the same
     Idempotency-Key gives the same partner, but its secret no more.
     """
     wanted = Wanted(body.name, body.contact, body.redirect_uris, tuple(sorted(set(body.scopes))))
-    return _with_secret(deps, *await registration.register(deps, key, wanted))
+    return _with_secret(deps, *await registration.register(deps, key, wanted, address))
 
 
 @router.get("/v1/partner", tags=["partners"])

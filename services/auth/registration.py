@@ -17,8 +17,6 @@ from services.auth.partners import (
     ALWAYS,
     MAX_SECRETS,
     PARTNERS,
-    PENDING_KEPT,
-    WAITING_INDEX,
     ClientSecret,
     Partner,
     live_secrets,
@@ -50,16 +48,17 @@ class Wanted:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-async def register(deps: Deps, key: str, wanted: Wanted) -> tuple[Partner, str | None]:
+async def register(deps: Deps, key: str, wanted: Wanted, address: str) -> tuple[Partner, str | None]:
     """The partner that this request makes, and its client secret; None in place of that when it was made before.
 
     The secret does not follow from the request, which others could guess: who lost the answer registers again.
+    `address`: where the request came from, as the gateway says.
 
     Raises:
-        Problem: 422 another request under this key.
+        Problem: 422 another request under this key, 429.
     """
+    deps.guesses.admit_registration(address)
     partner_id, now = deps.pepper.partner_id(key, wanted.contact), deps.clock()
-    await deps.store.documents.delete_where(PARTNERS, WAITING_INDEX, ("pending",), below=now - PENDING_KEPT)
     secret = new_client_secret()
     active = deps.approval == "auto"
     partner = Partner(

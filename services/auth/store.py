@@ -136,8 +136,12 @@ class Store:
 
     async def add_reset(self, reset: Reset, now: datetime, *beside: Put) -> None:
         """Store a reset, and forget those that have run out."""
-        await self.documents.delete_where(RESETS, "expiry", (), below=now)
+        await self.forget_resets_over(now)
         await self._put(RESETS, reset, beside)
+
+    async def forget_resets_over(self, now: datetime) -> None:
+        """Delete the letters' codes that have run out."""
+        await self.documents.delete_where(RESETS, "expiry", (), below=now)
 
     async def reset(self, token: str) -> Reset | None:
         """The reset of this token, run out or not."""

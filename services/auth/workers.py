@@ -1,11 +1,11 @@
-"""Auth's background work: the relay that publishes what documents carry in their outboxes, and forgetting sessions."""
+"""Auth's background work: the relay that publishes what documents carry in their outboxes, and forgetting."""
 
 import asyncio
 import logging
 from contextlib import suppress
 
-from services.auth import exports, sessions
-from services.auth.store import OUTBOXED
+from services.auth import codes, exports, partners, sessions
+from services.auth.store import OUTBOXED, Store
 from shared.clock import Clock
 from shared.documents.port import Documents
 from shared.errors import Unavailable
@@ -17,14 +17,19 @@ CANCEL_AGAIN_S = 2.0
 log = logging.getLogger(__name__)
 
 
-async def forget_sessions(documents: Documents, clock: Clock) -> None:
-    """Delete sessions that ended long ago, and what is known of old exports, each hour, until cancelled."""
+async def forget_what_is_over(documents: Documents, clock: Clock) -> None:
+    """Delete each hour, until cancelled, what is kept for a time: sessions that ended, codes, letters, exports, and
+    partners that nobody approved.
+    """
     while True:
         try:
             await sessions.forget(documents, clock())
+            await codes.forget(documents, clock())
+            await partners.forget(documents, clock())
+            await Store(documents).forget_resets_over(clock())
             await exports.forget(documents, clock())
         except Unavailable:
-            log.warning("ended sessions are kept for another hour: the database does not answer")
+            log.warning("what is over is kept for another hour: the database does not answer")
         await asyncio.sleep(FORGET_EVERY_S)
 
 

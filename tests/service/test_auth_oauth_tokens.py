@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from services.auth import enrolment, granting, issuing, sessions
+from services.auth import codes, enrolment, granting, issuing, sessions
 from services.auth.codes import CODES, FORGET_INDEX, code_id
 from services.auth.grants import grant_id
 from services.auth.oauth_errors import OAuthError
@@ -168,9 +168,8 @@ async def test_a_code_is_kept_by_its_hash_for_a_day(ada: Ada, client: Client) ->
     documents = ada.service.app.state.deps.store.documents
     assert (await documents.get(CODES, code_id(code))).user_id == ada.user_id
     assert not any(code.encode() in file.read_bytes() for file in ada.folder.glob("auth.sqlite*"))
-    ada.clock.ahead += timedelta(days=2)
-    await consented(ada, client)
-    assert await documents.count(CODES, FORGET_INDEX) == 1
+    assert await codes.forget(documents, ada.clock() + timedelta(hours=23)) == 0
+    assert await codes.forget(documents, ada.clock() + timedelta(hours=25)) == 1
 
 
 async def test_a_code_is_worth_nothing_once_the_user_took_it_all_back(ada: Ada, client: Client) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.auth import clients
+from services.auth import clients, guesses, partners, workers
 from shared import topics
 from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
@@ -82,14 +82,44 @@ async def test_the_same_registration_twice_is_one_partner_whose_secret_is_shown_
 
 async def test_who_was_not_approved_in_three_months_is_forgotten(desk: Desk) -> None:
     active, waiting = await desk.active(), (await desk.register("r2", contact="dev@rye.example")).json()
+    documents = desk.service.app.state.deps.store.documents
     desk.clock.ahead += timedelta(days=89)
-    await desk.register("r3", contact="dev@barley.example")
-    assert (await desk.operate("GET", f"partners/{waiting['partner_id']}?by=tester")).status_code == 200
-    desk.clock.ahead += timedelta(days=2)
+    assert await partners.forget(documents, desk.clock()) == 0
     later = (await desk.register("r4", contact="dev@corn.example")).json()
+    desk.clock.ahead += timedelta(days=2)
+    await forgotten(desk, waiting["partner_id"])
     left = {one["partner_id"] for one in (await desk.operate("GET", "partners")).json()["partners"]}
-    assert {active["partner_id"], later["partner_id"]} < left
-    assert waiting["partner_id"] not in left
+    assert left == {active["partner_id"], later["partner_id"]}
+
+
+async def forgotten(desk: Desk, partner_id: str) -> None:
+    """Return when nobody knows the partner any more, though nobody asked for anything."""
+    deps = desk.service.app.state.deps
+
+    async def gone() -> bool:
+        return await deps.store.partner(partner_id) is None
+
+    hourly = asyncio.create_task(workers.forget_what_is_over(deps.store.documents, desk.clock))
+    await eventually(gone)
+    await workers.cancelled(hourly)
+
+
+async def test_nobody_fills_the_database_with_registrations(desk: Desk) -> None:
+    def register(number: int, network: int) -> Any:
+        headers = desk.service.headers(key=f"r{number}") | {"Client-Address": f"198.51.{network}.7"}
+        return desk.service.http.post("/v1/partners", json=REGISTRATION, headers=headers)
+
+    answers = [await register(number, network=1) for number in range(guesses.REGISTRATIONS.burst + 1)]
+    assert {answer.status_code for answer in answers[:-1]} == {201}
+    assert problem(answers[-1]) == (429, "too-many-registrations")
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    assert (await register(-1, network=2)).status_code == 201
+    everybody = desk.service.app.state.deps.guesses
+    for network in range(guesses.REGISTRATIONS_OF_ALL.burst - len(answers)):
+        everybody.admit_registration(f"203.0.{network // 250}.{network % 250}")
+    assert problem(await register(-2, network=3)) == (429, "too-many-registrations")
+    desk.clock.ahead += timedelta(minutes=1)
+    assert (await register(-2, network=3)).status_code == 201
 
 
 async def test_of_many_equal_registrations_at_once_one_is_given_the_secret(desk: Desk) -> None:
