@@ -152,6 +152,8 @@ async def gateway(folder: Path, offsets: Offsets | None = None, **changed: Any) 
     services.handlers["auth"] = lambda method, target, *_: answer(jwks) if target.endswith("jwks.json") else missing
     broker = TestableBroker(settings, "gateway")
     app = create_app(settings, Edges(broker, services, clock, follows=False, offsets=offsets))
+    for state in (app.state.revocations, app.state.grants, app.state.partners):
+        state.caught_up()
     listen = (topics.BATCHES.name, topics.PHOTOS.name)
     for partner_id in PARTNERS:
         await app.state.partners.take(partner_id, partner(partner_id))
@@ -170,6 +172,7 @@ class Stream:
         self._close = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._text = b""
+        self.headers: dict[str, str] = {}
         self.ended = False
 
     async def open(self) -> int:
@@ -189,7 +192,9 @@ class Stream:
             "server": ("127.0.0.1", 80),
         }
         self._task = asyncio.create_task(self._app(scope, self._receive, self._sent.put))  # type: ignore[arg-type]
-        return (await asyncio.wait_for(self._sent.get(), 5))["status"]
+        start = await asyncio.wait_for(self._sent.get(), 5)
+        self.headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        return start["status"]
 
     async def _receive(self) -> dict[str, Any]:
         await self._close.wait()

@@ -1,46 +1,18 @@
 """Live streams: resumed, joined, without gap or repeat, ended in time."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from services.gateway import feeds, reading
 from services.gateway.proxy import Answer
-from shared.events import MessagePublished
+from services.gateway.settings import Settings
 from tests.polling import eventually
-from tests.service.gateway_edges import USER, Gateway, Stream, answer, gateway
-
-AT = datetime(2026, 3, 1, 8, tzinfo=UTC)
-
-
-class Webhooks:
-    """What webhooks has stored, served as it serves it."""
-
-    def __init__(self) -> None:
-        self.stored: list[int] = []
-        self.asked: list[tuple[int, int]] = []
-
-    def __call__(self, method: str, target: str, headers: Any, body: bytes) -> Answer:
-        query = parse_qs(urlsplit(target).query)
-        after, limit = int(query["after"][0]), int(query["limit"][0])
-        self.asked.append((after, limit))
-        found = [number for number in self.stored if number > after]
-        events = [
-            {
-                "id": f"m{n}",
-                "sequence": n,
-                "type": "day.updated",
-                "timestamp": "2026-03-01T08:00:00.000Z",
-                "data": {"sequence": n},
-            }
-            for n in found[:limit]
-        ]
-        last = max(self.stored, default=0)
-        return answer({"events": events, "has_more": len(found) > limit, "last_sequence": last})
+from tests.service.gateway_edges import Gateway, Stream, answer, gateway
+from tests.service.live_messages import Webhooks, publish
 
 
 @pytest.fixture
@@ -56,26 +28,9 @@ def webhooks(door: Gateway) -> Webhooks:
     return one
 
 
-async def publish(door: Gateway, *numbers: int, user_id: str = USER) -> None:
-    for number in numbers:
-        await door.running.app.state.live.take(
-            MessagePublished(
-                event_id=f"e{number}",
-                occurred_at=AT,
-                user_id=user_id,
-                message_id=f"m{number}",
-                sequence=number,
-                message_type="day.updated",
-                message_time=AT,
-                trace_id="t",
-                data={"sequence": number},
-            )
-        )
-
-
-def stream(door: Gateway, last: str | None = None, token: str | None = None) -> Stream:
-    headers = {"Authorization": f"Bearer {token or door.token()}"}
-    return Stream(door.running.app, headers | ({"Last-Event-ID": last} if last is not None else {}))
+def stream(door: Gateway, last: str | None = None, token: str | None = None, query: str = "", **headers: str) -> Stream:
+    headers |= {"Authorization": f"Bearer {token or door.token()}"} | ({"Last-Event-ID": last} if last else {})
+    return Stream(door.running.app, headers, query.encode())
 
 
 async def opened(door: Gateway, last: str | None = None, token: str | None = None) -> Stream:
@@ -209,3 +164,121 @@ async def test_a_bad_last_event_id_is_422(door: Gateway, last: str) -> None:
 async def test_no_token_no_stream(door: Gateway) -> None:
     assert await stream(door, token="junk").open() == 401
     assert await stream(door, token=door.token(scopes=("days:read",))).open() == 403
+
+
+async def test_a_reader_gets_only_the_types_it_asks_for_and_can_go_on_after_the_others(
+    door: Gateway, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks.types = ("day.updated", "entry.created", "insight.created")
+    webhooks.stored = list(range(1, 10))
+    one = stream(door, query="types=entry.created,insight.created&after=3")
+    assert await one.open() == 200
+    assert [number for number, _, _ in await one.events(4)] == [4, 5, 7, 8]
+    await publish(door, 10, type="day.updated")
+    await publish(door, 11, type="insight.created")
+    assert [(number, kind) for number, kind, _ in await one.events(1)] == [(11, "insight.created")]
+    monkeypatch.setattr(reading, "HEARTBEAT_S", 0.01)
+    await publish(door, 12, type="day.updated")
+    # Of what it does not want it learns the number, so that it need not pass it again.
+    block = ""
+    while "id: " not in block:
+        block = await one.block() or ""
+    assert block == ": still here\nid: 12"
+    await one.close()
+
+
+@pytest.mark.parametrize(
+    "query", ["types=", "types=day.updated,", "types=none", "types=day.updated&types=photo.read", "after=x", "x=1"]
+)
+async def test_a_bad_query_is_422(door: Gateway, query: str) -> None:
+    bad = stream(door, query=query)
+    assert await bad.open() == 422
+    assert "invalid-request" in await bad.body()
+
+
+async def test_the_header_counts_before_the_address(door: Gateway, webhooks: Webhooks) -> None:
+    webhooks.stored = [1, 2, 3, 4]
+    one = stream(door, "3", query="after=1")
+    assert await one.open() == 200
+    assert [number for number, _, _ in await one.events(1)] == [4]
+    await one.close()
+
+
+async def test_what_is_not_kept_any_more_is_told_and_passed_over(door: Gateway, webhooks: Webhooks) -> None:
+    webhooks.stored, webhooks.first = [6, 7], 6
+    one = await opened(door, "2")
+    gap = (await one.block() or "").splitlines()
+    assert gap[:2] == ["id: 5", "event: stream.gap"]
+    assert '"first":3,"last":5' in gap[2]
+    assert [number for number, _, _ in await one.events(2)] == [6, 7]
+    await one.close()
+
+
+async def test_all_that_was_stored_is_gone_and_the_stream_goes_on(door: Gateway, webhooks: Webhooks) -> None:
+    def pruned(method: str, target: str, headers: object, body: bytes) -> Answer:
+        return answer({"events": [], "has_more": False, "last_sequence": 9, "first_sequence": 10})
+
+    door.services.handlers["webhooks"] = pruned
+    one = await opened(door, "2")
+    assert '"first":3,"last":9' in (await one.block() or "")
+    await publish(door, 10)
+    assert [number for number, _, _ in await one.events(1)] == [10]
+    await one.close()
+
+
+async def test_pages_of_other_origins_may_not_read(tmp_path: Path) -> None:
+    async with gateway(tmp_path, gateway_live_origins="https://app.example.org, http://localhost:5173") as door:
+        door.services.handlers["webhooks"] = Webhooks()
+        for origin in (
+            "https://evil.example",
+            "null",
+            "https://app.example.org.evil.example",
+            "HTTPS://APP.EXAMPLE.ORG",
+        ):
+            bad = stream(door, Origin=origin)
+            assert await bad.open() == 403
+            assert "origin-not-allowed" in await bad.body()
+        one = stream(door, "0", Origin="https://app.example.org")
+        assert await one.open() == 200
+        assert one.headers["access-control-allow-origin"] == "https://app.example.org"
+        assert one.headers["vary"] == "Origin"
+        assert "access-control-allow-credentials" not in one.headers
+        await one.close()
+        none = stream(door, "0")
+        assert await none.open() == 200
+        assert "access-control-allow-origin" not in none.headers
+        await none.close()
+
+
+@pytest.mark.parametrize("text", ["*", "null", "app.example.org", "https://app.example.org/", "https://a b", "ftp://a"])
+def test_what_is_no_origin_is_refused_at_the_start(text: str) -> None:
+    with pytest.raises(ValueError, match="gateway_live_origins"):
+        Settings(gateway_live_origins=text)
+
+
+async def test_a_reader_resumes_at_another_gateway_while_messages_flow(tmp_path: Path) -> None:
+    stored = Webhooks()
+    async with gateway(tmp_path) as left, gateway(tmp_path) as right:
+        doors = (left, right)
+        for door in doors:
+            door.services.handlers["webhooks"] = stored
+        end, seen = 600, [0]
+
+        async def flow() -> None:
+            for number in range(1, end + 1):
+                stored.stored.append(number)
+                # Each gateway reads the topic at its own pace; every 7th record one of them never hears of.
+                for place, door in enumerate(doors):
+                    if number % 7 != place:
+                        await publish(door, number)
+                await asyncio.sleep(0)
+
+        flowing, hop = asyncio.create_task(flow()), 0
+        while seen[-1] < end:
+            hop += 1
+            one = await opened(doors[hop % 2], str(seen[-1]))
+            seen += [number for number, _, _ in await one.events(min(17, end - seen[-1]))]
+            await one.close()
+        await flowing
+        assert seen == list(range(end + 1))
+        assert hop > 30
