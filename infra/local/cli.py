@@ -26,6 +26,7 @@ from infra.local import (
     signing_keys,
     testing,
     users_command,
+    webhooks_command,
 )
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
@@ -42,6 +43,7 @@ app.add_typer(republish.app, name="republish")
 app.add_typer(secret_keys.app, name="secrets")
 app.add_typer(signing_keys.app, name="keys")
 app.add_typer(users_command.app, name="users")
+app.add_typer(webhooks_command.app, name="webhooks")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ def asked(service: str, method: str, path: str, body: dict[str, Any] | None = No
         token = InternalTokenSigner(key_path).operator_token(service)
     except (OSError, ValueError) as error:
         raise NoAnswer(f"The gateway's key {key_path} can't be read; GATEWAY_INTERNAL_KEY_PATH names it.") from error
+    return answered(service, url, method, path, token, body, key)
+
+
+def answered(
+    service: str, url: str, method: str, path: str, token: str, body: dict[str, Any] | None = None, key: str = ""
+) -> dict[str, Any]:
+    """The answer of `service` at `url` to whoever holds `token`; empty where it has no body. Raises as `asked`."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Idempotency-Key": key or "-"}
     request = urllib.request.Request(  # noqa: S310 - the operator's own address
         url + path, None if body is None else json.dumps(body).encode(), headers, method=method
@@ -46,7 +54,7 @@ def asked(service: str, method: str, path: str, body: dict[str, Any] | None = No
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=ANSWER_S) as answer:
-            return json.load(answer)
+            return {} if answer.status == HTTPStatus.NO_CONTENT else json.load(answer)
     except urllib.error.HTTPError as error:
         detail = _detail(error.read())
         raise NoAnswer(f"{service.capitalize()} at {url} answers {error.code}: {detail}") from error

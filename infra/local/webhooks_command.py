@@ -1,0 +1,104 @@
+"""`./mymacro webhooks`: see on this machine what partners' servers get."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from urllib.parse import quote, urlsplit
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from infra.local.as_partner import asked
+from infra.local.operating import NoAnswer
+
+app = typer.Typer(no_args_is_help=True, help="Receive, verify and look at webhooks as a partner.")
+console = Console()
+errors = Console(stderr=True)
+PATH = "/v1/webhook-endpoints"
+LOOPBACK = ("127.0.0.1", "localhost")
+T = TypeVar("T")
+
+
+@app.callback()
+def of_partners() -> None:
+    """Receive, verify and look at webhooks as a partner."""
+
+
+@app.command()
+def listen(
+    endpoint: Annotated[str | None, typer.Option(help="An endpoint whose URL is on this machine.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Or make one here, as long as this runs.")] = None,
+    payload: Annotated[Literal["thin", "full"], typer.Option(help="What the one made here gets.")] = "thin",
+    answer: Annotated[int, typer.Option(min=200, max=599, help="Answer this status.")] = 204,
+    hang: Annotated[float, typer.Option(min=0, max=3600, help="Answer so many seconds late.")] = 0,
+    times: Annotated[int | None, typer.Option(min=1, help="Only the first so many times, then 204 at once.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="End after so many deliveries.")] = None,
+) -> None:
+    """Receive deliveries, verify them and print them, until Ctrl-C; fail on demand.
+
+    An endpoint's HMAC secret comes from MYMACRO_WEBHOOK_SECRET, or is asked for.
+    """
+    from infra.local.listener import Listener
+
+    if (endpoint is None) is (port is None):
+        _fail("Say --endpoint ID or --port N.")
+    known = _ask(lambda: _made(port, payload) if port is not None else asked("GET", f"{PATH}/{quote(str(endpoint))}"))
+    address = _port(known["url"])
+    listener = Listener(_keys(known), _say, status=answer, times=times, hang_s=hang, most=most)
+    _say(f"listening at {known['url']} for endpoint {known['endpoint_id']}; Ctrl-C ends it")
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(listener.listen(address))
+    except OSError as error:
+        _fail(f"Port {address} can't be listened at: {error.strerror}.")
+    finally:
+        if port is not None:
+            _ask(lambda: asked("DELETE", f"{PATH}/{known['endpoint_id']}"))
+    _say(f"{listener.came} deliveries of {len(listener.seen)} messages")
+
+
+def _made(port: int, payload: str) -> dict[str, Any]:
+    """The endpoint for this port with its secret, also one that an earlier run left behind."""
+    made = asked("POST", PATH, {"url": f"http://127.0.0.1:{port}/"}, f"listen-{port}")
+    asked("PATCH", f"{PATH}/{made['endpoint_id']}", {"payload": payload, "state": "enabled"})
+    return made
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname not in LOOPBACK:
+        _fail(f"The endpoint's URL {url} is not on this machine; PATCH it to http://127.0.0.1:9000/ first.")
+    return parts.port or 80
+
+
+def _keys(known: dict[str, Any]) -> list[Any]:
+    """What verifies: the endpoint's public keys, and its secrets where it has any."""
+    from services.webhooks.signing import parsed_key
+
+    shown = [key["public_key"] for key in known["keys"] if key["public_key"]]
+    if any(key["signature"] == "hmac" for key in known["keys"]):
+        secret = known.get("secret") or os.environ.get("MYMACRO_WEBHOOK_SECRET")
+        shown += (secret or typer.prompt("The endpoint's secret (whsec_…)", hide_input=True, err=True)).split()
+    try:
+        return [parsed_key(key) for key in shown]
+    except ValueError as error:
+        _fail(f"This is no key: {error}.")
+
+
+def _ask(question: Callable[[], T]) -> T:
+    try:
+        return question()
+    except NoAnswer as error:
+        _fail(str(error))
+
+
+def _say(text: str) -> None:
+    console.print(Text(text), soft_wrap=True)
+
+
+def _fail(message: str) -> NoReturn:
+    errors.print(Text(message, "red"), soft_wrap=True)
+    raise typer.Exit(1)
