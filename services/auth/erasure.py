@@ -51,6 +51,7 @@ LATE: tuple[tuple[Collection[Any], str], ...] = (
     (SESSIONS, ENDED_INDEX),
     (GRANTS, GRANTS_OF_USER),
     (CODES, CODES_OF_USER),
+    (EXPORTS, EXPORTS_OF_USER),
 )
 D = TypeVar("D", bound=Document)
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from services.auth.app import create_app
+from services.auth.export_documents import EXPORTS
+from services.auth.exports import forget
 from services.auth.settings import Settings
 from shared import topics
-from shared.events import ExportPartReady, ObjectRef
+from shared.events import ExportPartReady, ObjectRef, UserDataErased
 from shared.export import KEPT
 from shared.identity import SCOPES, Caller
 from shared.kafka import make_broker
@@ -208,13 +211,49 @@ async def test_auth_goes_on_where_it_was_killed(tmp_path: Path) -> None:
         assert {"README.txt", "profile.jsonl", "sign_ins.jsonl"} <= set(archive.namelist())
 
 
-async def test_what_is_known_of_old_exports_is_forgotten(auth: Auth) -> None:
-    from services.auth.exports import forget
+async def test_an_export_that_is_asked_for_while_one_is_erased_is_erased_too(auth: Auth) -> None:
+    export_id = (await auth.ask()).json()["export_id"]
+    documents = auth.service.app.state.deps.store.documents
+    late = await documents.get(EXPORTS, export_id)
+    link = (await auth.ask("DELETE", "/v1/me")).json()["link"]
+    for service in topics.ERASURES:
+        await _erased_by(auth, service)
+    await eventually(lambda: _erased(auth, link))
+    assert await documents.get(EXPORTS, export_id) is None
+    await documents.insert(EXPORTS, replace(late, version=0))  # by a request that hung all the while
+    key = f"auth/{auth.user_id}/exports/{export_id}/1"
+    await auth.objects.put(key, b"late")
+    auth.clock.ahead += timedelta(minutes=11)
 
+    async def gone() -> bool:
+        return await documents.get(EXPORTS, export_id) is None and await _gone(auth, key)
+
+    await eventually(gone)
+
+
+async def test_what_is_known_of_old_exports_is_forgotten(auth: Auth) -> None:
     await auth.complete()
     documents = auth.service.app.state.deps.store.documents
     assert await forget(documents, auth.clock() + timedelta(days=29)) == 0
     assert await forget(documents, auth.clock() + timedelta(days=31)) == 1
+
+
+async def _erased_by(auth: Auth, service: str) -> None:
+    now = auth.clock()
+    event = UserDataErased(
+        event_id=service,
+        occurred_at=now,
+        user_id=auth.user_id,
+        service=service,
+        documents=1,
+        objects=0,
+        finished_at=now,
+    )
+    await auth.service.send(topics.ERASURES[service], event)
+
+
+async def _erased(auth: Auth, link: str) -> bool:
+    return (await auth.ask("GET", link)).json()["state"] == "erased"
 
 
 async def _gone(auth: Auth, key: str) -> bool:
