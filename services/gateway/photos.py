@@ -11,6 +11,9 @@ from shared.errors import Problem
 MAX_PIXELS = 40_000_000
 CONTENT_TYPES = ("image/jpeg", "image/png", "image/webp")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+# Pictures have some dozen segments before their size, with a large profile some hundred. 10 MiB of empty ones would
+# hold up everybody for a second.
+MAX_JPEG_STEPS = 4096
 # Start-of-frame markers carry the size; C4, C8 and CC are tables in the same range.
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -76,7 +79,9 @@ def _jpeg(data: bytes) -> tuple[int, int] | None:
     if data.rfind(b"\xff\xd9") < 0:
         return None
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    for _ in range(MAX_JPEG_STEPS):
+        if at + 9 > len(data) or data[at] != 0xFF:
+            return None
         marker = data[at + 1]
         if marker == 0xFF:
             at += 1

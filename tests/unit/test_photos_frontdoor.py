@@ -53,6 +53,13 @@ def test_unusual_but_whole_pictures_pass(data: bytes, content_type: str) -> None
     assert (inspect(data, content_type).width, inspect(data, content_type).height) == (37, 21)
 
 
+def test_a_picture_of_nothing_but_segments_is_not_looked_through() -> None:
+    head, rest = PICTURES["image/jpeg"][:2], PICTURES["image/jpeg"][2:]
+    for empty in (b"\xff", b"\xff\xe1\x00\x02"):
+        assert inspect(head + empty * 500 + rest, "image/jpeg").width == 37
+        assert refusal(head + empty * 5000 + rest, "image/jpeg").code == "truncated-picture"
+
+
 @pytest.mark.parametrize("content_type", CONTENT_TYPES)
 def test_a_truncated_picture_is_422(content_type: str) -> None:
     whole = PICTURES[content_type]
