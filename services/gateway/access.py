@@ -91,7 +91,8 @@ class Access:
         if cached is not None and self._clock() < cached[1]:
             return self._now(cached[0])
         scheme, _, credential = header.decode("latin-1").partition(" ")
-        credential = credential.strip()
+        # Spaces alone: what else could be cut off would be one key by another name.
+        credential = credential.lstrip(" ")
         if scheme.lower() != "bearer" or not credential:
             raise unauthorized("Send `Authorization: Bearer` with an access token or a partner key.")
         if credential.startswith(API_KEY_PREFIX):
@@ -130,9 +131,10 @@ class Access:
         caller = identity.caller
         if caller.partner_id is None:
             return identity
+        # Before all of the topic is read, what is known of a partner may be long over.
+        if not self._partners.known:
+            raise auth_unavailable()
         if not self._partners.active(caller.partner_id):
-            if not self._partners.known:
-                raise auth_unavailable()
             raise unauthorized("This partner is not active. Ask the operator.", "invalid_token")
         if caller.user_id is None:
             return identity
@@ -141,12 +143,18 @@ class Access:
         return Identity(now, identity.expires_at, identity.grant_revision)
 
     def _granted(self, caller: Caller, user_id: str, issued: int | None = None) -> frozenset[str]:
+        # As with partners: a revocation may come after the grant that is known.
+        if not self._grants.known:
+            raise auth_unavailable()
         scopes = self._grants.scopes(user_id, caller.partner_id or "", issued)
         if scopes is None:
-            raise not_found() if self._grants.known else auth_unavailable()
+            raise not_found()
         return caller.scopes & scopes
 
     def _remember(self, header: bytes, identity: Identity) -> None:
+        # By one spelling, or by adding spaces one token would drive out all others.
+        if header.count(b" ") != 1:
+            return
         if len(self._cached) >= MAX_CACHED:
             self._forget(next(iter(self._cached)))
         self._cached[header] = (identity, min(identity.expires_at, self._clock() + TOKEN_CACHED_S))
@@ -220,7 +228,8 @@ class TokenVerifier:
         async with self._lock:
             if self._tried_at >= asked_at or asked_at - self._tried_at < pause_s:
                 return
-            self._tried_at = asked_at
+            # Now, not when it was asked for: whoever asked while another read has waited long enough.
+            self._tried_at = self._clock()
             try:
                 self._keys = load_jwks(await self._fetch())
                 self._failed = False

@@ -131,13 +131,14 @@ class Partners(Followed):
     async def take(self, partner_id: str, event: Event | None) -> None:
         """A record of the topic; an older revision than the known one is passed over."""
         known = self._partners.get(partner_id)
+        was_active = self.active(partner_id)
         if event is None:
             self._partners.pop(partner_id, None)
         elif isinstance(event, PartnerUpdated) and (known is None or known.revision <= event.revision):
             self._partners[partner_id] = Partner(event.revision, event.state == "active", event.requests_per_min)
-        else:
-            return
-        self._tell(None)
+        # All streams look then: partners who change their names must not make them do so.
+        if self.active(partner_id) != was_active:
+            self._tell(None)
 
     def active(self, partner_id: str) -> bool:
         """Whether the partner may call."""

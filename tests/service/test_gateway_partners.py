@@ -321,15 +321,21 @@ async def test_what_is_not_read_yet_is_neither_granted_nor_denied() -> None:
     with pytest.raises(Problem) as unknown:
         await access.identity(b"Bearer t")
     await partners.take("p1", partner("p1"))
+    with pytest.raises(Problem) as perhaps_suspended:
+        await access.identity(b"Bearer t")
+    partners.caught_up()
     caller = (await access.identity(b"Bearer t")).caller
-    with pytest.raises(Problem) as not_granted:
+    await grants.take("g1", grant(scopes=("days:read",)))
+    with pytest.raises(Problem) as perhaps_revoked:
         access.acting(caller, USER, "days:read")
-    assert [one.value.status for one in (unknown, not_granted)] == [503, 503]
+    assert [one.value.status for one in (unknown, perhaps_suspended, perhaps_revoked)] == [503, 503, 503]
+    with pytest.raises(Unavailable):
+        await grants.ready()
+    grants.caught_up()
     for state in (grants, partners):
-        with pytest.raises(Unavailable):
-            await state.ready()
-        state.caught_up()
         await state.ready()
+    assert access.acting(caller, USER, "days:read").user_id == USER
+    await grants.take("g1", None)
     with pytest.raises(Problem, match="nothing here"):
         access.acting(caller, USER, "days:read")
 
@@ -486,6 +492,19 @@ async def test_partners_are_as_their_newest_revision_says() -> None:
     assert (partners.active("p1"), partners.quota_of("p1")) == (False, 30)
     await partners.take("p1", partner("p1", revision=3))
     assert (partners.active("p1"), partners.quota_of("p1"), partners.quota_of("p2")) == (True, None, None)
+
+
+async def test_partners_who_change_nothing_that_streams_go_by_wake_none() -> None:
+    partners = Partners()
+    heard: list[str | None] = []
+    partners.tell(heard.append)
+    await partners.take("p1", partner("p1"))
+    for revision in (2, 3):
+        await partners.take("p1", partner("p1", revision=revision, name="Another", requests_per_min=revision))
+    assert heard == [None]
+    await partners.take("p1", partner("p1", revision=4, state="suspended"))
+    await partners.take("p1", None)
+    assert heard == [None] * 2
 
 
 async def test_a_hundred_thousand_grants_fit() -> None:
