@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.acting import taken
 from services.gateway.bodies import CODINGS, Unpacked, too_large
+from services.gateway.headers import headers_of
 from services.gateway.routes import Route
 from shared.errors import Problem
 from shared.identity import ANONYMOUS, Caller
@@ -106,7 +107,7 @@ class Door:
         """Serve one request. Raises Problem."""
         # TraceMiddleware names the span and the metric by it, as FastAPI's own routes do.
         route = scope["route"] = self._route
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = headers_of(scope)
         caller, expires_at, grant_revision = ANONYMOUS, float("inf"), None
         if route.caller != "anyone":
             identity: Known = scope.get(IDENTITY) or await self._identities.identity(headers.get(b"authorization"))

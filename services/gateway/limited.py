@@ -2,7 +2,8 @@
 
 * A user: the class of the route (read, write, sign-in, stream). A partner's app that acts for the user has buckets of
   its own in each class, so that it cannot use up the user's.
-* A partner: its quota for all of its calls, and beside it a limit for each of its keys.
+* A partner: its quota for all of its calls, and beside it a limit for each of its keys, and one for all the tokens of
+  its secret.
 * Nobody yet, on routes for anyone: the network that the call comes from, an IPv4 address or an IPv6 /64.
 * A network whose calls fail for want of a good token or key: after so many, unknown tokens and keys from there are not
   looked at any more for a while. Those that were good lately are, so a bad neighbour locks nobody out.
@@ -15,15 +16,19 @@ from hashlib import blake2b
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway.entry import IDENTITY, LEFT, Identities
+from services.gateway.entry import IDENTITY, LEFT, Identities, Known
+from services.gateway.headers import FORWARDED_FOR, headers_of
 from services.gateway.rates import Buckets, Charge, MemoryBuckets, Policy, Taken, rate_limited, told
 from services.gateway.routes import RateClass, Route
 from shared.client_address import Network, network_of, origin
 from shared.errors import Problem
-from shared.identity import Caller
+from shared.identity import API_KEY_PREFIX, Caller
 
 QUOTA_WINDOW_S = 60
 MOST_GOOD = 10_000
+# Nobody's token, or one whose grant is no more.
+FAILED = (401, 404)
+KEY_PREFIX = API_KEY_PREFIX.encode()
 # Bytes of an X-Forwarded-For whose network is remembered.
 LONGEST_KEPT = 256
 
@@ -103,7 +108,13 @@ class Lately:
 
     def __contains__(self, header: bytes) -> bool:
         number = hash(header)
-        return number in self._young or number in self._old
+        if number in self._young:
+            return True
+        if number not in self._old:
+            return False
+        # Whoever goes on is not forgotten because many others came.
+        self.add(header)
+        return True
 
 
 class Limited:
@@ -114,6 +125,7 @@ class Limited:
         self._route = route
         self._identities = identities
         self._rates = rates
+        self._anyone = route.caller == "anyone"
         self._of_user = rates.policies.users[route.rate]
         self._of_network = rates.policies.networks[route.rate]
 
@@ -129,49 +141,70 @@ class Limited:
         await self._app(scope, receive, send)
 
     async def _charges(self, scope: Scope) -> list[Charge]:
-        authorization = forwarded_for = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"x-forwarded-for":
-                forwarded_for = value
-        if self._route.caller == "anyone":
-            return [Charge(self._of_network, self._network(scope, forwarded_for))]
-        caller = await self._caller(scope, authorization, forwarded_for)
-        return self._of_caller(caller, authorization or b"")
+        headers = headers_of(scope)
+        if self._anyone:
+            return [Charge(self._of_network, self._network(scope))]
+        authorization = headers.get(b"authorization")
+        caller = await self._caller(scope, authorization)
+        if caller.partner_id is None:
+            return [Charge(self._of_user, caller.user_id or "")]
+        return self._of_partner(caller, caller.partner_id, authorization or b"")
 
-    async def _caller(self, scope: Scope, authorization: bytes | None, forwarded_for: bytes | None) -> Caller:
+    async def _caller(self, scope: Scope, authorization: bytes | None) -> Caller:
         """Who calls. Raises Problem: 401, 404, 429 too many of these for this network, 503."""
         if authorization is not None and authorization in self._rates.good:
-            failures: list[Charge] = []
+            try:
+                identity = await self._identities.identity(authorization)
+            except Problem as problem:
+                if problem.status in FAILED:
+                    self._rates.good.discard(authorization)
+                    self._failure(scope)
+                raise
         else:
-            failures = [Charge(self._rates.policies.failed, self._network(scope, forwarded_for))]
-            before = Taken(False, [self._rates.own.full_in_s(failures[0])])
-            if failures[0].policy.wait_s(before.full_in_s[0]):
-                scope[LEFT] = told(failures, before)
-                raise rate_limited(failures, before)
-        try:
-            identity = await self._identities.identity(authorization)
-        except Problem as problem:
-            if problem.status in (401, 404):
-                self._rates.good.discard(authorization or b"")
-                failures = failures or [Charge(self._rates.policies.failed, self._network(scope, forwarded_for))]
-                scope[LEFT] = told(failures, self._rates.own.take_now(failures))
-            raise
-        if failures and authorization is not None:
-            self._rates.good.add(authorization)
+            identity = await self._stranger(scope, authorization)
         # So that the application need not look again.
         scope[IDENTITY] = identity
         return identity.caller
 
-    def _of_caller(self, caller: Caller, authorization: bytes) -> list[Charge]:
-        if caller.partner_id is None:
-            return [Charge(self._of_user, caller.user_id or "")]
-        quota = Charge(self._rates.policies.partner(caller.partner_id), caller.partner_id)
-        if caller.user_id is None:
-            key = blake2b(authorization, digest_size=16).hexdigest()
-            return [Charge(self._rates.policies.key, key), quota]
-        return [Charge(self._of_user, f"{caller.user_id} {caller.partner_id}"), quota]
+    async def _stranger(self, scope: Scope, authorization: bytes | None) -> Known:
+        """Who it is that was not good lately. It is a failure until it is known to be none.
 
-    def _network(self, scope: Scope, forwarded_for: bytes | None) -> str:
-        return self._rates.network((scope.get("client") or ("",))[0], forwarded_for)
+        Or as many as come while auth is asked about one of them would all be let through.
+        """
+        failures, taken = self._failure(scope)
+        if not taken.allowed:
+            raise rate_limited(failures, taken)
+        failed = False
+        try:
+            identity = await self._identities.identity(authorization)
+        except Problem as problem:
+            failed = problem.status in FAILED
+            raise
+        finally:
+            if not failed:
+                self._rates.own.give_back(failures)
+                del scope[LEFT]
+        # By one spelling, or by adding spaces one token would drive out all others.
+        if authorization is not None and authorization.count(b" ") == 1:
+            self._rates.good.add(authorization)
+        return identity
+
+    def _failure(self, scope: Scope) -> tuple[list[Charge], Taken]:
+        failures = [Charge(self._rates.policies.failed, self._network(scope))]
+        taken = self._rates.own.take_now(failures)
+        scope[LEFT] = told(failures, taken)
+        return failures, taken
+
+    def _of_partner(self, caller: Caller, partner_id: str, authorization: bytes) -> list[Charge]:
+        quota = Charge(self._rates.policies.partner(partner_id), partner_id)
+        if caller.user_id is not None:
+            return [Charge(self._of_user, f"{caller.user_id} {partner_id}"), quota]
+        # What comes after the scheme, however that is written. All tokens that one client's secret gets are one.
+        credential = authorization.rpartition(b" ")[2]
+        is_key = credential.startswith(KEY_PREFIX)
+        subject = blake2b(credential, digest_size=16).hexdigest() if is_key else partner_id
+        return [Charge(self._rates.policies.key, subject), quota]
+
+    def _network(self, scope: Scope) -> str:
+        client = scope.get("client")
+        return self._rates.network(client[0] if client else "", headers_of(scope).get(FORWARDED_FOR))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from yarl import URL
 
 from services.gateway.entry import Call
+from services.gateway.flows import Flows
 from services.gateway.routes import Route
 from shared.client_address import CLIENT_ADDRESS, Network, origin
 from shared.client_authorization import CLIENT_AUTHORIZATION
@@ -34,8 +36,6 @@ CONNECTIONS = 512
 SMALL_BYTES = 256 * 1024
 # Of an answer that the gateway reads itself: receipts, keys, documents.
 MOST_READ_BYTES = 16 * 1024 * 1024
-# Answers that flow each hold a connection for as long as their caller likes; the others need the rest of them.
-MAX_FLOWING = 96
 LONGEST_FLOW_S = 900.0
 PASSED_ON = ("content-type", "idempotency-key", "accept", "accept-language")
 COPIED = frozenset({"content-type", "retry-after", "etag", "link", "location", "allow", "content-disposition"})
@@ -177,7 +177,7 @@ class Proxy:
         self._upstreams = upstreams
         self._signer = signer
         self._trusted_proxies = tuple(trusted_proxies)
-        self._flowing = 0
+        self._flows = Flows()
 
     async def ask(
         self,
@@ -220,27 +220,20 @@ class Proxy:
         except Unanswered as error:
             raise service_unavailable(error.service) from error
         if answer.rest is not None:
-            return self._flow(answer, answer.rest)
+            return self._flow(answer, answer.rest, call.caller)
         if answer.status == 401 and route.caller != "anyone":
             # The caller's own token was good: ours was refused, which is no business of the caller's.
             logger.error("%s refused the internal token", route.service)
             raise service_unavailable(route.service)
         return copied(answer, route)
 
-    def _flow(self, answer: Answer, rest: Rest) -> Response:
-        if self._flowing >= MAX_FLOWING:
+    def _flow(self, answer: Answer, rest: Rest, caller: Caller) -> Response:
+        try:
+            account = self._flows.begin(caller)
+        except Problem:
             rest.close()
-            raise Problem(
-                503,
-                "overloaded",
-                "Too many long answers are on their way. Ask again later, or for pages instead of a stream.",
-                headers={"Retry-After": "10"},
-            )
-        self._flowing += 1
-        return Flowing(answer, rest, self._flowed)
-
-    def _flowed(self) -> None:
-        self._flowing -= 1
+            raise
+        return Flowing(answer, rest, partial(self._flows.end, account))
 
 
 class Flowing(StreamingResponse):

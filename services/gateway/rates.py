@@ -124,10 +124,6 @@ class MemoryBuckets:
     def __len__(self) -> int:
         return sum(len(kept) for kept in self._kept.values())
 
-    def full_in_s(self, charge: Charge) -> float:
-        """In how many seconds the charge's bucket is full again."""
-        return max(0.0, self._of(charge.policy).full_at(charge.subject) - self._clock())
-
     def take_now(self, charges: Sequence[Charge]) -> Taken:
         """As `take`."""
         now = self._clock()
@@ -143,6 +139,12 @@ class MemoryBuckets:
                 full_in_s[place] += of.every_s
                 self._of(of).set(subject, now + full_in_s[place])
         return Taken(allowed, full_in_s)
+
+    def give_back(self, charges: Sequence[Charge]) -> None:
+        """Undo `take_now` of these."""
+        for of, subject in charges:
+            kept = self._of(of)
+            kept.set(subject, kept.full_at(subject) - of.every_s)
 
     def _of(self, policy: Policy) -> _Kept:
         kept = self._kept.get(policy.name)

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from services.gateway import proxy, routes
+from services.gateway import flows, routes
 from services.gateway.proxy import AiohttpUpstreams, Answer, Unanswered
 from services.gateway.routes import PROXIED, Route
 from tests.polling import eventually
@@ -186,7 +186,7 @@ async def test_only_the_head_of_a_long_answer_is_asked_for(door: Gateway) -> Non
 
 
 async def test_long_answers_are_bounded_in_number(door: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "MAX_FLOWING", 1)
+    monkeypatch.setattr(flows, "MAX_FLOWING", 1)
     release = asyncio.Event()
 
     class Held(Parts):

@@ -186,6 +186,22 @@ def test_good_headers_are_remembered_in_bounds() -> None:
     assert b"999" not in good
 
 
+def test_a_good_header_that_goes_on_is_remembered_among_many() -> None:
+    good = Lately(100)
+    good.add(b"steady")
+    for number in range(1000):
+        good.add(b"%d" % number)
+        assert b"steady" in good
+
+
+def test_what_is_given_back_is_there_again() -> None:
+    own = MemoryBuckets(clock=lambda: 100.0)
+    charges = [Charge(Policy("failed", 2, 60), "192.0.2.1")]
+    assert [own.take_now(charges).allowed for _ in range(3)] == [True, True, False]
+    own.give_back(charges)
+    assert [own.take_now(charges).allowed for _ in range(2)] == [True, False]
+
+
 def test_a_partners_own_quota_counts_and_else_the_setting() -> None:
     own = {"prt_1": 30, "prt_0": 0}
     of = Policies({}, {}, Policy("failed", 1, 1), Policy("key", 1, 1), 2400, own.get)
