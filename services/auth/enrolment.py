@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from services.auth import accounts, audit, grants
 from services.auth.accounts import Pepper, User
 from services.auth.attempts import Attempts
+from services.auth.erasure_documents import ERASURE_JOBS
 from services.auth.factors import Factors
 from services.auth.grants import GRANTS, Grant
 from services.auth.guesses import Guesses, Ticket, seen_from
@@ -71,11 +72,10 @@ async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Prof
     user_id = deps.pepper.user_id(key, email)
     known = await deps.store.user(user_id)
     if known is None:
+        await check_not_erased(deps, user_id)
         known = await _add_user(deps, user_id, email, await deps.passwords.hash(password), profile)
         if known is None:
             known = await deps.store.user(user_id)
-    if known is None and await deps.store.documents.get(USERS, user_id) is not None:
-        raise Problem(409, "user-erased", "The user of this Idempotency-Key was erased. Take a fresh key for another.")
     if known is None:
         raise Problem(409, "email-taken", "There is an account with this address. Sign in, or take another address.")
     # The password is compared by its slow hash: a fast one of it must not lie in the database.
@@ -86,6 +86,16 @@ async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Prof
         )
     deps.relay.nudge(USERS, known.id)
     return known
+
+
+async def check_not_erased(deps: Deps, user_id: str) -> None:
+    """Let nobody come back under an id whose erasure is proved: erasing again would be answered by that proof.
+
+    Raises:
+        Problem: 409.
+    """
+    if await deps.store.documents.get(ERASURE_JOBS, deps.pepper.erasure_id(user_id)) is not None:
+        raise Problem(409, "user-erased", "The user of this Idempotency-Key was erased. Take a fresh key for another.")
 
 
 async def _add_user(deps: Deps, user_id: str, email: str, password_hash: str, profile: Profile) -> User | None:

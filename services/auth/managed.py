@@ -9,7 +9,7 @@ from services.auth.partners import Partner
 from services.auth.store import MANAGED_INDEX, USERS
 from shared import topics
 from shared.documents import Conflict, Page
-from shared.errors import Problem
+from shared.errors import Problem, Unavailable
 from shared.events import Profile
 from shared.identity import GRANTABLE_SCOPES
 from shared.outbox import outbox_event, with_events
@@ -45,6 +45,7 @@ async def _added(deps: Deps, partner: Partner, key: str, profile: Profile) -> Us
         request_hash=hashed,
         managed_by=partner.id,
     )
+    await enrolment.check_not_erased(deps, user.id)
     event = outbox_event(topics.USERS, accounts.user_updated(user, now))
     line = audit.line("managed-user-created", now, user_id=user.id, partner_id=partner.id)
     try:
@@ -52,7 +53,7 @@ async def _added(deps: Deps, partner: Partner, key: str, profile: Profile) -> Us
     except Conflict:
         known = await deps.store.user(user.id)
     if known is None:
-        raise Problem(409, "user-erased", "The user of this Idempotency-Key was erased. Take a fresh key for another.")
+        raise Unavailable("database")  # erased at this very moment: a repeat finds that out
     if not hmac.compare_digest(known.request_hash, hashed):
         raise registration.key_reused()
     deps.relay.nudge(USERS, known.id)
