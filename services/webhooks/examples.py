@@ -112,7 +112,7 @@ DATA: dict[str, Public] = {
     "user.erased": UserErasedData(user_id=USER),
     "endpoint.test": EndpointTestData(endpoint_id="3d0f6c58a9b24e17"),
     "endpoint.disabled": EndpointDisabledData(
-        endpoint_id="3d0f6c58a9b24e17", reason="no delivery has succeeded for 5 days"
+        endpoint_id="3d0f6c58a9b24e17", reason="every delivery failed for 5 days"
     ),
 }
 EXAMPLES: dict[str, Body] = {
