@@ -120,7 +120,7 @@ def _wanted(request: NewEndpoint, partner_id: str, key: str, at: datetime) -> En
 
 
 def _changed(endpoint: Endpoint, said: dict[str, Any]) -> Endpoint:
-    """The endpoint with what was said; a state that the partner gives ends what we held against it."""
+    """The endpoint with what was said; what failed counts no more at another URL, or once it is enabled again."""
     new = dict(said)
     for name in ("event_types", "user_ids"):
         if name in new:
@@ -128,7 +128,9 @@ def _changed(endpoint: Endpoint, said: dict[str, Any]) -> Endpoint:
     if "headers" in new:
         new["headers"] = tuple(new["headers"].items())
     if "state" in new and endpoint.state == "disabled":
-        new |= {"state_reason": None, "failing_since": None, "failures": 0}
+        new |= {"state_reason": None}
+    if new.get("url", endpoint.url) != endpoint.url or "state_reason" in new:
+        new |= {"failing_since": None, "failures": 0}
     return replace(endpoint, **new)
 
 

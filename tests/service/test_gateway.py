@@ -443,6 +443,16 @@ async def test_a_foreign_receipt_is_404_and_an_unknown_one_is_queued(door: Gatew
 # proxied
 
 
+async def test_what_may_be_kept_is_said_of_routes_for_anyone_alone(door: Gateway) -> None:
+    kept = {"cache-control": "public, max-age=3600"}
+    door.services.handlers["webhooks"] = lambda *_: answer({"event_types": []}, **kept)
+    door.services.handlers["insights"] = lambda *_: answer({"insights": []}, **kept)
+    open_to_all = await door.ask("GET", "/v1/event-types", token=None)
+    assert (open_to_all.status_code, open_to_all.headers["cache-control"]) == (200, "public, max-age=3600")
+    of_a_user = await door.ask("GET", "/v1/insights")
+    assert (of_a_user.status_code, of_a_user.headers["cache-control"]) == (200, "no-store")
+
+
 async def test_a_proxied_read_carries_caller_and_trace_and_keeps_the_answer(door: Gateway) -> None:
     door.services.handlers["insights"] = lambda *_: answer({"insights": []}, etag='"1"', server="secret/1")
     got = await door.ask("GET", "/v1/insights?limit=5&cursor=a%2Fb", headers={"Cookie": "x=y"})

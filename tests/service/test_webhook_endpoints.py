@@ -176,6 +176,18 @@ async def test_a_disabled_endpoint_is_enabled_again_by_its_partner(service: Runn
     assert (await told(service, receiver, 1))["webhook-id"]
 
 
+async def test_what_failed_counts_no_more_at_another_address(service: Running, receiver: Receiver, tmp_path: Path):
+    made = await created(service, f"{receiver.url}/old")
+    since = datetime(2026, 3, 1, tzinfo=UTC)
+    async with database(tmp_path) as documents:
+        known = await endpoint(documents, made["endpoint_id"])
+        await documents.put(ENDPOINTS, msgspec.structs.replace(known, failing_since=since, failures=40))
+        for changes, expected in [({"ordered": True}, (since, 40)), ({"url": receiver.url}, (None, 0))]:
+            assert (await ask(service, "PATCH", f"/{made['endpoint_id']}", changes)).status_code == 200
+            now = await endpoint(documents, made["endpoint_id"])
+            assert (now.failing_since, now.failures) == expected
+
+
 async def test_changes_at_once_are_all_kept(service: Running, receiver: Receiver):
     made = await created(service, receiver.url)
     changes: list[dict[str, Any]] = [
