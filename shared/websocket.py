@@ -5,7 +5,9 @@ A ping is answered before anybody is asked, and its answer waits in memory for a
 
 import logging
 import time
+from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 from websockets.http11 import Request
@@ -34,6 +36,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     _left = float(MAX_BURST_BYTES)
     _left_at = 0.0
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # It would write every request's headers and every frame into our log.
+        self.conn.debug = False
+
     def data_received(self, data: bytes) -> None:
         """Bytes from the client; the first are its request, which is bounded as any other is."""
         if self.handshake_initiated and not self._affords(len(data)):
@@ -50,6 +57,13 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope["extensions"][ABORT] = {ABORT: self.transport.abort}  # type: ignore[typeddict-unknown-key]
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """A message of the application."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            # A refusal is an end too; uvicorn would log it as a fault of the application.
+            self.handshake_complete = True
 
     def _affords(self, size: int) -> bool:
         now = time.monotonic()

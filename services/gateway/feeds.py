@@ -22,7 +22,8 @@ from shared.metrics import METRICS
 logger = logging.getLogger(__name__)
 
 WINDOW = 256
-PAGE = 200
+# A reader that is behind holds one page of stored messages at most.
+PAGE = 50
 MAX_READERS_PER_USER = 16
 LOOK_EVERY_S = 1.0
 # A reader that takes nothing for so long is cut off, and one that has to go sooner: the last word would not reach it.

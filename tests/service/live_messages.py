@@ -20,6 +20,7 @@ class Webhooks:
         # A message's type by its number.
         self.types: tuple[str, ...] = ("day.updated",)
         self.first: int | None = None
+        self.padding = ""
 
     def __call__(self, method: str, target: str, headers: Any, body: bytes) -> Answer:
         query = parse_qs(urlsplit(target).query)
@@ -32,7 +33,7 @@ class Webhooks:
                 "sequence": n,
                 "type": self.types[n % len(self.types)],
                 "timestamp": "2026-03-01T08:00:00.000Z",
-                "data": {"sequence": n},
+                "data": {"sequence": n} | ({"padding": self.padding} if self.padding else {}),
             }
             for n in found[:limit]
         ]
