@@ -45,16 +45,30 @@ class Endpoints:
         known = await self._documents.get(ENDPOINTS, wanted.id)
         if known is None:
             await self.check_url(wanted.url)
-            if len(await self.of(wanted.partner_id)) >= MAX_ENDPOINTS:
-                raise Problem(409, "too-many-endpoints", f"A partner has at most {MAX_ENDPOINTS} endpoints.")
+            await self._check_room(wanted.partner_id, MAX_ENDPOINTS - 1)
             key = self._keys.new(kind, wanted.id, wanted.partner_id, self._clock())
             try:
-                return await self._documents.insert(ENDPOINTS, replace(wanted, keys=(key,), created_at=key.created_at))
+                made = await self._documents.insert(ENDPOINTS, replace(wanted, keys=(key,), created_at=key.created_at))
             except Duplicate:
                 known = await self.own(wanted.partner_id, wanted.id)
+            else:
+                return await self._kept(made)
         if known.request_hash != wanted.request_hash:
             raise key_reused()
         return known
+
+    async def _kept(self, made: Endpoint) -> Endpoint:
+        """The new endpoint, unless others that came at the same time took the room. Raises Problem: 409 as `create`."""
+        try:
+            await self._check_room(made.partner_id, MAX_ENDPOINTS)
+        except Problem:
+            await self._documents.delete(ENDPOINTS, made.id)
+            raise
+        return made
+
+    async def _check_room(self, partner_id: str, most: int) -> None:
+        if len(await self.of(partner_id)) > most:
+            raise Problem(409, "too-many-endpoints", f"A partner has at most {MAX_ENDPOINTS} endpoints; end one first.")
 
     async def of(self, partner_id: str) -> list[Endpoint]:
         """The partner's endpoints, oldest first."""

@@ -303,6 +303,26 @@ async def test_four_keys_sign_at_most(service: Running, receiver: Receiver):
     assert Webhook(last["secret"]).verify(receiver.received[-1].body, headers)["data"]["sequence"] == 2
 
 
+async def test_of_equal_rotations_at_once_there_is_one_key(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    answers = await asyncio.gather(*(rotated(service, made) for _ in range(6)))
+    assert {one.status_code for one in answers} == {201}
+    assert len({one.json()["secret"] for one in answers}) == 1
+    others = await asyncio.gather(*(rotated(service, made, f"other-{number}") for number in range(6)))
+    assert sorted(one.status_code for one in others) == [201, 201, 409, 409, 409, 409]
+    assert len((await listed(service))[0]["keys"]) == 4
+
+
+async def test_many_made_at_once_are_a_hundred_at_most(service: Running, receiver: Receiver):
+    made = await asyncio.gather(*(created(service, receiver.url, key=str(number)) for number in range(120)))
+    assert {one["status"] for one in made} <= {201, 409}
+    there = {one["endpoint_id"] for one in await listed(service)}
+    assert len(there) <= 100
+    assert there == {one["endpoint_id"] for one in made if one["status"] == 201}
+    same = await asyncio.gather(*(created(service, receiver.url, key="same", partner="p2") for _ in range(5)))
+    assert len({(one["status"], one["endpoint_id"], one["secret"]) for one in same}) == 1
+
+
 @pytest.mark.parametrize("asked", [{"overlap_s": -1}, {"overlap_s": 86_401}, {"overlap_s": 1.5}, {"signature": "rsa"}])
 async def test_what_no_rotation_can_be(service: Running, receiver: Receiver, asked: dict[str, Any]):
     made = await created(service, receiver.url)
