@@ -32,7 +32,8 @@ ODD = 71.0625123457
 WATCH = "watch-of-ada-canary"
 ANSWER = "the signature does not fit"
 WITHIN_S = 60
-KEPT = {"tombstones", "erasures", "users", "audit_lines"}
+# Tombstones of several kinds: opaque ids and times.
+KEPT = {"tombstones", "erasures", "users", "session_cutoffs", "audit_lines"}
 
 
 async def test_nothing_of_an_erased_user_is_found_within_a_minute(system: Whole) -> None:
