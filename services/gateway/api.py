@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from urllib.parse import parse_qsl
@@ -170,7 +170,7 @@ class Api:
         if not receipts.wait_s(call.query):
             return await self._job(call, receipts.RECEIPT_PREFIX, "ingest", "receipt_id")
         with self.waiting.one() as may_wait:
-            asked = call if may_wait else replace(call, target=call.target.partition("?")[0])
+            asked = call if may_wait else msgspec.structs.replace(call, target=call.target.partition("?")[0])
             return await self._job(asked, receipts.RECEIPT_PREFIX, "ingest", "receipt_id")
 
     async def photo(self, call: Call) -> Response:

@@ -21,6 +21,7 @@ from services.gateway.feeds import Feeds, fetch_from
 from services.gateway.grants import Grants, Partners
 from services.gateway.limited import Policies, QuotaOf, Rates
 from services.gateway.live import Live
+from services.gateway.lookup import Lookup
 from services.gateway.origins import Origins
 from services.gateway.permissions import Permissions
 from services.gateway.pressure import KafkaOffsets, Limits, Offsets, Pressure
@@ -147,6 +148,7 @@ def _add_routes(
     app: FastAPI, settings: Settings, doors: Doors, answers: Mapping[routes.Route, Any], pressure: Pressure
 ) -> None:
     fills = {routes.BATCHES: topics.BATCHES, routes.PHOTOS: topics.PHOTOS}
+    found: list[HttpRoute] = []
     for route in routes.ROUTES:
         limited = routes.limited(
             route,
@@ -157,7 +159,8 @@ def _add_routes(
         served = HttpRoute(route.path, doors.before(limited, answers[route], admit), methods=[route.method])
         if route.rate == "stream" and served.methods:
             served.methods.discard("HEAD")
-        app.router.routes.append(served)
+        found.append(served)
+    app.router.routes.extend([Lookup(found), *found])
 
 
 def _tickets(settings: Settings, access: Access, clock: Clock) -> Tickets:

@@ -5,9 +5,9 @@ Plain ASGI: FastAPI's own handling of a request costs about as much as all of th
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,7 +27,6 @@ MAX_TARGET_BYTES = 4096
 # Where the limits before the door leave whom they found, and what headers every answer has to have.
 IDENTITY = "gateway.identity"
 LEFT = "gateway.left"
-PRINTABLE = frozenset(range(0x21, 0x7F))
 
 
 class Known(Protocol):
@@ -61,8 +60,7 @@ class Identities(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request that passed the door. `target` is path and query as they came, without the `user` of a partner.
 
     `key` is the Idempotency-Key or "", `peer` the address at the other end of the connection, "" for none.
@@ -162,11 +160,14 @@ def _target(scope: Scope) -> str:
         target += b"?" + scope["query_string"]
     if len(target) > MAX_TARGET_BYTES:
         raise Problem(414, "address-too-long", f"Send an address of at most {MAX_TARGET_BYTES} bytes.")
-    if not PRINTABLE.issuperset(target):
+    text = target.decode("latin-1")
+    # What is printable of ASCII, without the space.
+    if not (text.isascii() and text.isprintable()) or " " in text:
         raise Problem(400, "bad-request", "Escape what is not ASCII in the address.")
-    if any(value in (".", "..") for value in scope["path_params"].values()):
+    parameters: dict[str, str] = scope["path_params"]
+    if parameters and not {".", ".."}.isdisjoint(parameters.values()):
         raise Problem(404, "not-found", "There is nothing here for this caller.")
-    return target.decode("latin-1")
+    return text
 
 
 def _idempotency_key(headers: Mapping[bytes, bytes]) -> str:
@@ -275,7 +276,7 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 given: list[tuple[bytes, bytes]] = message["headers"]
                 headers = [*given, *scope.get(LEFT, ()), (b"x-content-type-options", b"nosniff")]
-                if all(name != b"cache-control" for name, _ in given):
+                if b"cache-control" not in dict(given):
                     headers.append((b"cache-control", b"no-store"))
                 message["headers"] = headers
             await send(message)

@@ -165,13 +165,14 @@ def told(charges: Sequence[Charge], taken: Taken) -> tuple[tuple[bytes, bytes], 
 
     `r` may be called at once; `t` is when all of the quota is there again and, of an empty bucket, when one is.
     """
-    policies: list[str] = []
-    left: list[str] = []
-    for (of, _), full_in_s in zip(charges, taken.full_in_s, strict=True):
-        t = full_in_s if taken.allowed else of.wait_s(full_in_s) or full_in_s
-        policies.append(of.said)
-        left.append(f'"{of.name}";r={of.remaining(full_in_s)};t={ceil(t)}')
-    return (b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(left).encode())
+    left = [_left(of, full_in_s, taken.allowed) for (of, _), full_in_s in zip(charges, taken.full_in_s, strict=True)]
+    policies = charges[0].policy.said if len(charges) == 1 else ", ".join([of.said for of, _ in charges])
+    return (b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(left).encode())
+
+
+def _left(of: Policy, full_in_s: float, allowed: bool) -> str:
+    t = full_in_s if allowed else of.wait_s(full_in_s) or full_in_s
+    return f'"{of.name}";r={of.remaining(full_in_s)};t={ceil(t)}'
 
 
 def rate_limited(charges: Sequence[Charge], taken: Taken) -> Problem:

@@ -52,7 +52,7 @@ class Ids:
 
     def _mac(self, size: int, *parts: bytes) -> bytes:
         """Each part goes in with its length, so no two lists of parts look alike."""
-        message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        message = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
         return hmac.digest(self._secret, message, "sha256")[:size]
 
 
