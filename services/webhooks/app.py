@@ -71,7 +71,8 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     async def publish(event: MessagePublished, traceparent: str | None) -> None:
         await kafka.publish(broker, topics.MESSAGES, event, traceparent=traceparent)
 
-    subscribe(broker, Handlers(store, publish), erasure)
+    endpoints = Endpoints(documents, store.queue, egress, keys, clock)
+    subscribe(broker, Handlers(store, publish, endpoints.forget), erasure)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -98,7 +99,6 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
     install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")})
     app.include_router(api.create_router(store))
-    endpoints = Endpoints(documents, store.queue, egress, keys, clock)
     app.include_router(endpoints_api.create_router(endpoints, keys, clock, dispatcher.nudge))
     app.include_router(deliveries_api.create_router(documents, store, endpoints, clock))
     app.include_router(replays_api.create_router(replays, endpoints, clock, replaying.nudge))

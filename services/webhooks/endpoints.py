@@ -1,6 +1,7 @@
 """Endpoints as their partners make, change, test and end them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -21,6 +22,8 @@ MAX_ENDPOINTS = 100
 MAX_KEYS = 4
 PAGE = 200
 ATTEMPTS = 20
+# Stands in `user_ids` for users who were erased; no user has this id.
+ERASED = "erased"
 
 
 class Endpoints:
@@ -174,12 +177,35 @@ class Endpoints:
         await self._queue.add([delivery])
         return delivery
 
+    async def forget(self, user_id: str) -> None:
+        """Take an erased user out of every endpoint's `user_ids`; a repeat changes nothing.
+
+        `ERASED` takes the place, because an endpoint that asks for nobody would get everybody's messages.
+        """
+        cursor: str | None = None
+        while True:
+            page = await self._documents.find(ENDPOINTS, "partner", limit=PAGE, cursor=cursor)
+            for endpoint in page.documents:
+                if user_id in endpoint.user_ids:
+                    with suppress(Problem):  # it has ended meanwhile
+                        await self.change(endpoint.partner_id, endpoint.id, lambda now: _without(now, user_id))
+            cursor = page.cursor
+            if cursor is None:
+                return
+
     async def check_url(self, url: str) -> None:
         """Raises Problem: 422, deliveries cannot go there."""
         try:
             await self._egress.check_url(url)
         except AddressRefused as error:
             raise Problem(422, "url-not-allowed", f"Deliveries cannot go to this URL: {error}.") from error
+
+
+def _without(endpoint: Endpoint, user_id: str) -> Endpoint:
+    if user_id not in endpoint.user_ids:
+        return endpoint
+    others = {one for one in endpoint.user_ids if one != user_id}
+    return replace(endpoint, user_ids=tuple(sorted(others | {ERASED})))
 
 
 def ended_by(key: EndpointKey, moment: datetime) -> EndpointKey:

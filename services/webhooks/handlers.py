@@ -25,10 +25,11 @@ Publish = Callable[[MessagePublished, str | None], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Handlers:
-    """The handlers and what they need."""
+    """The handlers and what they need. `forget` takes an erased user out of what partners asked for."""
 
     store: Store
     publish: Publish
+    forget: Callable[[str], Awaitable[None]]
 
     async def handle(self, event: Event) -> None:
         """Give one event its public message, tell everybody."""
@@ -51,6 +52,7 @@ class Handlers:
     async def handle_erased(self, event: UserErased) -> None:
         """Tell the user's partners, whose grants and endpoints can still be found."""
         await self.store.tell_erased(event)
+        await self.forget(event.user_id)
 
     async def write(self, decisions: list[tuple[PublicMessage, str | None]]) -> None:
         """Number together, then publish from what is stored (also on a repeat) and fan out; each may be repeated.

@@ -197,6 +197,8 @@ PERSONAL: tuple[Declared, ...] = (
     Personal(REPLAYS, ("user",)),
     PERSONAL_PARTS,
     Impersonal(PARTNERS, "which partners may work, by their opaque ids"),
-    Impersonal(ENDPOINTS, "a partner's own address, with the secret that signs for it"),
+    Impersonal(
+        ENDPOINTS, "a partner's own address and what it asked for; an erased user's id is taken out (Endpoints.forget)"
+    ),
 )
 COLLECTIONS: tuple[Collection[Any], ...] = (*(one.collection for one in PERSONAL), TOMBSTONES)

@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from services.webhooks import signing
 from services.webhooks.endpoint_models import NewEndpoint
 from services.webhooks.store import ENDPOINTS
+from shared import events, topics
 from shared.clock import utc_now
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
@@ -210,6 +211,22 @@ async def test_what_is_ended_is_gone_and_gets_nothing(service: Running, receiver
     assert await service.app.state.store.deliveries(made["endpoint_id"]) == ()
     async with database(tmp_path) as documents:
         assert await documents.get(ENDPOINTS, made["endpoint_id"]) is None
+
+
+async def test_an_erased_user_is_taken_out_of_what_partners_asked_for(service: Running, receiver: Receiver):
+    alone = await created(service, receiver.url, user_ids=[USER])
+    among = await created(service, receiver.url, key="b", user_ids=["usr_z", USER], partner="p2")
+    everybody = await created(service, receiver.url, key="c")
+    erased = events.UserErased(event_id="gone", occurred_at=utc_now(), user_id=USER, revision=2)
+    for _ in range(2):
+        await service.send(topics.USERS, erased)
+        shown = {one["endpoint_id"]: one["user_ids"] for one in await listed(service)}
+        # Not empty, which would mean everybody.
+        assert shown == {alone["endpoint_id"]: ["erased"], everybody["endpoint_id"]: []}
+        theirs = (await ask(service, "GET", f"/{among['endpoint_id']}", partner="p2")).json()
+        assert theirs["user_ids"] == ["erased", "usr_z"]
+    again = await ask(service, "PATCH", f"/{alone['endpoint_id']}", {"user_ids": ["erased"]})
+    assert again.json()["user_ids"] == ["erased"]
 
 
 async def test_another_partners_endpoint_is_not_there(service: Running, receiver: Receiver):

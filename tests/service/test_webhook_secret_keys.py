@@ -16,7 +16,17 @@ from shared.secrets import KeysRefused, key_id
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import Running
-from tests.service.webhook_endpoints import NOT_SENT, created, database, endpoint, sealed, tell, tried, webhooks
+from tests.service.webhook_endpoints import (
+    NOT_SENT,
+    PARTNER,
+    created,
+    database,
+    endpoint,
+    sealed,
+    tell,
+    tried,
+    webhooks,
+)
 
 
 @pytest.fixture
@@ -65,6 +75,22 @@ async def test_a_lost_key_is_named_and_putting_it_back_is_enough(
         assert (await created(service, receiver.url))["secret"] == made["secret"]
         ahead = timedelta(minutes=1)
         await eventually(lambda: receiver.received)
+
+
+async def test_after_a_lost_key_a_rotation_without_overlap_is_enough(tmp_path: Path, receiver: Receiver):
+    async with webhooks(tmp_path) as service:
+        made = await created(service, receiver.url)
+    (tmp_path / "secrets.key").write_text(token_hex(32))
+    async with webhooks(tmp_path) as service:
+        headers = service.headers(partner_id=PARTNER, scopes=("webhooks:write",), key="r")
+        path = f"/v1/webhook-endpoints/{made['endpoint_id']}/secrets"
+        fresh = (await service.http.post(path, json={"overlap_s": 0}, headers=headers)).json()
+        await tell(service)
+        await eventually(lambda: receiver.received)
+        (sent,) = receiver.received
+        signing.verify([signing.parsed(fresh["secret"])], sent.headers, sent.body, utc_now())
+        # The creation's secret is gone for good, and its repeat shows no other.
+        assert (await created(service, receiver.url))["secret"] is None
 
 
 async def test_after_a_rotation_the_next_delivery_seals_anew(

@@ -29,9 +29,12 @@ class Process:
     def __init__(self, documents: Documents, clock: Callable[[], datetime] = utc_now) -> None:
         self.documents = documents
         self.store = Store(documents, clock)
-        self.handlers = Handlers(self.store, self._publish)
+        self.handlers = Handlers(self.store, self._publish, self._forget)
         self.published: list[events.MessagePublished] = []
         self.refused = ""
+
+    async def _forget(self, user_id: str) -> None:
+        raise AssertionError(f"nobody erased {user_id}")
 
     async def _publish(self, event: events.MessagePublished, traceparent: str | None) -> None:
         if event.user_id == self.refused:
