@@ -9,7 +9,7 @@ import msgspec
 
 from services.gateway.routes import Route
 from tests.flows.matrix_cases import Case
-from tests.flows.matrix_world import NOBODY, World
+from tests.flows.matrix_world import NOBODY, Partner, World
 from tests.service.gateway_edges import Stream
 from tests.service.live_sockets import PATH as SOCKET
 from tests.service.live_sockets import Socket
@@ -20,6 +20,7 @@ Role = Literal[
     "operator",
     "partner without a grant",
     "partner of a revoked grant",
+    "partner of other scopes",
     "other user",
     "partner with a grant",
     "owner",
@@ -31,6 +32,7 @@ ROLES: tuple[Role, ...] = (
     "operator",
     "partner without a grant",
     "partner of a revoked grant",
+    "partner of other scopes",
     "other user",
     "partner with a grant",
     "owner",
@@ -85,7 +87,7 @@ async def examined(
         for role in roles:
             for attempt in _attempts(world, route, case, role):
                 await _judge(verdict, world, route, case, role, attempt)
-            verdict.covered.add((route.method, route.path, role))
+                verdict.covered.add((route.method, route.path, role))
     return verdict
 
 
@@ -108,11 +110,21 @@ def _token(world: World, role: Role) -> str:
     tokens: dict[Role, str] = {
         "partner without a grant": world.without.token,
         "partner of a revoked grant": world.revoked.token,
+        "partner of other scopes": world.lacking(None).token,
         "other user": world.other.token,
         "partner with a grant": world.granted.token,
         "owner": world.owner.token,
     }
     return tokens[role]
+
+
+def _partner(world: World, role: Role) -> Partner:
+    partners: dict[Role, Partner] = {
+        "partner without a grant": world.without,
+        "partner of a revoked grant": world.revoked,
+        "partner of other scopes": world.lacking(None),
+    }
+    return partners[role]
 
 
 def _of_partners(world: World, case: Case, role: Role) -> Iterator[Attempt]:
@@ -124,8 +136,8 @@ def _of_partners(world: World, case: Case, role: Role) -> Iterator[Attempt]:
         yield Attempt("forbidden", _token(world, role))
     else:
         yield Attempt("hidden" if case.ids else "own", _token(world, role))
-        for_owner = world.without if role == "partner without a grant" else world.revoked
-        yield Attempt("hidden", for_owner.for_owner)
+        # A token for a user whose grant is no more is nobody's; one of other scopes is a user's.
+        yield Attempt("forbidden" if role == "partner of other scopes" else "hidden", _partner(world, role).for_owner)
 
 
 def _of_users(world: World, route: Route, case: Case, role: Role) -> Iterator[Attempt]:
@@ -147,8 +159,13 @@ def _of_users(world: World, route: Route, case: Case, role: Role) -> Iterator[At
     elif role == "partner with a grant":
         for token in (world.granted.token, world.key, world.granted.for_owner):
             yield Attempt("forbidden", token, me)
+    elif role == "partner of other scopes":
+        partner = world.lacking(route.scope)
+        yield Attempt("hidden" if route.about_users else "forbidden", partner.token, me)
+        yield Attempt("forbidden", partner.for_owner)
+        yield Attempt("forbidden", partner.for_owner, me)
     else:
-        partner = world.without if role == "partner without a grant" else world.revoked
+        partner = _partner(world, role)
         yield Attempt("hidden" if route.about_users else "forbidden", partner.token, me)
         yield Attempt("hidden", partner.for_owner)
 

@@ -26,6 +26,7 @@ DEVICE = "canary-watch"
 # Of all heart rates of the owner; no other user has it.
 PULSE = 143.5
 ZONE = "Pacific/Chatham"
+HALVES = GRANTABLE_SCOPES[::2], GRANTABLE_SCOPES[1::2]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class World:
     granted: Partner
     without: Partner
     revoked: Partner
+    # Each has a grant of the owner's of one half of the scopes.
+    halves: tuple[Partner, Partner]
     key: str = ""
     ids: dict[str, str] = field(default_factory=dict[str, str])
     canaries: dict[str, str] = field(default_factory=dict[str, str])
@@ -63,6 +66,10 @@ class World:
             return _signed(self.whole, sub=self.granted.id, client_id=self.granted.id, ago=1000)
         return _signed(self.whole, sub=self.owner.user_id, client_id="first-party", ago=1000)
 
+    def lacking(self, scope: str | None) -> Partner:
+        """A partner with a grant of other scopes than this one."""
+        return self.halves[1 if scope in HALVES[0] else 0]
+
     @property
     def operator(self) -> str:
         """What operators' commands send to a service."""
@@ -72,13 +79,15 @@ class World:
 async def built(whole: Whole) -> World:
     """Make them all, and wait until their data is everywhere."""
     owner, other = await signed_in(whole, "canary"), await signed_in(whole, "bob")
-    partners = [await _partner(owner, name) for name in ("granted", "without", "revoked", "spare")]
-    granted, without, revoked, spare = partners
-    world = World(whole, owner, other, granted, without, revoked)
+    partners = [await _partner(owner, name) for name in ("granted", "without", "revoked", "spare", "even", "odd")]
+    granted, without, revoked, spare, even, odd = partners
+    world = World(whole, owner, other, granted, without, revoked, (even, odd))
     await _owned(world)
     await other.ended(await other.send_batch([{"metric": "heart_rate", "start": f"{DATE}T08:00:00Z", "value": 61}]))
     for partner in (granted, revoked, spare):
         world.ids[f"grant of {partner.id}"] = await _grant(owner, partner)
+    for partner, scopes in zip(world.halves, HALVES, strict=True):
+        await _grant(owner, partner, scopes)
     world.ids["grant_id"] = world.ids[f"grant of {spare.id}"]
     gone = await owner.ask("DELETE", f"/v1/grants/{world.ids[f'grant of {revoked.id}']}")
     assert gone.status_code == 204, gone.text
@@ -112,8 +121,8 @@ def _signed(whole: Whole, *, ago: int = 0, **claims: Any) -> str:
     )
 
 
-async def _grant(owner: Person, partner: Partner) -> str:
-    body = {"partner_id": partner.id, "scopes": list(GRANTABLE_SCOPES)}
+async def _grant(owner: Person, partner: Partner, scopes: tuple[str, ...] = GRANTABLE_SCOPES) -> str:
+    body = {"partner_id": partner.id, "scopes": list(scopes)}
     answer = await owner.ask("POST", "/v1/grants", key=f"grant-{partner.id}", json=body)
     assert answer.status_code == 201, answer.text
     return answer.json()["grant_id"]

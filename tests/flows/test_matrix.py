@@ -74,6 +74,17 @@ async def test_the_matrix_is_red_with_a_check_taken_out(world: World) -> None:
     assert not (await examined(world, DAY, CASES)).leaks
 
 
+async def test_the_matrix_is_red_when_a_grant_gives_more_than_its_scopes(world: World) -> None:
+    grants = world.whole.apps["gateway"].state.grants
+    asked = grants.scopes
+    grants.scopes = lambda *of: frozenset(SCOPES) if asked(*of) is not None else None
+    leaks = (await examined(world, READS, CASES)).leaks
+    assert {one.split(" as ")[1].split(" (")[0] for one in leaks} == {"partner of other scopes"}
+    assert {one.split(" as ")[0] for one in leaks} >= {
+        f"GET {route.path}" for route in READS if CASES["GET", route.path].shows
+    }
+
+
 async def test_the_matrix_is_red_when_not_yours_and_not_there_differ(world: World) -> None:
     key = ("GET", "/v1/sessions/{session_id}")
     route = [one for one in ROUTES if (one.method, one.path) == key]
