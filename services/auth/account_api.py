@@ -1,6 +1,5 @@
 """A user's own account over HTTP: profile, password, second factor. Partners have no business here, granted or not."""
 
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -8,10 +7,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from services.auth import accounts, credentials, profiles, totp
 from services.auth.accounts import User
+from services.auth.asking import BirthDate, HeightCm, HomeZone, Locale
 from services.auth.enrolment import Deps
 from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS, MIN_CHARACTERS_OF_TWO
 from shared.client_address import client_address_of
-from shared.clock import FullDate
 from shared.errors import Problem
 from shared.events import Profile
 from shared.identity import Caller, caller_of, check_scope
@@ -39,10 +38,10 @@ class ProfileChange(Body):
     """Fields to set; those left out stay. `null` takes back what may be unknown."""
 
     sex: Literal["female", "male"] | None = None
-    birth_date: Annotated[FullDate | None, AfterValidator(accounts.possible_birth_date)] = None
-    height_cm: Annotated[Decimal | None, Field(gt=0, lt=300, max_digits=5, decimal_places=2)] = None
-    locale: Annotated[str, Field(min_length=2, max_length=35, pattern="^[A-Za-z0-9-]+$")] = "en"
-    home_zone: Annotated[str, Field(max_length=64), AfterValidator(accounts.known_zone)] = "UTC"
+    birth_date: BirthDate = None
+    height_cm: HeightCm = None
+    locale: Locale = "en"
+    home_zone: HomeZone = "UTC"
 
 
 class PasswordChange(Body):

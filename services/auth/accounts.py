@@ -122,16 +122,20 @@ def normalised_address(text: str) -> str:
     """The address in lower case and Unicode form NFKC.
 
     Raises:
-        ValueError: it cannot be an address, or only one in quotes, which nobody has and letters read otherwise. The
-            real check is a mail that arrives.
+        PydanticCustomError: it cannot be an address, or only one in quotes, which nobody has and letters read
+            otherwise. It is a ValueError. The real check is a mail that arrives.
     """
     address = unicodedata.normalize("NFKC", text).strip().lower()
     local, _, domain = address.partition("@")
     if not (local and "." in domain.strip(".")) or "@" in domain or len(address) > MAX_ADDRESS_CHARACTERS:
-        raise ValueError("not an e-mail address")
+        raise _no_address()
     if not address.isprintable() or " " in address or ENCODED_WORD in address or not SPECIALS.isdisjoint(address):
-        raise ValueError("not an e-mail address")
+        raise _no_address()
     return address
+
+
+def _no_address() -> PydanticCustomError:
+    return PydanticCustomError("address", "Send an e-mail address such as ada@example.org")
 
 
 def possible_birth_date(birth_date: date | None) -> date | None:
@@ -143,15 +147,11 @@ def possible_birth_date(birth_date: date | None) -> date | None:
 
 
 def known_zone(name: str) -> str:
-    """`name` again when it is an IANA time zone.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """`name` again when it is an IANA time zone. Raises PydanticCustomError."""
     try:
         ZoneInfo(name)
-    except (KeyError, OSError) as error:
-        raise ValueError("not an IANA time zone such as Europe/Berlin") from error
+    except (KeyError, OSError, ValueError) as error:
+        raise PydanticCustomError("time_zone", "Send an IANA time zone such as Europe/Berlin") from error
     return name
 
 

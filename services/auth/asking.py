@@ -1,5 +1,6 @@
 """What routes have in common: auth's parts, who asks, and what several of them take."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
@@ -17,6 +18,11 @@ Anybody = Annotated[Caller, Depends(caller_of)]
 MailAddress = Annotated[
     str, Field(max_length=320, examples=["ada@example.org"]), AfterValidator(accounts.normalised_address)
 ]
+# Fields of a profile, alike wherever they are sent. Nobody known was taller than 272 cm; newborns have 50 cm.
+BirthDate = Annotated[FullDate | None, AfterValidator(accounts.possible_birth_date)]
+HeightCm = Annotated[Decimal | None, Field(ge=50, le=272, max_digits=5, decimal_places=2)]
+Locale = Annotated[str, Field(min_length=2, max_length=35, pattern="^[A-Za-z0-9-]+$")]
+HomeZone = Annotated[str, Field(max_length=64), AfterValidator(accounts.known_zone)]
 
 
 class Body(BaseModel):
@@ -30,9 +36,10 @@ class NewProfile(Profile, frozen=True):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    birth_date: Annotated[FullDate | None, AfterValidator(accounts.possible_birth_date)] = None
-    locale: Annotated[str, Field(min_length=2, max_length=35, pattern="^[A-Za-z0-9-]+$")] = "en"
-    home_zone: Annotated[str, Field(max_length=64), AfterValidator(accounts.known_zone)] = "UTC"
+    birth_date: BirthDate = None
+    height_cm: HeightCm = None
+    locale: Locale = "en"
+    home_zone: HomeZone = "UTC"
 
 
 def deps_of(request: Request) -> Deps:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
+from pydantic_core import PydanticCustomError
 
 from shared.documents.port import Collection, Documents, Index
 from shared.events import PartnerUpdated, derived_id
@@ -130,11 +131,11 @@ def shown_name(text: str) -> str:
     """A partner's name as people will read it: Unicode form NFKC, single spaces, nothing invisible.
 
     Raises:
-        ValueError: it is empty, too long, or has characters that cannot be seen.
+        PydanticCustomError: it is empty, too long, or has characters that cannot be seen. It is a ValueError.
     """
     name = re.sub(" +", " ", unicodedata.normalize("NFKC", text)).strip()
     if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise ValueError(f"1 to {MAX_NAME} characters that can be seen")
+        raise PydanticCustomError("name", "Send 1 to {most} characters that can be seen", {"most": MAX_NAME})
     return name
 
 
@@ -142,9 +143,11 @@ def redirect_uri(text: str) -> str:
     """`text` unchanged, when a code may be sent there: https, or http on this very machine; no fragment, no wildcard.
 
     Raises:
-        ValueError: it may not.
+        PydanticCustomError: it may not. It is a ValueError.
     """
-    error = ValueError("an https address (or http on loopback) without fragment, user name or wildcard")
+    error = PydanticCustomError(
+        "redirect_uri", "Send an https address (or http on loopback) without fragment, user name or wildcard"
+    )
     if len(text) > MAX_REDIRECT_URI or URI_CHARACTERS.fullmatch(text) is None:
         raise error
     try:

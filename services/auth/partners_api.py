@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic_core import PydanticCustomError
 
 from services.auth import partner_keys, registration
 from services.auth.asking import Anybody, Body, DepsOf, IdempotencyKey, MailAddress, partner_itself
@@ -33,25 +34,25 @@ DAY_S = 86_400
 
 
 def possible_scopes(scopes: list[str]) -> list[str]:
-    """The scopes again. Raises ValueError for one that partners cannot have."""
+    """The scopes again. Raises PydanticCustomError for one that partners cannot have."""
     if not set(scopes) <= set(POSSIBLE_SCOPES):
-        raise ValueError(f"each one of {', '.join(POSSIBLE_SCOPES)}")
+        raise PydanticCustomError("scopes", "Send none but these: {scopes}", {"scopes": ", ".join(POSSIBLE_SCOPES)})
     return scopes
 
 
 def each_once(uris: tuple[str, ...]) -> tuple[str, ...]:
-    """The URIs again. Raises ValueError where one comes twice."""
+    """The URIs again. Raises PydanticCustomError where one comes twice."""
     if len(set(uris)) < len(uris):
-        raise ValueError("name each redirect URI once")
+        raise PydanticCustomError("redirect_uris", "Name each redirect URI once")
     return uris
 
 
 def in_milliseconds(moment: datetime) -> datetime:
-    """`moment` as it is stored. Raises ValueError for one that UTC has no year for."""
+    """`moment` as it is stored. Raises PydanticCustomError for one that UTC has no year for."""
     try:
         return truncated(moment)
     except OverflowError as error:
-        raise ValueError("a time in the years 1 to 9999") from error
+        raise PydanticCustomError("expires_at", "Send a time in the years 1 to 9999") from error
 
 
 # Compatibility characters may become several when they are normalised, so the bound is checked twice.
