@@ -88,6 +88,8 @@ def verify(keys: Sequence[VerifyingKey], headers: Mapping[str, str], body: bytes
     if not all(values):
         raise SignatureRefused("webhook-id, webhook-timestamp and webhook-signature are all required")
     message_id, stamp, offered = values
+    if not (message_id + offered).isascii():
+        raise SignatureRefused("webhook-id and webhook-signature must be ASCII")
     if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 12):
         raise SignatureRefused("webhook-timestamp must be whole seconds since 1970")
     if abs(now.timestamp() - int(stamp)) > TOLERANCE.total_seconds():
