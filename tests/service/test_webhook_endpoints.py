@@ -97,6 +97,20 @@ async def test_new_endpoints_get_thin_messages_without_the_users_data(service: R
     assert (headers["x-stage"], headers["accept-version"], headers["content-type"]) == ("one", "2", "application/json")
 
 
+@pytest.mark.parametrize("letters", [10_000, 200_000])
+async def test_large_messages_arrive_whole_and_thin_ones_stay_small(service: Running, receiver: Receiver, letters: int):
+    full = await created(service, f"{receiver.url}/full")
+    thin = await created(service, f"{receiver.url}/thin", key="thin", payload="thin")
+    text = "Gr\u00fc\u00dfe \u2615 " * (letters // 8)
+    await tell(service, text=text)
+    await eventually(lambda: len(receiver.received) == 2)
+    small, large = sorted(receiver.received, key=lambda one: len(one.body))
+    assert Webhook(full["secret"]).verify(large.body, dict(large.headers))["data"]["text"] == text
+    assert Webhook(thin["secret"]).verify(small.body, dict(small.headers))["type"] == "insight.created"
+    assert (len(small.body) < 400, len(large.body) > letters) == (True, True)
+    assert small.headers["webhook-id"] == large.headers["webhook-id"]
+
+
 async def test_only_the_users_and_types_asked_for_come(service: Running, receiver: Receiver):
     await created(service, f"{receiver.url}/others", key="a", user_ids=["somebody-else"])
     await created(service, f"{receiver.url}/days", key="b", event_types=["day.updated"])

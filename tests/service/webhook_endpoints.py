@@ -52,7 +52,7 @@ async def created(
     return answer.json() | {"status": answer.status_code}
 
 
-async def tell(service: Running, number: int = 1) -> None:
+async def tell(service: Running, number: int = 1, text: str = "11,143 steps") -> None:
     """A grant, and a message that it covers."""
     await service.send(
         topics.GRANTS,
@@ -76,7 +76,7 @@ async def tell(service: Running, number: int = 1) -> None:
             insight_id=f"i{number}",
             date=date(2026, 3, 1),
             title="Steps",
-            text="11,143 steps",
+            text=text,
             facts=(events.Fact(id="steps", value=Decimal("11143"), unit="{steps}", window="1 d", n=2),),
             mode="deterministic",
         ),
