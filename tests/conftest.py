@@ -12,7 +12,6 @@ from infra.local import fake_mongo as mongo_server
 from shared import telemetry
 from shared.settings import DEFAULT_PORTS, ServiceSettings
 from tests import dialled
-from tests.dialled import LOOPBACK
 
 OURS = (*(f"{service.upper()}_" for service in DEFAULT_PORTS), "TOKEN_", "OTEL_")
 SHARED = {name.upper() for name in ServiceSettings.model_fields}
@@ -34,11 +33,11 @@ def _stay_here(event: str, arguments: tuple[Any, ...]) -> None:
         dialled.note(arguments[0], arguments[1])
     if event in ("socket.connect", "socket.sendto"):
         address = arguments[1]
-        if isinstance(address, tuple) and not str(address[0]).startswith(LOOPBACK):
+        if isinstance(address, tuple) and not dialled.is_here(str(address[0])):
             raise NetworkBlocked(f"tests may not connect to {address[0]}")
     elif event == "socket.getaddrinfo" and arguments[0]:
         host = arguments[0].decode() if isinstance(arguments[0], bytes) else str(arguments[0])
-        if not host.startswith(LOOPBACK):
+        if not dialled.is_here(host):
             raise NetworkBlocked(f"tests may not look up {host}")
 
 

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")  # noqa: S104 (compared, not listened on)
-
 
 @dataclass
 class Dialled:
@@ -30,6 +28,11 @@ def counted() -> Iterator[Dialled]:
         _counting.remove(found)
 
 
+def is_here(host: str) -> bool:
+    """Is `host` this machine by its loopback addresses?"""
+    return host in ("::1", "localhost", "0.0.0.0") or host.startswith(("127.", "::ffff:127."))  # noqa: S104
+
+
 def note(opened: socket.socket, address: Any) -> None:
     """One `connect`, before the system hears of it. Raises ConnectionRefusedError while counting, off this machine."""
     if not _counting or opened.type != socket.SOCK_STREAM or not isinstance(address, tuple):
@@ -37,5 +40,5 @@ def note(opened: socket.socket, address: Any) -> None:
     host = str(address[0])
     for one in _counting:
         one.addresses.append(host)
-    if not host.startswith(LOOPBACK):
+    if not is_here(host):
         raise ConnectionRefusedError("tests call nobody")

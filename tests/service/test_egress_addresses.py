@@ -7,18 +7,17 @@ of the tests and on the one that services run on.
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pytest
-import uvloop
 
 from services.webhooks.destinations import Address, AddressRefused, Rules, rules
 from services.webhooks.egress import Answer, Egress, is_this_machine
 from services.webhooks.lookups import Resolve
 from tests.dialled import Dialled, counted
+from tests.service.event_loops import LOOPS, run
 
 # fmt: off
 ADDRESSES = (
@@ -40,8 +39,6 @@ SPELLINGS = (
 # fmt: on
 PUBLIC = "1.1.1.1"
 ALLOWED = "127.0.0.99"
-T = TypeVar("T")
-LOOPS: tuple[Callable[[], asyncio.AbstractEventLoop], ...] = (asyncio.new_event_loop, uvloop.new_event_loop)
 
 
 class Listener:
@@ -143,9 +140,7 @@ def hold(found: Tried) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_no_blocked_address_gets_a_connection(
-    loop: Callable[[], asyncio.AbstractEventLoop], capsys: pytest.CaptureFixture[str]
-):
+def test_no_blocked_address_gets_a_connection(loop: str, capsys: pytest.CaptureFixture[str]):
     found = run(loop, lambda: tried(rules(f"{ALLOWED}/32", http=True, ports="*")))
     with capsys.disabled():
         made = len(found.dialled) + found.connections
@@ -155,7 +150,7 @@ def test_no_blocked_address_gets_a_connection(
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_without_the_guard_the_same_run_is_red(loop: Callable[[], asyncio.AbstractEventLoop]):
+def test_without_the_guard_the_same_run_is_red(loop: str):
     found = run(loop, lambda: tried(Unguarded(allowed=(), http=True, ports=None), own=False))
     with pytest.raises(AssertionError):
         hold(found)
@@ -166,7 +161,7 @@ def test_without_the_guard_the_same_run_is_red(loop: Callable[[], asyncio.Abstra
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_public_addresses_are_dialled_by_literal_and_by_name(loop: Callable[[], asyncio.AbstractEventLoop]):
+def test_public_addresses_are_dialled_by_literal_and_by_name(loop: str):
     names = {"partner.example": [PUBLIC, "2606:4700:4700::1111"]}
 
     async def posts() -> Dialled:
@@ -183,7 +178,7 @@ def test_public_addresses_are_dialled_by_literal_and_by_name(loop: Callable[[], 
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_name_server_that_rebinds_gains_nothing(loop: Callable[[], asyncio.AbstractEventLoop]):
+def test_a_name_server_that_rebinds_gains_nothing(loop: str):
     """Public when the endpoint is registered and when it is checked, private whenever it is asked again."""
 
     async def rebound(answers: list[list[str]], posts: int) -> tuple[list[str], int, list[str]]:
@@ -226,11 +221,3 @@ def test_a_machine_knows_its_own_addresses():
     assert is_this_machine(ipaddress.ip_address("127.0.0.77"))
     assert not is_this_machine(ipaddress.ip_address("192.0.2.1"))
     assert not is_this_machine(ipaddress.ip_address("2001:db8::1"))
-
-
-def run(loop: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Awaitable[T]]) -> T:
-    async def awaited() -> T:
-        return await main()
-
-    with asyncio.Runner(loop_factory=loop) as runner:
-        return runner.run(awaited())
