@@ -6,7 +6,7 @@ Times are seconds of one clock. A clock that was set back closes nothing for lon
 from dataclasses import dataclass
 
 FIRST_WINDOW = 2
-LARGEST_WINDOW = 16
+LARGEST_WINDOW = 32
 # So many failures in a row, and one delivery at a time is tried, after pauses of 1 s doubling to 60 s.
 BREAKS_AFTER = 5
 PROBE_FIRST_S = 1.0
@@ -30,7 +30,8 @@ class Lane:
         if self._closed_for(now) > 0:
             return 0
         limit = 1 if self.failures >= BREAKS_AFTER else self.window
-        room = limit - self.running
+        # Half of it goes together: a claim costs about as much as a delivery.
+        room = limit - self.running if 2 * self.running <= limit else 0
         if rate_per_s is not None:
             self._fill(now, rate_per_s)
             room = min(room, int(self.tokens))

@@ -2,13 +2,14 @@
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from services.webhooks.egress import Answer, Egress
-from services.webhooks.keys import EndpointKey, EndpointKeys
+from services.webhooks.keys import EndpointKeys
 from services.webhooks.public import ENDPOINT_TEST
 from services.webhooks.records import State
 from services.webhooks.schedule import next_wait, parse_retry_after
@@ -24,7 +25,20 @@ OBEYED = (429, 503)
 USER_AGENT = "MyMacroTracker-Webhooks/1"
 # Nothing is sent. The tries of more than three days leave the operator time to put a lost key back.
 UNSIGNED = Answer(None, 0, "not sent: the endpoint's secret cannot be opened here")
+SUSPENDED = "the partner is suspended"
+NOT_GRANTED = "the user's grant does not cover this any more"
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What deliveries that were claimed together share: their endpoint, why which (user, type) is not to be sent, and
+    what signs them; None: that cannot be opened.
+    """
+
+    endpoint: Endpoint | None
+    refused: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    keys: Sequence[SigningKey] | None = None
 
 
 class Sender:
@@ -44,33 +58,46 @@ class Sender:
         self._clock = clock
         self._jitter = jitter
 
-    async def send(self, delivery: Delivery, endpoint: Endpoint | None) -> Delivery:
-        """One turn of a delivery whose time has come. Raises Unavailable("database")."""
+    async def check(self, endpoint: Endpoint | None, claimed: Sequence[Delivery]) -> Checked:
+        """What stands against deliveries of one endpoint now that they are claimed. Raises Unavailable("database")."""
+        if endpoint is None or endpoint.state == "disabled":
+            return Checked(endpoint)
+        suspended = {
+            type: await self._store.suspended(endpoint.partner_id, type)
+            for type in {one.message_type for one in claimed}
+        }
+        pairs = {(one.user_id, one.message_type) for one in claimed}
+        granted = {
+            (user_id, type): await self._store.granted(user_id, endpoint.partner_id, type) for user_id, type in pairs
+        }
+        refused = {pair: NOT_GRANTED for pair, covered in granted.items() if not covered}
+        refused |= {pair: SUSPENDED for pair in pairs if suspended[pair[1]]}
+        at, place = self._clock(), (endpoint.id, endpoint.partner_id)
+        try:
+            keys = tuple(self._keys.open(key, *place) for key in endpoint.keys if key.signs(at))
+            renewed = self._keys.renewed(endpoint.keys, *place)
+        except CannotOpen as error:
+            log.error("the secret of endpoint %s cannot sign: %s", endpoint.id, error)
+            return Checked(endpoint, refused)
+        if renewed is not None:
+            await self._store.replace_keys(endpoint, renewed)
+        return Checked(endpoint, refused, keys)
+
+    async def send(self, delivery: Delivery, checked: Checked) -> Delivery:
+        """One try, unless something stands against it."""
         bind(user_id=delivery.user_id, message_id=delivery.message_id, endpoint_id=delivery.endpoint_id)
+        endpoint = checked.endpoint
         if endpoint is None or delivery.body is None:
             return ended(delivery, "cancelled", "the endpoint is gone")
         if endpoint.state == "disabled":
             return ended(delivery, "failed", "the endpoint is disabled")
-        if await self._store.suspended(delivery.partner_id, delivery.message_type):
-            return ended(delivery, "cancelled", "the partner is suspended")
-        if not await self._store.granted(delivery.user_id, delivery.partner_id, delivery.message_type):
-            return ended(delivery, "cancelled", "the user's grant does not cover this any more")
+        if (reason := checked.refused.get((delivery.user_id, delivery.message_type))) is not None:
+            return ended(delivery, "cancelled", reason)
         at = self._clock()
-        try:
-            keys, renewed = self._signing(endpoint, at)
-        except CannotOpen as error:
-            log.error("the secret of endpoint %s cannot sign: %s", endpoint.id, error)
+        if checked.keys is None:
             return after(delivery, UNSIGNED, at, self._clock(), self._jitter())
-        if renewed is not None:
-            await self._store.replace_keys(endpoint, renewed)
-        answer = await self._post(delivery, delivery.body, endpoint, keys, at)
+        answer = await self._post(delivery, delivery.body, endpoint, checked.keys, at)
         return after(delivery, answer, at, self._clock(), self._jitter())
-
-    def _signing(self, endpoint: Endpoint, at: datetime) -> tuple[list[SigningKey], tuple[EndpointKey, ...] | None]:
-        """What signs at `at`, and the endpoint's keys sealed anew where they are due. Raises CannotOpen."""
-        place = (endpoint.id, endpoint.partner_id)
-        keys = [self._keys.open(key, *place) for key in endpoint.keys if key.signs(at)]
-        return keys, self._keys.renewed(endpoint.keys, *place)
 
     async def _post(
         self, delivery: Delivery, body: bytes, endpoint: Endpoint, keys: Sequence[SigningKey], at: datetime

@@ -14,7 +14,7 @@ from services.webhooks.health import Health
 from services.webhooks.lanes import Lane
 from services.webhooks.public import ENDPOINT_TEST
 from services.webhooks.records import Delivery, Endpoint
-from services.webhooks.sending import GONE, UNSIGNED, Sender
+from services.webhooks.sending import GONE, UNSIGNED, Checked, Sender
 from shared.clock import Clock
 from shared.errors import Erased, Unavailable
 from shared.redaction import whereabouts
@@ -144,14 +144,16 @@ class Dispatcher:
         # Counted before anything is awaited: another lane's turn runs meanwhile.
         lane.started(room)
         self._free -= room
-        claimed: list[Delivery] = []
+        begun = 0
         try:
             claimed = await self._claim(endpoint, endpoint_id, room)
+            checked = await self._sender.check(endpoint, claimed) if claimed else Checked(endpoint)
+            begun = len(claimed)
         finally:
-            self._free += room - len(claimed)
-            lane.unused(room - len(claimed))
+            self._free += room - begun
+            lane.unused(room - begun)
         for delivery in claimed:
-            task = asyncio.create_task(self._attempt(delivery, endpoint, lane))
+            task = asyncio.create_task(self._attempt(delivery, checked, lane))
             self._running.add(task)
             task.add_done_callback(self._ended)
 
@@ -177,17 +179,17 @@ class Dispatcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a delivery failed: %s", whereabouts(error))
 
-    async def _attempt(self, delivery: Delivery, endpoint: Endpoint | None, lane: Lane) -> None:
+    async def _attempt(self, delivery: Delivery, checked: Checked, lane: Lane) -> None:
         """One try, then store what came of it. Raises nothing: an outcome that is not stored comes again."""
         succeeded: bool | None = None
         attributes = {"job.id": delivery.id, "job.attempt": delivery.tries + 1}
         try:
             with span(f"{NAME} work", parent=delivery.traceparent, kind="consumer", attributes=attributes):
                 bind(job_id=delivery.id)
-                result = await self._sender.send(delivery, endpoint)
+                result = await self._sender.send(delivery, checked)
             if result.tries > delivery.tries:
                 succeeded = result.state == "delivered"
-            await self._keep(delivery, result, endpoint)
+            await self._keep(delivery, result, checked.endpoint)
         except asyncio.CancelledError:
             with suppress(Exception):
                 await self._queue.keep(replace(delivery, due_at=self._clock()))
