@@ -126,6 +126,13 @@ def tell_partner(stack: Instance, console: Console) -> int:
     return _told(demo_partner.run(_target(stack), console, stack.data / "demo"), console)
 
 
+def tell_webhooks(stack: Instance, console: Console) -> int:
+    """Run the webhooks' story against this instance; returns the exit code."""
+    from infra.local import demo_webhooks
+
+    return _told(demo_webhooks.run(_target(stack), console), console)
+
+
 def _told(story: Coroutine[Any, Any, None], console: Console) -> int:
     from infra.local.demo import StoryBroke
     from infra.local.phone import Refused

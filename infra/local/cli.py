@@ -27,6 +27,7 @@ from infra.local import (
     testing,
     users_command,
     webhooks_command,
+    webhooks_replay_command,
 )
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
@@ -43,6 +44,7 @@ app.add_typer(republish.app, name="republish")
 app.add_typer(secret_keys.app, name="secrets")
 app.add_typer(signing_keys.app, name="keys")
 app.add_typer(users_command.app, name="users")
+webhooks_replay_command.register(webhooks_command.app)
 app.add_typer(webhooks_command.app, name="webhooks")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -149,11 +151,12 @@ def _mib(size: int) -> str:
 @app.command()
 def demo(
     story: Annotated[
-        Literal["all", "partner"], typer.Argument(help="partner: consent in a browser, and its end.")
+        Literal["all", "partner", "webhooks"],
+        typer.Argument(help="partner: consent in a browser, and its end; webhooks: down, back again, replayed."),
     ] = "all",
     kill: Annotated[str | None, typer.Option(help="Kill this process (-9) in the middle of the story.")] = None,
 ) -> None:
-    """Tell the two stories on the running stack: a day of samples, and a photo of a label. Or the partner's story."""
+    """Tell the two stories on the running stack: a day of samples, and a photo of a label. Or one of partners'."""
     from infra.local import account, browser
     from infra.local.demo import VICTIMS
     from infra.local.phone import Refused
@@ -163,12 +166,15 @@ def demo(
         fail("The stack is not running; start it with ./mymacro up.")
     if kill is not None and kill not in VICTIMS:
         fail(f"There is no process {kill!r}; there are {', '.join(VICTIMS)}.")
-    if story == "partner" and kill is not None:
-        fail("Nobody is killed in the partner's story; leave --kill out.")
+    if story != "all" and kill is not None:
+        fail(f"Nobody is killed in the story of {story}; leave --kill out.")
     if story == "partner" and browser.CHROMIUM is None:
         fail("The partner's story needs Chromium: apt-get install chromium.")
     try:
-        code = account.tell_demo(instance, kill, console) if story == "all" else account.tell_partner(instance, console)
+        if story == "all":
+            code = account.tell_demo(instance, kill, console)
+        else:
+            code = (account.tell_partner if story == "partner" else account.tell_webhooks)(instance, console)
     except (StackError, Refused, RuntimeError, OSError) as error:  # the story says what broke; a timeout says nothing
         fail(str(error) or "The story did not go on in time; see ./mymacro status and the logs.")
     raise typer.Exit(code)
