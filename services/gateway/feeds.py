@@ -21,7 +21,8 @@ from shared.metrics import METRICS
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 256
+# Of each user that is connected. Who is further behind reads from webhooks.
+WINDOW = 32
 # A reader that is behind holds one page of stored messages at most.
 PAGE = 50
 MAX_READERS_PER_USER = 16

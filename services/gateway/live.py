@@ -51,9 +51,10 @@ class Stream:
                 pass
             reading.leave()
 
-        await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self._headers]})
-        await outlet.text(b"retry: %d\n\n" % RETRY_MS)
-        await reading.run(watch())
+        with reading:
+            await send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self._headers]})
+            await outlet.text(b"retry: %d\n\n" % RETRY_MS)
+            await reading.run(watch())
 
 
 class _Events:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -118,7 +118,7 @@ def _types(text: str) -> frozenset[str]:
 
 
 class Reading:
-    """A reader at work; `leave` when its client is gone. `cut` ends the connection at once."""
+    """A reader at work, within its `with`; `leave` when its client is gone. `cut` ends the connection at once."""
 
     def __init__(self, feeds: Feeds, what: Asked, outlet: Outlet, cut: Callable[[], None]) -> None:
         self._feeds = feeds
@@ -126,6 +126,7 @@ class Reading:
         self._types = what.types
         self._outlet = outlet
         self._waiter = Waiter(what.reader, cut)
+        self._window = Window()
         self._cursor = what.after
         # The last number that the client knows of, which it would go on after.
         self._told = what.after
@@ -133,19 +134,27 @@ class Reading:
         self._begun = feeds.begun
         self._gone: Ending | Literal["left"] | None = None
 
+    def __enter__(self) -> Self:
+        """Take a place among the user's readers. Raises Problem(429) where there is none."""
+        # Looked at once more: many may have been let in at the door at the same time.
+        self._feeds.check_room(self._reader.caller)
+        self._window = self._feeds.join(self._waiter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feeds.leave(self._window, self._waiter)
+
     async def run(self, watching: Coroutine[None, None, None]) -> None:
         """Send until the client goes, the reader may not go on, or the process ends.
 
         `watching` runs beside it and calls `leave`.
         """
-        window = self._feeds.join(self._waiter)
         watcher = asyncio.create_task(watching)
         try:
-            reason = await self._serve(window)
+            reason = await self._serve(self._window)
             if reason is not None:
                 await self._sent(self._outlet.end(reason))
         finally:
-            self._feeds.leave(window, self._waiter)
             watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await watcher

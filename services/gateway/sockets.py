@@ -70,8 +70,9 @@ class Socket:
             reading.leave("too-many-messages")
 
         if (await receive())["type"] == "websocket.connect":
-            await send({"type": "websocket.accept"})
-            await reading.run(watch())
+            with reading:
+                await send({"type": "websocket.accept"})
+                await reading.run(watch())
 
 
 class _Frames:

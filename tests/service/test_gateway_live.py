@@ -156,6 +156,15 @@ async def test_readers_are_bounded_and_leave_nothing(door: Gateway, webhooks: We
     await again.close()
 
 
+async def test_readers_that_come_at_once_are_bounded_too(door: Gateway, webhooks: Webhooks) -> None:
+    readers = [stream(door, "0") for _ in range(4 * feeds.MAX_READERS_PER_USER)]
+    statuses = await asyncio.gather(*(reader.open() for reader in readers))
+    assert sorted(statuses) == [200] * feeds.MAX_READERS_PER_USER + [429] * 3 * feeds.MAX_READERS_PER_USER
+    for reader in readers:
+        await reader.close()
+    assert door.running.app.state.live._windows == {}
+
+
 @pytest.mark.parametrize("last", ["x", "-1", "9" * 20, "1.5"])
 async def test_a_bad_last_event_id_is_422(door: Gateway, last: str) -> None:
     assert await stream(door, last).open() == 422
