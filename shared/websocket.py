@@ -50,10 +50,6 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         """The request is whole."""
-        # Nothing but ASCII stands in a request line (RFC 9112 §3); uvicorn would fail at it.
-        if not event.path.isascii():
-            self.transport.abort()
-            return
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope["extensions"][ABORT] = {ABORT: self.transport.abort}  # type: ignore[typeddict-unknown-key]
