@@ -21,6 +21,8 @@ from services.webhooks.destinations import Address, AddressRefused, Destination,
 from services.webhooks.lookups import Lookups, Resolve, system_addresses
 
 BODY_CAP_BYTES = 2048
+# Shorter than Node's 5 s, or we would often write into a connection that its server is closing.
+KEEP_ALIVE_S = 4.0
 NOT_HTTP = "the answer was not valid HTTP, or had more headers than are taken: 128, of 8 kB each"
 NO_ADDRESS = (
     "the host has no address in the networks that deliveries may go to; check its spelling and its DNS entry: "
@@ -82,6 +84,7 @@ class Egress:
             resolver=_CheckedResolver(self),
             socket_factory=self._socket,
             limit=self._connections,
+            keepalive_timeout=KEEP_ALIVE_S,
             ssl=ssl.create_default_context(),
         )
         bounds = self._bounds

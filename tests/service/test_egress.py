@@ -4,12 +4,13 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import pytest
 
 from services.webhooks.destinations import AddressRefused, Rules, rules
 from services.webhooks.egress import NOT_HTTP, Bounds, Egress
-from services.webhooks.lookups import Resolve, system_addresses
+from services.webhooks.lookups import THREADS, Lookups, Resolve, system_addresses
 
 SPELLINGS = ("127.0.0.1", "localhost", "LOCALHOST")
 MAPPED = "[::ffff:127.0.0.1]"
@@ -124,6 +125,54 @@ async def test_a_look_up_without_an_answer_ends():
         answering.set()
         await egress.close()
     assert (answer.status, answer.error) == (None, "no name server answered for the host within 0.01 s")
+
+
+async def test_a_name_is_looked_up_once_however_many_ask():
+    asked: list[str] = []
+    answering = threading.Event()
+
+    def resolve(host: str) -> list[str]:
+        asked.append(host)
+        if host == "slow.example":
+            answering.wait()
+        return ["192.0.2.1"]
+
+    lookups = Lookups(resolve)
+    try:
+        # More than there are threads: those who gave up leave none behind.
+        for _ in range(2 * THREADS):
+            with pytest.raises(TimeoutError):
+                await lookups.addresses("slow.example", 0.001)
+        assert await lookups.addresses("quick.example", 10) == ["192.0.2.1"]
+        assert asked == ["slow.example", "quick.example"]
+        answering.set()
+        assert await lookups.addresses("slow.example", 10) == ["192.0.2.1"]
+    finally:
+        answering.set()
+        lookups.close()
+
+
+async def test_a_look_up_that_fails_late_is_heard_by_nobody_and_forgotten():
+    answering = threading.Event()
+    answers = iter([OSError("late"), ["192.0.2.1"]])
+
+    def resolve(host: str) -> list[str]:
+        answering.wait()
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    lookups = Lookups(resolve)
+    try:
+        with pytest.raises(TimeoutError):
+            await lookups.addresses("late.example", 0.001)
+        answering.set()
+        with suppress(OSError):
+            await lookups.addresses("late.example", 10)
+        assert await lookups.addresses("late.example", 10) == ["192.0.2.1"]
+    finally:
+        lookups.close()
 
 
 async def test_port_0_is_refused():

@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+from yarl import URL
 
-from services.webhooks.destinations import Address, AddressRefused, Rules, rules
+from services.webhooks.destinations import Address, AddressRefused, Destination, Rules, rules
 from services.webhooks.egress import Answer, Egress, is_this_machine
 from services.webhooks.lookups import Resolve
 from tests.dialled import Dialled, counted
@@ -214,6 +215,29 @@ async def test_this_machines_own_addresses_are_refused_though_public():
             with pytest.raises(AddressRefused, match="this server's own"):
                 await out.check_url(f"https://{PUBLIC}/")
     assert (dialled.addresses, [answer.status for answer in answers]) == ([], [None, None])
+
+
+class NoUrlCheck(Rules):
+    """Rules that read a URL and judge nothing in it."""
+
+    def destination(self, url: str) -> Destination:
+        host = URL(url).raw_host or ""
+        return Destination("http", host, URL(url).port or 80, "/")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "127.1", "0x7f.1"])
+def test_sockets_are_guarded_by_themselves(loop: str, host: str):
+    """aiohttp asks no resolver about what looks like an address."""
+
+    async def posted() -> tuple[Answer, list[str], int]:
+        async with listening("") as inside, opened(Egress(NoUrlCheck(), resolve=lambda _: ["127.0.0.1"])) as out:
+            with counted() as dialled:
+                answer = await out.post(f"http://{host}:{inside.port}/", {}, b"")
+            return answer, dialled.addresses, inside.connections
+
+    answer, dialled, connections = run(loop, posted)
+    assert (answer.status, dialled, connections) == (None, [], 0)
 
 
 def test_a_machine_knows_its_own_addresses():
