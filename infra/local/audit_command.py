@@ -5,10 +5,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from infra.local.dead_letters import parsed_time, printable
+from infra.local import tables
+from infra.local.dead_letters import parsed_time
 from infra.local.instance import operator
 from infra.local.operating import NoAnswer, asked
 from shared.clock import utc_now
@@ -50,12 +50,7 @@ def list_lines(
     if not lines:
         console.print("There are no such lines.")
         return
-    table = Table(box=None)
-    for title in COLUMNS:
-        table.add_column(title, justify="right" if title == "count" else "left", overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(printable(cell)) for cell in _cells(line)))
-    console.print(table)
+    tables.listed(console, COLUMNS, [_cells(line) for line in lines], right={"count"})
 
 
 def _lines(which: dict[str, Any], most: int) -> list[dict[str, Any]]:

@@ -11,19 +11,21 @@ from typing import Annotated, Literal, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from infra.local import (
     audit_command,
     control,
     dlq,
+    env_file,
     partners_command,
-    processes,
+    private,
     republish,
     secret_keys,
     setup,
     signing_keys,
+    state_shown,
+    tables,
     testing,
     users_command,
     webhooks_command,
@@ -32,6 +34,7 @@ from infra.local import (
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
 from infra.local.instance import Instance, from_environment
+from infra.local.settings import wrong
 from infra.local.stack import StackError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -46,6 +49,8 @@ app.add_typer(signing_keys.app, name="keys")
 app.add_typer(users_command.app, name="users")
 webhooks_replay_command.register(webhooks_command.app)
 app.add_typer(webhooks_command.app, name="webhooks")
+# They start stacks of their own, or none: what stands in .env is not for those.
+WITHOUT_ENV_FILE = ("bench", "check", "docs", "faults", "lock", "test")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -64,14 +69,15 @@ def up(
     supervisor: subprocess.Popen[bytes] | None = None
     try:
         setup.tools(instance.tools, errors)
+        private.close(instance.data)
         if not control.running(instance):
             supervisor = control.launch(instance, attached=foreground)
         with errors.status("Starting") as shown:
-            state = control.wait_ready(instance, supervisor, lambda now: shown.update(_progress(now)))
+            state = control.wait_ready(instance, supervisor, lambda now: shown.update(state_shown.progress(now)))
         _welcome(instance, state, started=supervisor is not None)
         if foreground and supervisor is not None:
             supervisor.wait()
-    except (SetupError, StackError) as error:
+    except (SetupError, StackError, private.SharedFolder) as error:
         if supervisor is not None:
             control.stop(instance, supervisor)
         fail(str(error))
@@ -82,17 +88,12 @@ def up(
         raise typer.Exit(0 if foreground else 130) from None
 
 
-def _progress(state: State) -> str:
-    ready = [name for name, process in state.processes.items() if process["state"] == "ready"]
-    waiting = [name for name in state.processes if name not in ready]
-    return f"Starting: {len(ready)} of {len(state.processes)} ready, waiting for {', '.join(waiting) or 'nothing'}"
-
-
 def _welcome(instance: Instance, state: State, *, started: bool) -> None:
     for note in state.notes:
         console.print(f"[yellow]{note}[/yellow]")
     after = f" after {state.ready_after_s} s" if started and state.ready_after_s else ""
-    console.print(f"[green]ready[/green]{after}: {instance.url}", highlight=False)
+    what = state_shown.where(state, instance.url)
+    console.print(f"[green]ready[/green]{after}: {what}", highlight=False, soft_wrap=True)
     if "gateway" in state.processes:
         from infra.local import account
 
@@ -112,40 +113,16 @@ def status() -> None:
     state = control.state(instance)
     if state is None or not control.running(instance):
         fail("The stack is not running; start it with ./mymacro up.")
-    table = Table(box=None)
-    for title, side in [("process", "left"), ("pid", "right"), ("port", "right"), ("state", "left")]:
-        table.add_column(title, justify=side)  # type: ignore[arg-type]
-    for title, side in [("memory", "right"), ("restarts", "right"), ("last end", "left")]:
-        table.add_column(title, justify=side)  # type: ignore[arg-type]
-    total = processes.resident_bytes([state.supervisor])
-    table.add_row("supervisor", str(state.supervisor), "", state.phase, _mib(total), "", "")
-    for name, process in state.processes.items():
-        pid = process["pid"]
-        memory = processes.resident_bytes(processes.group(pid)) if pid else 0
-        total += memory
-        table.add_row(
-            name,
-            str(pid or ""),
-            str(process["port"]),
-            process["state"],
-            _mib(memory),
-            str(process["restarts"]),
-            process["last_end"],
-        )
-    table.add_row("all", "", "", "", _mib(total), "", "")
-    console.print(table)
+    titles = ("process", "pid", "port", "state", "memory", "restarts", "last end")
+    tables.listed(console, titles, state_shown.rows(state), right={"pid", "port", "memory", "restarts"})
     for note in state.notes:
-        console.print(f"[yellow]{note}[/yellow]")
+        console.print(f"[yellow]{note}[/yellow]", soft_wrap=True)
     if state.processes.get("kafka", {}).get("state") == "ready":
         from infra.local import dlq_actions
 
         console.print(Text(dlq_actions.warning(instance.bootstrap_servers), "yellow"), soft_wrap=True, end="")
     if any(process["state"] != "ready" for process in state.processes.values()):
         raise typer.Exit(1)
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.0f} MiB" if size else ""
 
 
 @app.command()
@@ -295,21 +272,17 @@ def lock() -> None:
         fail(str(error))
 
 
-def _wrong_settings(error: ValidationError) -> str:
-    wrong: list[str] = []
-    for found in error.errors():
-        said = found["msg"].removeprefix("Value error, ")
-        name = f"MYMACRO_{str(found['loc'][0]).upper()}={found['input']}: " if found["loc"] else ""
-        wrong.append(f"{name}{said[0].lower() if name else said[0]}{said[1:]}")
-    return f"wrong settings: {'; '.join(wrong)}."
-
-
 def main() -> None:
     """Run the command; a full or read-only disk or a wrong setting is one sentence, not a trace."""
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
+        warnings = [] if command in WITHOUT_ENV_FILE else env_file.load(ROOT / ".env")
+        if command == "up":
+            for warning in warnings:
+                errors.print(Text(warning, "yellow"), soft_wrap=True)
         app(prog_name="./mymacro")
     except ValidationError as error:
-        sys.exit(f"mymacro: {_wrong_settings(error)}")
+        sys.exit(f"mymacro: {wrong(error)}")
     except OSError as error:
         if error.errno in (errno.EROFS, errno.EACCES):
             sys.exit(f"mymacro: {error.filename or ROOT} can't be written: {error.strerror}.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local import processes, triton
+from infra.local import private, processes, triton
 from infra.local.instance import Instance
 from infra.local.keeper import STOP_TIMEOUT_S
 from infra.local.stack import ALL_READY_S, LAUNCHER, StackError, hold
@@ -74,7 +74,11 @@ def launch(
     """Start the supervisor in a session of its own; it dies with the calling thread, until ready or, attached, ever.
 
     `program` is the module that supervises, and its arguments.
+
+    Raises:
+        private.SharedFolder: the data folder is one that others use too.
     """
+    private.close(instance.data)
     instance.run.mkdir(parents=True, exist_ok=True)
     instance.logs.mkdir(parents=True, exist_ok=True)
     (instance.run / "state.json").unlink(missing_ok=True)
@@ -88,6 +92,7 @@ def launch(
             stdout=log,
             stderr=log,
             start_new_session=True,
+            umask=private.UMASK,
         )
 
 

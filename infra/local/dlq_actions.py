@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
+from infra.local import tables
 from infra.local.dead_letter_topics import Action, DeadLetterTopics, Held, NoAnswer, Resolver, opened
 from infra.local.dead_letters import Filter, Letter, parsed_time, payload_shown, printable
 from infra.local.instance import from_environment, operator
@@ -119,18 +119,14 @@ async def show_letters(wanted: Filter, limit: int) -> None:
     if not rows:
         console.print("No unresolved dead letters" + (" of these." if not wanted.empty else "."))
         return
-    table = _table("position", "died at", "service", "type", "reason", "tries", "bytes")
-    for one in rows:
-        tries = "" if one.attempts is None else str(one.attempts)
-        _row(table, str(one.place), _time(one), one.service, one.type, one.reason, tries, f"{len(one.value):,}")
-    console.print(table)
+    titles = ("position", "died at", "service", "type", "reason", "tries", "bytes")
+    tables.listed(console, titles, [_cells(one) for one in rows], right={"tries", "bytes"})
     if more:
         console.print(f"and {more:,} more (--limit)")
 
 
 async def show_resolutions(wanted: Filter, limit: int) -> None:
     """A table of what operators did, the newest of it."""
-    table = _table("when", "by", "did", "position", "service", "reason", "note")
     rows: list[tuple[str, ...]] = []
     async with opened(servers()) as topics:
         async for one in topics.resolutions():
@@ -143,9 +139,10 @@ async def show_resolutions(wanted: Filter, limit: int) -> None:
                 rows.append((when, one.by, one.action, one.position, one.service, one.reason, one.note))
                 # The newest are asked for.
                 del rows[:-limit]
-    for row in rows:
-        _row(table, *row)
-    console.print(table if rows else "Nothing was replayed or dropped.")
+    if not rows:
+        console.print("Nothing was replayed or dropped.")
+        return
+    tables.listed(console, ("when", "by", "did", "position", "service", "reason", "note"), rows)
 
 
 async def show_one(id: str, raw: Path | None) -> None:
@@ -169,7 +166,6 @@ def _keep(path: Path, value: bytes) -> None:
 
 
 def _show(letter: Letter) -> None:
-    table = Table(box=None, show_header=False)
     trace = spans.trace_id_of(letter.traceparent)
     facts = {
         "position": str(letter.place),
@@ -187,10 +183,7 @@ def _show(letter: Letter) -> None:
         "trace": f"./mymacro trace {trace}" if trace else "",
         "bytes": f"{len(letter.value):,}",
     }
-    for name, value in facts.items():
-        if value:
-            _row(table, name, value)
-    console.print(table)
+    tables.facts(console, [(name, value) for name, value in facts.items() if value])
     console.print(Text(payload_shown(letter.value)), soft_wrap=True)
 
 
@@ -237,14 +230,7 @@ def _time(letter: Letter) -> str:
     return f"{letter.died_at:%Y-%m-%d %H:%M:%S}Z"
 
 
-def _table(*titles: str) -> Table:
-    table = Table(box=None)
-    for title in titles:
-        right = title in ("tries", "bytes")
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
-    return table
-
-
-def _row(table: Table, *texts: str) -> None:
-    # As Text: what stands in headers is no markup of ours.
-    table.add_row(*(Text(text) for text in texts))
+def _cells(letter: Letter) -> tuple[str, ...]:
+    tries = "" if letter.attempts is None else str(letter.attempts)
+    size = f"{len(letter.value):,}"
+    return (str(letter.place), _time(letter), letter.service, letter.type, letter.reason, tries, size)

@@ -30,7 +30,9 @@ SERVICES = tuple(DEFAULT_PORTS)
 SCHEMAS = "#/components/schemas/"
 ENV_HEAD = """\
 # Every setting with its default, made by `./mymacro docs`. Copy to .env and take the # away where you differ.
-# The local stack reads .env and sets what its services need; in a cluster each container has its own.
+# The local stack reads .env, and variables of the environment go before it. It sets addresses, folders, keys and what
+# suits one machine itself (so their defaults there differ from those here), unless .env names them. Ports and HOST of
+# services are set by their MYMACRO_ names. In a cluster each container has an environment of its own.
 """
 HEADERS = {
     "type": "object",

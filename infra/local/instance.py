@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local import env_file
 from infra.local.settings import ROOT, StackSettings
 
 SERVICES = ("gateway", "auth", "ingest", "inference", "nutrition", "insights", "webhooks")
@@ -123,7 +124,10 @@ def _deliveries(host: str) -> dict[str, str]:
 
 
 def service_environment(instance: Instance) -> dict[str, str]:
-    """What every service gets on top of the caller's environment: addresses, folders, key files."""
+    """What every service gets on top of the caller's environment: addresses, folders, key files.
+
+    A setting that stands in .env is left to it, but for the ports on which the stack's own parts listen.
+    """
     settings, keys = instance.settings, instance.keys
     values = {
         "KAFKA_BOOTSTRAP_SERVERS": instance.bootstrap_servers,
@@ -152,4 +156,5 @@ def service_environment(instance: Instance) -> dict[str, str]:
         values[f"{service.upper()}_PORT"] = str(instance.port(service))
         if service != "gateway":
             values[f"GATEWAY_{service.upper()}_URL"] = f"http://127.0.0.1:{instance.port(service)}"
-    return values
+    named = env_file.named()
+    return {name: value for name, value in values.items() if name not in named}

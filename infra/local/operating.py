@@ -13,6 +13,8 @@ from typing import Any
 from infra.local.instance import from_environment
 
 ANSWER_S = 10.0
+# Longer than any sentence of ours: the longest lists the kinds of the audit log.
+DETAIL_CHARS = 4_000
 
 
 class NoAnswer(Exception):
@@ -66,6 +68,6 @@ def _detail(answer: bytes) -> str:
     from infra.local.dead_letters import printable
 
     try:
-        return printable(str(json.loads(answer)["detail"]))
+        return printable(str(json.loads(answer)["detail"]), DETAIL_CHARS)
     except (ValueError, KeyError, TypeError):
         return printable(answer.decode(errors="replace"))

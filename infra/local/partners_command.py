@@ -6,9 +6,9 @@ from urllib.parse import quote, urlencode
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from infra.local import tables
 from infra.local.dead_letters import printable
 from infra.local.instance import operator
 from infra.local.operating import NoAnswer, asked
@@ -34,13 +34,9 @@ def list_partners(
     if not partners:
         console.print("There are no such partners.")
         return
-    table = Table(box=None)
-    for title in ("partner", "name", "state", "registered", "requests a minute"):
-        table.add_column(title, justify="right" if title == "requests a minute" else "left", overflow="fold")
-    for one in partners:
-        cells = (one["partner_id"], one["name"], one["state"], _day(one["created_at"]), _quota(one))
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    console.print(table)
+    rows = [(one["partner_id"], one["name"], one["state"], _day(one["created_at"]), _quota(one)) for one in partners]
+    titles = ("partner", "name", "state", "registered", "requests a minute")
+    tables.listed(console, titles, rows, right={"requests a minute"})
 
 
 @app.command()
@@ -98,9 +94,6 @@ def _pages(which: dict[str, str], most: int) -> list[dict[str, Any]]:
 
 
 def _say(partner: dict[str, Any]) -> None:
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
     rows = [
         ("partner", partner["partner_id"]),
         ("name", partner["name"]),
@@ -112,9 +105,7 @@ def _say(partner: dict[str, Any]) -> None:
         *(("redirect URI", uri) for uri in partner["redirect_uris"]),
         *(("key", _key(key)) for key in partner["keys"]),
     ]
-    for title, value in rows:
-        table.add_row(title, Text(printable(value)))
-    console.print(table)
+    tables.facts(console, rows)
 
 
 def _key(key: dict[str, Any]) -> str:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PREFIX = "MYMACRO_"
 ROOT = Path(__file__).resolve().parents[2]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -13,7 +14,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class StackSettings(BaseSettings):
     """Where one local instance keeps its data and which ports it listens on (all on 127.0.0.1)."""
 
-    model_config = SettingsConfigDict(env_prefix="MYMACRO_", env_file=ROOT / ".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ROOT / ".env", extra="ignore")
 
     data: Path = Field(default=Path(".mymacro/data"), description="Folder of this instance's data, keys and logs")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -21,6 +22,13 @@ class StackSettings(BaseSettings):
     )
     host: str = Field(
         default="127.0.0.1", description="Address the gateway listens on; everything else stays on loopback"
+    )
+    ports_from: int = Field(
+        default=0,
+        ge=0,
+        le=65_000,
+        description="Where ports begin: the gateway has this one, the others below those after it, "
+        "and a port that is set by itself stays; 0: each as below",
     )
     gateway_port: Port = Field(default=8080, description="The public API")
     auth_port: Port = Field(default=8101, description="auth, internal")
@@ -44,6 +52,16 @@ class StackSettings(BaseSettings):
     only: str = Field(default="", description="Comma list of the processes to run; empty runs all of them")
 
     @model_validator(mode="after")
+    def _ports_count_up(self) -> Self:
+        if self.ports_from:
+            single = set(self.model_fields_set)
+            names = [name for name in type(self).model_fields if name.endswith("_port")]
+            for port, name in enumerate(names, start=self.ports_from):
+                if name not in single:
+                    setattr(self, name, port)
+        return self
+
+    @model_validator(mode="after")
     def _each_port_once(self) -> Self:
         owners: dict[int, str] = {}
         for name, value in self:
@@ -51,3 +69,13 @@ class StackSettings(BaseSettings):
                 variables = f"MYMACRO_{other.upper()} and MYMACRO_{name.upper()}"
                 raise ValueError(f"{variables} are both {value}")
         return self
+
+
+def wrong(error: ValidationError) -> str:
+    """What is wrong with which setting, as one sentence."""
+    found: list[str] = []
+    for one in error.errors():
+        said = one["msg"].removeprefix("Value error, ")
+        name = f"{PREFIX}{str(one['loc'][0]).upper()}={one['input']}: " if one["loc"] else ""
+        found.append(f"{name}{said[0].lower() if name else said[0]}{said[1:]}")
+    return f"wrong settings: {'; '.join(found)}."

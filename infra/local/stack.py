@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from infra.local import kafka, processes, traces, triton
+from infra.local import kafka, private, processes, traces, triton
 from infra.local.instance import Instance, from_environment, port_is_free, service_environment
 from infra.local.keeper import Keeper
 from infra.local.parts import ENGINE, GATEWAY, SERVICE, Part, all_parts
@@ -238,6 +238,7 @@ def main(parts: Callable[[Instance], Sequence[Part]] = all_parts) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # Until all is ready, who started us may still interrupt; and an attached supervisor never outlives its owner.
     processes.die_with_parent(signal.SIGTERM)
+    os.umask(private.UMASK)
     if os.getppid() == 1:
         sys.exit("Who asked for the stack is gone.")
     instance = from_environment()

@@ -11,6 +11,12 @@ from typing import IO
 from infra.local.environment import ROOT
 
 NOTHING_COLLECTED = 5  # pytest's exit code
+# Each part picks its own from the same options, so it says how many it left to the others ("deselected").
+HEADLINES = {
+    "computing": "tests that compute, or talk to servers inside their own process",
+    "real servers": "tests on whole stacks, Kafka and Triton; they ran beside the part above",
+    "faults": "what is killed, stopped, locked and filled while load runs",
+}
 STOP_SECONDS = 30  # real stacks are taken down by their fixtures
 IN_THE_TERMINAL = {"-s", "--capture=no", "--pdb", "--trace", "--collect-only", "--co"}
 REAL = ["tests/real", "-o", "cache_dir=.pytest_cache/real"]
@@ -30,13 +36,21 @@ def run(arguments: Sequence[str]) -> int:
         beside = subprocess.Popen(
             _pytest(REAL, arguments), cwd=ROOT, stdout=said, stderr=said, start_new_session=True, close_fds=True
         )
+        _headline(1, "computing")
         try:
             codes = [subprocess.call(_pytest(COMPUTING, arguments), cwd=ROOT), beside.wait()]
         finally:
             _end(beside)
+        _headline(2, "real servers")
         _print(said)
+    _headline(3, "faults")
     codes.append(subprocess.call(_pytest(FAULTS, arguments), cwd=ROOT))
     return verdict(codes)
+
+
+def _headline(number: int, name: str) -> None:
+    sys.stdout.write(f"\n{number} of {len(HEADLINES)}, {name}: {HEADLINES[name]}\n")
+    sys.stdout.flush()
 
 
 def verdict(codes: Sequence[int]) -> int:

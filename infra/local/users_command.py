@@ -5,10 +5,9 @@ from urllib.parse import quote, urlencode
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from infra.local.dead_letters import printable
+from infra.local import tables
 from infra.local.instance import operator
 from infra.local.operating import NoAnswer, asked
 
@@ -32,13 +31,10 @@ def list_users(
     if not users:
         console.print("There are no users.")
         return
-    table = Table(box=None)
-    for title in ("user", "since", "managed by", "second factor"):
-        table.add_column(title, overflow="fold")
-    for one in users:
-        cells = (one["user_id"], _day(one["created_at"]), one["managed_by"] or "", _yes(one["second_factor"]))
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    console.print(table)
+    rows = [
+        (one["user_id"], _day(one["created_at"]), one["managed_by"] or "", _yes(one["second_factor"])) for one in users
+    ]
+    tables.listed(console, ("user", "since", "managed by", "second factor"), rows)
 
 
 @app.command()
@@ -48,9 +44,6 @@ def show(user: Id) -> None:
         one = asked("auth", "GET", f"{PATH}/{quote(user, safe='')}?{urlencode({'by': operator()})}")
     except NoAnswer as error:
         _fail(str(error))
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
     rows = [
         ("user", one["user_id"]),
         ("address", one["email"] or "none"),
@@ -60,9 +53,7 @@ def show(user: Id) -> None:
         ("sessions", str(one["sessions"])),
         *(("grant to", partner) for partner in one["grants"]),
     ]
-    for title, value in rows:
-        table.add_row(title, Text(printable(value)))
-    console.print(table)
+    tables.facts(console, rows)
 
 
 @app.command()
@@ -72,9 +63,6 @@ def erasure(user: Id) -> None:
         one = asked("auth", "GET", f"{PATH}/{quote(user, safe='')}/erasure")
     except NoAnswer as error:
         _fail(str(error))
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
     rows = [
         ("user", one["user_id"]),
         ("asked", f"{one['asked_at']} by {one['asked_by']}"),
@@ -83,9 +71,7 @@ def erasure(user: Id) -> None:
         ("erased", one["finished_at"] or "not yet"),
         ("topics forget", f"by {one['topics_expire_at']}" if one["topics_expire_at"] else "not known yet"),
     ]
-    for title, value in rows:
-        table.add_row(title, Text(printable(value)))
-    console.print(table)
+    tables.facts(console, rows)
 
 
 def _deleted(said: dict[str, Any]) -> str:

@@ -1,7 +1,10 @@
 """How several runs of pytest become one verdict."""
 
+import sys
+
 import pytest
 
+from infra.local import testing
 from infra.local.testing import NOTHING_COLLECTED, verdict
 
 
@@ -18,3 +21,17 @@ from infra.local.testing import NOTHING_COLLECTED, verdict
 )
 def test_a_run_without_tests_counts_only_where_all_are_without(codes: list[int], expected: int) -> None:
     assert verdict(codes) == expected
+
+
+def test_each_part_says_what_it_is_before_its_tests(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(testing, "_pytest", lambda paths, _: [sys.executable, "-c", f"print('ran', {paths[0]!r})"])
+    assert testing.run(["-q"]) == 0
+    said = [line.split(":")[0] for line in capfd.readouterr().out.splitlines() if line]
+    assert said == [
+        "1 of 3, computing",
+        "ran tests",
+        "2 of 3, real servers",
+        "ran tests/real",
+        "3 of 3, faults",
+        "ran tests/faults",
+    ]
