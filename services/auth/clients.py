@@ -8,27 +8,28 @@ from services.auth.enrolment import Deps
 from services.auth.keys import PartnerKey, is_live
 from services.auth.partners import Partner, holds
 from shared.documents import Conflict
-from shared.errors import Unavailable
+from shared.errors import Problem, Unavailable
 
 # So exact `last_used_at` is.
 USE_NOTED_EVERY = timedelta(hours=1)
 
 
 async def authenticated(deps: Deps, partner_id: str, secret: str) -> Partner | None:
-    """The active partner of this client id and secret, else None; who it is not costs as much to find out.
+    """The partner of this client id and secret in whatever state, else None, which costs as much to find out.
 
     Raises:
         Unavailable: the database does not answer.
     """
     partner = await deps.store.partner(partner_id)
     found = holds(partner, secret, deps.clock())
-    return partner if partner is not None and found and partner.state == "active" else None
+    return partner if found else None
 
 
 async def verified_key(deps: Deps, key: str) -> PartnerKey | None:
     """A key that is good now, with the scopes that its partner still has; None for any other.
 
     Raises:
+        Problem: 404 `partner-not-active`, which whoever has no such key never sees.
         Unavailable: the database does not answer.
     """
     now = deps.clock()
@@ -36,8 +37,10 @@ async def verified_key(deps: Deps, key: str) -> PartnerKey | None:
     if found is None or not is_live(found, now):
         return None
     partner = await deps.store.partner(found.partner_id)
-    if partner is None or partner.state != "active":
+    if partner is None:
         return None
+    if partner.state != "active":
+        raise Problem(404, "partner-not-active", "The partner of this key is not active.")
     return replace(found, scopes=tuple(scope for scope in found.scopes if scope in partner.scopes))
 
 

@@ -18,7 +18,7 @@ from services.auth.codes import is_verifier
 from services.auth.enrolment import Deps
 from services.auth.issuing import Issued
 from services.auth.oauth_errors import OAuthError, OAuthErrorCode
-from services.auth.partners import POSSIBLE_SCOPES, Partner
+from services.auth.partners import POSSIBLE_SCOPES, Partner, State
 from shared.client_authorization import client_authorization_of
 from shared.errors import Problem
 from shared.identity import Caller, caller_of
@@ -30,6 +30,10 @@ CLIENT_METHODS = ("client_secret_basic", "client_secret_post")
 FORM = "application/x-www-form-urlencoded"
 NO_STORE = {"Cache-Control": "no-store"}
 MAX_FIELD = 4096
+NOT_ACTIVE: dict[State, str] = {
+    "pending": "The secret is right, but an operator has yet to approve this partner. Ask the operator.",
+    "suspended": "The secret is right, but this partner is suspended. Ask the operator.",
+}
 
 
 class OAuthTokens(BaseModel):
@@ -117,7 +121,10 @@ async def form_of(
     client_id, secret = _credentials(presented, values)
     partner = await authenticated(deps, client_id, secret)
     if partner is None:
-        raise _unknown_client()
+        raise OAuthError("invalid_client", "The client's id or secret is wrong.")
+    # Said to nobody but whoever has the secret.
+    if partner.state in NOT_ACTIVE:
+        raise OAuthError("invalid_client", NOT_ACTIVE[partner.state])
     return Form(values, partner)
 
 
@@ -252,7 +259,7 @@ def _credentials(presented: str, values: dict[str, str]) -> tuple[str, str]:
         if values.get("client_id", client_id) != client_id:
             raise OAuthError("invalid_request", "Send the client_id of HTTP Basic in the form too, or none there.")
     if not client_id or not secret or len(client_id) > MAX_FIELD or len(secret) > MAX_FIELD:
-        raise _unknown_client()
+        raise _no_credentials()
     return client_id, secret
 
 
@@ -265,11 +272,11 @@ def _basic(presented: str) -> tuple[str, str]:
         # RFC 6749 §2.3.1: each is encoded as a form's value before.
         found = unquote_plus(client_id, errors="strict"), unquote_plus(secret, errors="strict")
     except (binascii.Error, ValueError) as error:
-        raise _unknown_client() from error
+        raise _no_credentials() from error
     if not colon:
-        raise _unknown_client()
+        raise _no_credentials()
     return found
 
 
-def _unknown_client() -> OAuthError:
+def _no_credentials() -> OAuthError:
     return OAuthError("invalid_client", "Send the client's id and secret, by HTTP Basic or in the form.")

@@ -82,8 +82,22 @@ async def test_a_client_proves_itself_in_one_way(ada: Ada, client: Client) -> No
         "/oauth/token", basic=("prt%5Foat", "a%2Dsecret-of-oat"), grant_type="client_credentials"
     )
     assert escaped.status_code == 200
-    await with_partner(ada, state="suspended")
-    assert error(await client.post("/oauth/token", grant_type="client_credentials")) == UNKNOWN
+
+
+@pytest.mark.parametrize(("state", "word"), [("pending", "approve"), ("suspended", "suspended")])
+async def test_only_whoever_has_the_secret_is_told_why_a_client_gets_nothing(
+    ada: Ada, client: Client, state: str, word: str
+) -> None:
+    await with_partner(ada, state=state)
+    for path in ("/oauth/token", "/oauth/revoke", "/oauth/introspect"):
+        right = await client.post(path, grant_type="client_credentials", token="x")
+        assert error(right) == UNKNOWN
+        assert word in right.json()["error_description"]
+        wrong = await client.post(path, basic=(OAT, "wrong"), grant_type="client_credentials", token="x")
+        nobody = await client.post(path, basic=("prt_none", SECRET), grant_type="client_credentials", token="x")
+        assert error(wrong) == UNKNOWN
+        assert wrong.json() == nobody.json()
+        assert wrong.json()["error_description"] == "The client's id or secret is wrong."
 
 
 async def test_a_form_that_cannot_be_read_is_refused(ada: Ada, client: Client) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared import topics
-from shared.identity import is_api_key
+from shared.identity import is_api_key, new_api_key
 from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.partnering import BY, SCOPES, Desk, desk_of, problem
@@ -191,7 +191,8 @@ async def test_another_partners_key_is_not_there(oat: Partner) -> None:
 async def test_keys_of_a_suspended_partner_are_good_no_more(oat: Partner) -> None:
     made = (await oat.key()).json()
     await oat.desk.operate("POST", f"partners/{oat.id}/suspensions", BY)
-    assert problem(await oat.desk.verify(made["key"])) == (404, "not-found")
+    assert problem(await oat.desk.verify(made["key"])) == (404, "partner-not-active")
+    assert problem(await oat.desk.verify(new_api_key())) == (404, "not-found")
     await oat.desk.operate("POST", f"partners/{oat.id}/approvals", BY)
     assert await oat.good(made["key"])
 

@@ -30,7 +30,8 @@ async def told(desk: Desk, count: int) -> list[Any]:
 
 async def known(desk: Desk, partner_id: str, secret: str) -> bool:
     """Whether the OAuth endpoints would know this client."""
-    return await clients.authenticated(desk.service.app.state.deps, partner_id, secret) is not None
+    found = await clients.authenticated(desk.service.app.state.deps, partner_id, secret)
+    return found is not None and found.state == "active"
 
 
 # registration
