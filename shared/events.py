@@ -262,7 +262,7 @@ class GrantUpdated(Event, frozen=True):
 
 class SessionRevoked(Event, frozen=True):
     """A user's session was ended before its time: its access tokens, of which the last is over at `expires_at`, are
-    not good any more. `reason` is a stable code.
+    not good any more. `reason` is a stable code; `erasure_id`: the erasure of the user that ended it.
     """
 
     type: Literal["session.revoked"] = "session.revoked"
@@ -270,6 +270,7 @@ class SessionRevoked(Event, frozen=True):
     user_id: str
     reason: str
     expires_at: UtcTime
+    erasure_id: str | None = None
 
 
 # ingest

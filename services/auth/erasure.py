@@ -188,7 +188,7 @@ class Eraser:
     async def _clear(self, erasure: Erasure, now: datetime) -> int:
         """End and delete what is the user's, as far as its news is out; how many wait for that."""
         user_id = erasure.user_id
-        await sessions.end_all(self.deps, user_id, reason=ERASED)
+        await sessions.end_all(self.deps, user_id, reason=ERASED, erasure=erasure.id)
         left = [one for index in (LIVE_INDEX, ENDED_INDEX) for one in await self._of_user(SESSIONS, index, user_id)]
         waiting = sum([await self._drop(SESSIONS, one) for one in left])
         for grant in await self._of_user(GRANTS, GRANTS_OF_USER, user_id):

@@ -74,7 +74,7 @@ class Cutoff(Document, frozen=True, kw_only=True):
 CUTOFFS = Collection("session_cutoffs", Cutoff, (Index(FORGET_INDEX, ("at",)),))
 
 
-def ended(session: Session, now: datetime, reason: str) -> Session:
+def ended(session: Session, now: datetime, reason: str, erasure_id: str | None = None) -> Session:
     """The session once it was ended, with the event that tells it."""
     event = SessionRevoked(
         event_id=derived_id(session.id, "session.revoked"),
@@ -83,6 +83,7 @@ def ended(session: Session, now: datetime, reason: str) -> Session:
         user_id=session.user_id,
         reason=reason,
         expires_at=now + timedelta(seconds=ACCESS_LIFETIME_S) + SLACK,
+        erasure_id=erasure_id,
     )
     over = replace(session, ends_at=None, ended_at=now, end_reason=reason, forget_at=now + KEPT)
     return with_events(over, outbox_event(topics.REVOCATIONS, event))

@@ -155,8 +155,8 @@ async def refresh(deps: Deps, text: str, *, partner_id: str | None = None) -> tu
     raise Unavailable("database")
 
 
-async def end(deps: Deps, session_id: str, *, user_id: str | None = None, reason: str) -> bool:
-    """End a session, of `user_id` alone where that is given; False when there is none to end.
+async def end(deps: Deps, session_id: str, *, user_id: str | None = None, reason: str, erasure: str = "") -> bool:
+    """End a session, of `user_id` alone where that is given; False when there is none to end. `erasure`: its id.
 
     Its tokens are refused by every gateway within seconds.
     """
@@ -167,7 +167,7 @@ async def end(deps: Deps, session_id: str, *, user_id: str | None = None, reason
         try:
             now = deps.clock()
             told = _told(session, now, reason)
-            await deps.store.documents.put_many([Put(SESSIONS, ended(session, now, reason)), told])
+            await deps.store.documents.put_many([Put(SESSIONS, ended(session, now, reason, erasure or None)), told])
         except Conflict:
             continue
         deps.relay.nudge(SESSIONS, session_id)
@@ -201,15 +201,16 @@ async def end_for(deps: Deps, user_id: str, partner_id: str, *, reason: str = GR
     return sum([await end(deps, session.id, reason=reason) for session in found])
 
 
-async def end_all(deps: Deps, user_id: str, *, but: str | None = None, reason: str) -> int:
+async def end_all(deps: Deps, user_id: str, *, but: str | None = None, reason: str, erasure: str = "") -> int:
     """End every session of a user but the one with the id `but`, and sign-ins under way; how many sessions that were.
 
     Call it after what it follows from is written, such as the new password.
-    `reason` is a stable code such as `password-changed`, which the user and the readers of the event see.
+    `reason` is a stable code such as `password-changed`, which the user and the readers of the event see, as they see
+    the id of the `erasure` that ends them.
     """
     await _cut_off(deps, user_id)
     others = [session for session in await live(deps, user_id) if session.id != but]
-    return sum([await end(deps, session.id, reason=reason) for session in others])
+    return sum([await end(deps, session.id, reason=reason, erasure=erasure) for session in others])
 
 
 async def live(deps: Deps, user_id: str) -> list[Session]:

@@ -15,7 +15,7 @@ from joserfc.jwk import KeySet
 
 from services.gateway.grants import Grants, Partners
 from services.gateway.proxy import Answer, Unanswered
-from services.gateway.refusals import auth_unavailable, not_found, unauthorized
+from services.gateway.refusals import auth_unavailable, erased, inactive, not_found, unauthorized
 from services.gateway.revocations import Revocations
 from shared.errors import Problem
 from shared.events import SessionRevoked
@@ -29,6 +29,7 @@ from shared.identity import (
     load_jwks,
     verified,
 )
+from shared.problems import TYPE_PREFIX
 
 MAX_CACHED = 10_000
 # A verified token is verified again after a minute; the signature costs 0.1 ms.
@@ -38,6 +39,8 @@ JWKS_PAUSE_S = 10
 KEY_FRESH_S = 30
 KEY_USABLE_S = 600
 NEVER = float("inf")
+# How auth says whose key it is that is good for nothing now.
+INACTIVE = f"{TYPE_PREFIX}partner-not-active".encode()
 
 FetchJwks = Callable[[], Awaitable[dict[str, Any]]]
 AskKey = Callable[[str], Awaitable[Answer]]
@@ -47,12 +50,14 @@ AskKey = Callable[[str], Awaitable[Answer]]
 class Identity:
     """A caller, and until when (seconds since 1970) its token or key is good.
 
-    `grant_revision` is that of the user's grant when a partner was given its token for the user.
+    `grant_revision` is that of the user's grant when a partner was given its token for the user; `narrowed` are the
+    scopes that the token has and the grant has no more.
     """
 
     caller: Caller
     expires_at: float
     grant_revision: int | None = None
+    narrowed: frozenset[str] = frozenset()
 
 
 class Access:
@@ -106,7 +111,12 @@ class Access:
         """One that was good a moment ago, as it is now. Raises as `identity` does."""
         # Before its session: a grant that is revoked ends that too, and the answer must not depend on which is first.
         now = self._now(identity)
-        if self._revocations.cover(identity.caller.session_id):
+        session_id = identity.caller.session_id
+        if self._revocations.cover(session_id):
+            erasure_id = self._revocations.erasure(session_id)
+            # No partner is told of an erasure but by its message.
+            if erasure_id is not None and identity.caller.partner_id is None:
+                raise erased(erasure_id)
             raise unauthorized("This session was ended. Sign in again.", "invalid_token")
         return now
 
@@ -135,12 +145,12 @@ class Access:
         if not self._partners.known:
             raise auth_unavailable()
         if not self._partners.active(caller.partner_id):
-            raise unauthorized("This partner is not active. Ask the operator.", "invalid_token")
+            raise inactive()
         if caller.user_id is None:
             return identity
         scopes = self._granted(caller, caller.user_id, identity.grant_revision)
         now = Caller(caller.user_id, caller.partner_id, scopes, caller.session_id)
-        return Identity(now, identity.expires_at, identity.grant_revision)
+        return Identity(now, identity.expires_at, identity.grant_revision, caller.scopes - scopes)
 
     def _granted(self, caller: Caller, user_id: str, issued: int | None = None) -> frozenset[str]:
         # As with partners: a revocation may come after the grant that is known.
@@ -273,7 +283,7 @@ class KeyVerifier:
             return self._remembered(digest)
         if answer.status == 404:
             self._known.pop(digest, None)
-            raise _bad_key()
+            raise inactive() if INACTIVE in answer.body else _bad_key()
         if answer.status != 200:
             return self._remembered(digest)
         identity = _key_identity(answer.json())

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway.acting import taken
 from services.gateway.bodies import CODINGS, Unpacked, too_large
 from services.gateway.headers import headers_of
+from services.gateway.refusals import not_found
 from services.gateway.routes import Route
 from shared.errors import Problem
 from shared.identity import ANONYMOUS, Caller
@@ -45,6 +46,11 @@ class Known(Protocol):
     @property
     def grant_revision(self) -> int | None:
         """Of the user's grant when the token was given to a partner."""
+        ...
+
+    @property
+    def narrowed(self) -> frozenset[str]:
+        """Scopes that a partner's token for a user has, and the user's grant no more."""
         ...
 
 
@@ -110,7 +116,7 @@ class Door:
         if route.caller != "anyone":
             identity: Known = scope.get(IDENTITY) or await self._identities.identity(headers.get(b"authorization"))
             caller, expires_at, grant_revision = identity.caller, identity.expires_at, identity.grant_revision
-            check_access(route, caller)
+            check_access(route, caller, identity.narrowed)
         if route.about_users:
             scope["query_string"], user_id = taken(scope["query_string"])
             caller = self._identities.acting(caller, user_id, route.scope or "")
@@ -138,12 +144,14 @@ class Door:
         await answer(scope, receive, send)
 
 
-def check_access(route: Route, caller: Caller) -> None:
-    """Let the caller pass, or raise Problem(403)."""
+def check_access(route: Route, caller: Caller, narrowed: frozenset[str] = frozenset()) -> None:
+    """Let the caller pass, or raise Problem: 403, or 404 where the scope is one that the user has taken back."""
     if route.caller == "user" and caller.user_id is None and not route.about_users:
         raise _forbidden(route, "This needs a user's access token, not a partner key.")
     if route.caller == "partner" and (caller.partner_id is None or caller.user_id is not None):
         raise _forbidden(route, "This needs a partner's key, not a user's access token.")
+    if route.about_users and route.scope in narrowed:
+        raise not_found()
     if route.scope is not None and route.scope not in caller.scopes:
         raise _forbidden(route, f"This token lacks the scope {route.scope}. Get one that has it.")
 

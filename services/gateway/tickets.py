@@ -131,7 +131,7 @@ class TicketOrToken:
         if header is not None and header[: len(SCHEME)].lower() == SCHEME:
             return await self._tickets.used(header[len(SCHEME) :].strip())
         found = await self._others.identity(header)
-        return Identity(found.caller, found.expires_at, found.grant_revision)
+        return Identity(found.caller, found.expires_at, found.grant_revision, found.narrowed)
 
     def acting(self, caller: Caller, user_id: str | None, scope: str) -> Caller:
         """As in the protocol."""

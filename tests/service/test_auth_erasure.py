@@ -1,5 +1,6 @@
 """Auth's part of an erasure: who may ask, what ends, and the proof that grows from what the services say."""
 
+import json
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +48,8 @@ async def test_asking_twice_is_one_erasure(desk: Desk) -> None:
     again = await erase(desk, ada)
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json() == again.json()
+    revoked = [json.loads(value) for value in desk.service.published[topics.REVOCATIONS.name]]
+    assert {(one["reason"], one["erasure_id"]) for one in revoked} == {("erased", first.json()["erasure_id"])}
 
 
 async def test_an_erasure_ends_when_every_service_has_spoken(desk: Desk) -> None:

@@ -244,10 +244,39 @@ async def test_a_known_token_follows_its_grant(door: Gateway) -> None:
     token = for_user(door)
     assert (await door.ask("GET", DAY, token=token)).status_code == 200
     await granted(door, revision=2, scopes=("live:read",))
-    assert code(await door.ask("GET", DAY, token=token)) == (403, "insufficient-scope")
+    assert code(await door.ask("GET", DAY, token=token)) == (404, "not-found")
     await granted(door, revision=3, scopes=("days:read", "diary:read"))
     assert (await door.ask("GET", DAY, token=token)).status_code == 200
     assert caller(door) == Caller(USER, "p1", frozenset({"days:read"}), "sid_p")
+
+
+async def test_what_the_grant_leaves_out_is_404_and_what_the_token_never_had_403_in_both_ways(door: Gateway) -> None:
+    await granted(door, scopes=("live:read",))
+    by_code, by_credentials = for_user(door), itself(door)
+    narrowed = [
+        await door.ask("GET", path, token=token)
+        for path, token in ((DAY, by_code), (f"{DAY}?user={USER}", by_credentials), (f"{DAY}?user={USER}", KEY))
+    ]
+    unknown = plain(await door.ask("GET", f"{DAY}?user=usr_unknown", token=KEY))
+    assert [plain(one) for one in narrowed] == [unknown] * 3
+    never = "/v1/diary/2026-03-01"
+    for path, token in ((never, by_code), (f"{never}?user={USER}", by_credentials)):
+        assert code(await door.ask("GET", path, token=token)) == (403, "insufficient-scope")
+    await granted(door, revision=2, scopes=("days:read",))
+    assert code(await door.ask("GET", "/v1/live", token=by_code)) == (404, "not-found")
+
+
+async def test_the_key_of_a_suspended_partner_is_refused_as_its_tokens_are(door: Gateway) -> None:
+    await granted(door)
+    document = {"type": "https://mymacrotracker.dev/problems/partner-not-active"}
+    jwks = door.services.handlers["auth"]
+    refused = answer(document, 404)
+    door.services.handlers["auth"] = lambda *sent: refused if "keys/verify" in sent[1] else jwks(*sent)
+    by_key = await door.ask("GET", f"{DAY}?user={USER}", token=KEY)
+    await known(door, revision=2, state="suspended")
+    by_token = await door.ask("GET", f"{DAY}?user={USER}", token=itself(door))
+    assert plain(by_key) == plain(by_token)
+    assert by_key.json()["detail"] == "This partner is not active. Ask the operator."
 
 
 async def test_a_token_of_before_the_revocation_is_worth_nothing_after_it(door: Gateway) -> None:

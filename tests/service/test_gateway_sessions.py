@@ -79,6 +79,31 @@ async def test_an_ended_session_is_refused_also_where_its_token_is_known(door: G
     assert (await whoami(door, door.token())).status_code == 200
 
 
+async def test_whoever_lost_the_answer_to_an_erasure_is_told_where_to_look(door: Gateway) -> None:
+    token = door.token(session_id="sid_a")
+    ended = revoked(door, "sid_a").model_copy(update={"reason": "erased", "erasure_id": "ers_1"})
+    await tell(door, ended)
+    answer = await door.ask("DELETE", "/v1/me", token=token)
+    told = answer.json()
+    assert (answer.status_code, told["type"].rsplit("/", 1)[1], told["link"]) == (
+        401,
+        "account-erased",
+        "/v1/erasures/ers_1",
+    )
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    await tell(door, revoked(door, "sid_b"))
+    assert refused(await whoami(door, door.token(session_id="sid_b")))
+
+
+async def test_an_erasure_is_forgotten_with_its_session(door: Gateway) -> None:
+    revocations = door.running.app.state.revocations
+    await tell(door, revoked(door, "sid_a").model_copy(update={"erasure_id": "ers_1"}))
+    assert revocations.erasure("sid_a") == "ers_1"
+    door.clock.ahead += timedelta(minutes=17)
+    await tell(door, revoked(door, "sid_b"))
+    assert (revocations.erasure("sid_a"), revocations.erasure("sid_b"), revocations.erasure(None)) == (None, None, None)
+
+
 async def test_a_null_record_and_an_old_revocation_say_nothing(door: Gateway) -> None:
     await tell(door, None)
     await tell(door, revoked(door, "sid_a", lasts=timedelta(seconds=-1)))
