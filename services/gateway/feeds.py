@@ -27,6 +27,8 @@ WINDOW = 32
 PAGE = 50
 MAX_READERS_PER_USER = 16
 LOOK_EVERY_S = 1.0
+# Nobody looks meanwhile whether the reader may go on.
+FETCH_S = 3.0
 # A reader that takes nothing for so long is cut off, and one that has to go sooner: the last word would not reach it.
 STALLED_S = 30.0
 STALLED_AT_THE_END_S = 2.0
@@ -177,7 +179,11 @@ class Feeds:
 
     async def fetch(self, caller: Caller, after: int, limit: int = PAGE) -> dict[str, Any]:
         """Stored messages above `after`. Raises `Unanswered`."""
-        return await self._fetch_after(caller, after, limit)
+        try:
+            async with asyncio.timeout(FETCH_S):
+                return await self._fetch_after(caller, after, limit)
+        except TimeoutError as error:
+            raise Unanswered("webhooks") from error
 
     async def watch(self) -> None:
         """Cut off readers that do not take what is sent to them, until cancelled."""

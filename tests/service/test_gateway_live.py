@@ -125,6 +125,23 @@ async def test_a_stream_survives_webhooks_being_away(
     await one.close()
 
 
+async def test_a_stream_ends_in_time_also_while_webhooks_hangs(
+    door: Gateway, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "FETCH_S", 0.05)
+    monkeypatch.setattr(reading, "AGAIN_S", 0.01)
+    hung = asyncio.Event()
+    monkeypatch.setattr(door.running.app.state.live, "_fetch_after", lambda *_: hung.wait())
+    one = await opened(door, "0")
+    assert await one.block() == ": waiting"
+    door.clock.ahead = timedelta(minutes=16)
+    last = ""
+    while not last.startswith("event: "):
+        last = await one.block() or "event: none"
+    assert '"reason":"token-expired"' in last
+    await one.close()
+
+
 async def test_heartbeats(door: Gateway, webhooks: Webhooks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "HEARTBEAT_S", 0.01)
     one = await opened(door, "0")
