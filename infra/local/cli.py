@@ -276,7 +276,9 @@ def main() -> None:
     """Run the command; a full or read-only disk or a wrong setting is one sentence, not a trace."""
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     try:
-        warnings = [] if command in WITHOUT_ENV_FILE else env_file.load(ROOT / ".env")
+        if command in WITHOUT_ENV_FILE:
+            os.environ[env_file.NAMED] = ""
+        warnings = env_file.load(ROOT / ".env")
         if command == "up":
             for warning in warnings:
                 errors.print(Text(warning, "yellow"), soft_wrap=True)

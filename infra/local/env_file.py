@@ -27,8 +27,11 @@ INSTEAD = {
 def load(path: Path, environment: MutableMapping[str, str] = os.environ) -> list[str]:
     """Put what `path` sets into `environment`, unless it is there already; returns warnings, one sentence each.
 
-    Nothing happens where there is no such file. Names that no setting has stay out.
+    Nothing happens where there is no such file, or where a command above has read it (`NAMED` is set). Names that no
+    setting has stay out.
     """
+    if NAMED in environment:
+        return []
     found = {name: value for name, value in dotenv_values(path).items() if value is not None}
     own = stack_settings()
     others = set(found) - own

@@ -32,6 +32,12 @@ def test_without_the_file_nothing_is_named(tmp_path: Path) -> None:
     assert env_file.named(found) == frozenset()
 
 
+def test_stacks_that_tests_start_hear_nothing_of_the_file(tmp_path: Path) -> None:
+    found, warnings = loaded(tmp_path, "GATEWAY_RATE_FAILED=5/60\nNOBODYS=1\n", **{env_file.NAMED: ""})
+    assert found == {env_file.NAMED: ""}
+    assert warnings == []
+
+
 def test_unknown_names_stay_out_and_the_nearest_is_told(tmp_path: Path) -> None:
     found, warnings = loaded(tmp_path, "AUTH_PARTNER_APROVAL=operator\nMYMACRO_GATEWAYPORT=1\nPATH=/nowhere\n")
     assert set(found) == {env_file.NAMED}
