@@ -118,24 +118,6 @@ async def test_what_a_paused_endpoint_wants_waits_for_it_but_a_test_does_not(ser
     await eventually(lambda: len(receiver.received) == 2)
 
 
-async def test_one_dead_endpoint_does_not_slow_another(service: Running, receiver: Receiver):
-    await created(service, "http://127.0.0.1:9/dead", key="dead")
-    made = await created(service, receiver.url)
-    for number in range(1, 41):
-        await tell(service, number)
-    await eventually(lambda: states(service, made, ["delivered"] * 40))
-    assert len({one.headers["webhook-id"] for one in receiver.received}) == len(receiver.received) == 40
-
-
-async def test_a_cap_on_the_rate_is_kept(service: Running, receiver: Receiver):
-    made = await created(service, receiver.url, rate_per_s=5)
-    for number in range(1, 9):
-        await tell(service, number)
-    await eventually(lambda: states(service, made, ["delivered"] * 8))
-    begun = sorted(one.history[0].at for one in await of(service, made))
-    assert all(late - early > timedelta(seconds=0.7) for early, late in zip(begun, begun[6:], strict=False))
-
-
 async def test_five_days_of_failures_disable_an_endpoint_and_its_partners_others_are_told(
     service: Running, receiver: Receiver, clock: MovableClock
 ):

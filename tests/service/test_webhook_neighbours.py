@@ -1,0 +1,88 @@
+"""Endpoints side by side: what is dead, hangs, flaps or is capped holds up no other."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from services.webhooks.lanes import FIRST_WINDOW
+from tests.polling import eventually
+from tests.service.receiver import Receiver, receiving
+from tests.service.running import Running
+from tests.service.test_webhook_deliveries import MovableClock, of, states
+from tests.service.webhook_endpoints import created, tell, webhooks
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+async def receiver() -> AsyncGenerator[Receiver]:
+    async with receiving() as one:
+        yield one
+
+
+@pytest.fixture
+async def service(tmp_path: Path, clock: MovableClock) -> AsyncGenerator[Running]:
+    async with webhooks(tmp_path, clock) as one:
+        yield one
+
+
+async def test_one_dead_endpoint_does_not_slow_another(service: Running, receiver: Receiver):
+    await created(service, "http://127.0.0.1:9/dead", key="dead")
+    made = await created(service, receiver.url)
+    for number in range(1, 41):
+        await tell(service, number)
+    await eventually(lambda: states(service, made, ["delivered"] * 40))
+    assert len({one.headers["webhook-id"] for one in receiver.received}) == len(receiver.received) == 40
+
+
+async def test_one_that_hangs_holds_up_no_other(service: Running, receiver: Receiver):
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        writer.close()
+
+    silent = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    try:
+        hanging = await created(service, f"http://127.0.0.1:{port}/", key="hangs")
+        made = await created(service, receiver.url)
+        for number in range(1, 41):
+            await tell(service, number)
+        await eventually(lambda: states(service, made, ["delivered"] * 40))
+        # Its first window alone is under way.
+        assert sum(one.attempts > 0 for one in await of(service, hanging)) == FIRST_WINDOW
+    finally:
+        silent.close()
+
+
+async def test_one_that_flaps_gets_each_message_in_the_end(service: Running, receiver: Receiver, clock: MovableClock):
+    for _ in range(6):
+        receiver.answers.extend([web.Response(status=500), web.Response(status=204)])
+    made = await created(service, receiver.url)
+    for number in range(1, 13):
+        await tell(service, number)
+
+    async def all_arrived() -> bool:
+        clock.ahead += timedelta(seconds=5)
+        return await states(service, made, ["delivered"] * 12)
+
+    await eventually(all_arrived)
+    outcomes = [one.status for each in await of(service, made) for one in each.history]
+    assert (outcomes.count(500), len(receiver.received)) == (6, 18)
+
+
+async def test_a_cap_on_the_rate_is_kept(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url, rate_per_s=5)
+    for number in range(1, 9):
+        await tell(service, number)
+    await eventually(lambda: states(service, made, ["delivered"] * 8))
+    begun = sorted(one.history[0].at for one in await of(service, made))
+    assert all(late - early > timedelta(seconds=0.7) for early, late in zip(begun, begun[6:], strict=False))
