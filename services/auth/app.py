@@ -12,7 +12,6 @@ from services.auth import (
     api,
     audit,
     audit_api,
-    enrolment,
     erasure_api,
     exporting,
     exports_api,
@@ -22,6 +21,7 @@ from services.auth import (
     operator_api,
     partner_users_api,
     partners_api,
+    registration,
     sessions_api,
     token_api,
 )
@@ -157,7 +157,7 @@ def _lifespan(
             await documents.open(COLLECTIONS)
             stack.callback(deps.passwords.close)
             if settings.auth_demo_partner_key_path is not None:
-                await enrolment.seed_demo_partner(deps, read_key_file(settings.auth_demo_partner_key_path))
+                await registration.seed_demo_partner(deps, read_key_file(settings.auth_demo_partner_key_path))
             # Signing in and up goes on without Kafka: events wait in the outbox.
             await stack.enter_async_context(starting(app.state.broker))
             await stack.enter_async_context(watchdog)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -131,6 +131,11 @@ async def note_origin(request: Request) -> None:
     _origin.set(Origin(caller, coarse(client_address_of(request)), current_trace_id() or ""))
 
 
+def note_client(partner_id: str) -> None:
+    """Lines of this request are of that partner, which has proved who it is by its client secret."""
+    _origin.set(replace(origin(), caller=Caller(None, partner_id)))
+
+
 def origin() -> Origin:
     """That of this request, for work that is done after it; none outside of a request."""
     return _origin.get() or Origin()
@@ -188,7 +193,12 @@ def new_line(kind: Kind, at: datetime, asked: Origin, **rest: Any) -> Line:
 
 
 def actor_of(caller: Caller | None, otherwise: Actor | None = None) -> Actor:
-    """Who did it, as far as the token says, else `otherwise`; a caller of None: it was no request."""
+    """Who did it, as far as the token says, else `otherwise`; a caller of None: it was no request.
+
+    What we do of ourselves, whoever gave rise to it, is the system's.
+    """
+    if otherwise == "system":
+        return otherwise
     if caller is None or caller == ANONYMOUS:
         return otherwise or ("system" if caller is None else "nobody")
     if OPERATOR_SCOPE in caller.scopes:

@@ -15,16 +15,7 @@ from services.auth.erasure_documents import ERASURE_JOBS
 from services.auth.factors import Factors
 from services.auth.grants import GRANTS, Grant
 from services.auth.guesses import Guesses, Ticket, seen_from
-from services.auth.keys import PartnerKey, key_id
 from services.auth.mail import Mail, Post
-from services.auth.partners import (
-    DEMO_PARTNER_ID,
-    DEMO_PARTNER_NAME,
-    DEMO_PARTNER_SCOPES,
-    PARTNERS,
-    Partner,
-    partner_updated,
-)
 from services.auth.passwords import MAX_BYTES, Passwords, check_acceptable
 from services.auth.store import USERS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
@@ -120,11 +111,21 @@ async def _add_user(deps: Deps, user_id: str, email: str, password_hash: str, pr
         return None
 
 
-async def sign_in(deps: Deps, email: str, password: str, second_factor: str | None = None, address: str = "") -> str:
+async def sign_in(
+    deps: Deps,
+    email: str,
+    password: str,
+    second_factor: str | None = None,
+    address: str = "",
+    *,
+    session_id: str = "",
+    partner_id: str | None = None,
+) -> str:
     """The user's id. Equal answers and times for unknown addresses and wrong passwords.
 
     `second_factor`: the authenticator's code or a recovery code, each good for once. `address`: where the request
-    came from, as the gateway says.
+    came from, as the gateway says. What the audit log says of it: the session that it starts, or the partner for
+    whose page it is.
 
     Raises:
         Problem: 401 `wrong-credentials`, also for a wrong second factor; 401 `second-factor-required`; 429.
@@ -147,7 +148,10 @@ async def sign_in(deps: Deps, email: str, password: str, second_factor: str | No
         deps.attempts.note("wrong-password", user.id)
         raise _wrong_credentials()
     try:
-        await _note_sign_in(deps, user, password, second_factor, address)
+        told = audit.line(
+            "signed-in", deps.clock(), user_id=user.id, partner_id=partner_id, about=session_id, actor="user"
+        )
+        await _note_sign_in(deps, user, password, second_factor, address, told)
     except Problem as problem:
         if problem.status == UNREADABLE:
             await deps.guesses.untried(ticket)
@@ -165,7 +169,9 @@ async def _is_right(deps: Deps, ticket: Ticket, user: User | None, password: str
         raise
 
 
-async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: str | None, address: str) -> None:
+async def _note_sign_in(
+    deps: Deps, user: User, password: str, second_factor: str | None, address: str, told: Put
+) -> None:
     """Use up the second factor, and remember the network. Raises Problem(401)."""
     verified = user.password_hash
     rehashed = await deps.passwords.hash(password) if deps.passwords.needs_rehash(verified) else verified
@@ -178,7 +184,7 @@ async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: st
         now = deps.clock()
         signed_in = replace(_past_second_factor(deps, user, second_factor), password_hash=rehashed)
         signed_in = seen_from(signed_in, deps.pepper, address, now)
-        lines = _lines_of_sign_in(user, signed_in, now)
+        lines = [told, *_used_code(user, signed_in, now)]
         try:
             if signed_in == user:
                 await deps.store.documents.put_many(lines)
@@ -195,11 +201,11 @@ async def _note_sign_in(deps: Deps, user: User, password: str, second_factor: st
     raise Unavailable("database")
 
 
-def _lines_of_sign_in(before: User, after: User, now: datetime) -> list[Put]:
-    lines = [audit.line("signed-in", now, user_id=after.id, actor="user")]
+def _used_code(before: User, after: User, now: datetime) -> list[Put]:
+    """The line of a recovery code that was used, if one was."""
     if before.second_factor and after.second_factor and before.second_factor.recovery != after.second_factor.recovery:
-        lines.append(audit.line("recovery-code-used", now, user_id=after.id, actor="user"))
-    return lines
+        return [audit.line("recovery-code-used", now, user_id=after.id, actor="user")]
+    return []
 
 
 def _past_second_factor(deps: Deps, user: User, code: str | None) -> User:
@@ -281,19 +287,3 @@ def _granted(
         requests=requests,
     )
     return with_events(granted, outbox_event(topics.GRANTS, grants.grant_updated(granted)))
-
-
-async def seed_demo_partner(deps: Deps, key: str) -> None:
-    """Make the demo partner and its key; repeated at every start, it changes nothing."""
-    now = deps.clock()
-    known = await deps.store.partner(DEMO_PARTNER_ID)
-    if known is None or known.scopes != DEMO_PARTNER_SCOPES:
-        fresh = Partner(id=DEMO_PARTNER_ID, name=DEMO_PARTNER_NAME, scopes=(), revision=0, state="active")
-        base = known or fresh
-        partner = replace(base, scopes=DEMO_PARTNER_SCOPES, revision=base.revision + 1)
-        await deps.store.put_partner(with_events(partner, outbox_event(topics.PARTNERS, partner_updated(partner, now))))
-        deps.relay.nudge(PARTNERS, partner.id)
-    if await deps.store.partner_key(key) is None:
-        await deps.store.put_partner_key(
-            PartnerKey(id=key_id(key), partner_id=DEMO_PARTNER_ID, scopes=DEMO_PARTNER_SCOPES, created_at=now)
-        )

@@ -173,7 +173,10 @@ async def _sign_in(door: Door, visit: Visit, form: dict[str, str], address: str)
     asked_at = door.deps.clock()
     email, password = form.get("email", ""), form.get("password", "")
     try:
-        user_id = await enrolment.sign_in(door.deps, email, password, form.get("second_factor"), address)
+        partner_id = visit.asked.partner.id
+        user_id = await enrolment.sign_in(
+            door.deps, email, password, form.get("second_factor"), address, partner_id=partner_id
+        )
     except Problem as problem:
         # 401 would need a challenge that browsers know.
         status = 403 if problem.status == 401 else problem.status

@@ -12,9 +12,12 @@ from msgspec.structs import replace
 from services.auth import audit
 from services.auth.audit import Kind
 from services.auth.enrolment import ATTEMPTS, Deps
-from services.auth.keys import new_client_secret
+from services.auth.keys import PartnerKey, key_id, new_client_secret
 from services.auth.partners import (
     ALWAYS,
+    DEMO_PARTNER_ID,
+    DEMO_PARTNER_NAME,
+    DEMO_PARTNER_SCOPES,
     MAX_SECRETS,
     PARTNERS,
     ClientSecret,
@@ -221,3 +224,19 @@ def _is_news(before: Partner, after: Partner) -> bool:
         return False
     told = (after.name, after.scopes, after.state, after.requests_per_min)
     return before.revision == 0 or told != (before.name, before.scopes, before.state, before.requests_per_min)
+
+
+async def seed_demo_partner(deps: Deps, key: str) -> None:
+    """Make the demo partner and its key; repeated at every start, it changes nothing."""
+    now = deps.clock()
+    known = await deps.store.partner(DEMO_PARTNER_ID)
+    if known is None or known.scopes != DEMO_PARTNER_SCOPES:
+        fresh = Partner(id=DEMO_PARTNER_ID, name=DEMO_PARTNER_NAME, scopes=(), revision=0, state="active")
+        base = known or fresh
+        partner = replace(base, scopes=DEMO_PARTNER_SCOPES, revision=base.revision + 1)
+        await deps.store.put_partner(with_events(partner, outbox_event(topics.PARTNERS, partner_updated(partner, now))))
+        deps.relay.nudge(PARTNERS, partner.id)
+    if await deps.store.partner_key(key) is None:
+        await deps.store.put_partner_key(
+            PartnerKey(id=key_id(key), partner_id=DEMO_PARTNER_ID, scopes=DEMO_PARTNER_SCOPES, created_at=now)
+        )

@@ -105,8 +105,11 @@ Writer = Annotated[Caller, require("profile:write")]
 async def sign_in(body: SignIn, deps: DepsOf, address: ClientAddress, _: Anybody) -> Tokens:
     """Sign in with the user's own app, which starts a session. Partners' apps never see a password."""
     asked_at = deps.clock()
-    user_id = await enrolment.sign_in(deps, body.email, body.password, body.second_factor, address)
-    return _tokens(deps, *await sessions.start(deps, user_id, body.device, asked_at=asked_at))
+    first = deps.refresh_tokens.first()
+    user_id = await enrolment.sign_in(
+        deps, body.email, body.password, body.second_factor, address, session_id=first.session_id
+    )
+    return _tokens(deps, *await sessions.start(deps, user_id, body.device, asked_at=asked_at, first=first))
 
 
 @router.post("/v1/tokens/refresh", tags=["accounts"])

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from services.auth import issuing
+from services.auth import audit, issuing
 from services.auth.asking import DepsOf
 from services.auth.authorization import METHOD, fields_of
 from services.auth.clients import authenticated
@@ -125,6 +125,7 @@ async def form_of(
     # Said to nobody but whoever has the secret.
     if partner.state in NOT_ACTIVE:
         raise OAuthError("invalid_client", NOT_ACTIVE[partner.state])
+    audit.note_client(partner.id)
     return Form(values, partner)
 
 

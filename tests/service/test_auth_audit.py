@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from services.auth import attempts as attempts_module
-from services.auth import audit
+from services.auth import audit, sessions
 from services.auth.attempts import Attempts
 from services.auth.audit import KINDS, LINES, Attempt, coarse
 from shared.clock import utc_now
@@ -24,6 +24,7 @@ from shared.identity import ANONYMOUS, OPERATOR_SCOPE, Caller
 from tests.polling import eventually
 from tests.service.account_holder import EMAIL, HOME, OTHER, PASSWORD, Ada, auth_of, problem
 from tests.service.gateway_edges import MovableClock
+from tests.service.oauth_edges import OAT, Client, consented, with_partner
 
 
 def early_in_the_hour() -> MovableClock:
@@ -66,7 +67,8 @@ async def operate(ada: Ada, **body: Any) -> Any:
 
 
 async def test_what_happens_to_an_account_is_written_down_with_who_and_roughly_where(ada: Ada) -> None:
-    assert (await ada.sign_in()).status_code == 200
+    started = await ada.sign_in()
+    assert started.status_code == 200
     changed = await ada.ask("PATCH", "/v1/me", {"height_cm": "170", "birth_date": "1991-04-12", "locale": "en"})
     assert changed.status_code == 200
     assert (await ada.ask("PATCH", "/v1/me", {"height_cm": "170"})).status_code == 200
@@ -85,6 +87,7 @@ async def test_what_happens_to_an_account_is_written_down_with_who_and_roughly_w
     _, signed_in, profile, session, _ = found
     assert {event["actor"] for event in found} == {"user"}
     assert signed_in["network"] == "198.51.100.0/24"
+    assert signed_in["about"] == session["about"] == started.json()["session_id"]
     assert profile["details"] == ["birth_date", "height_cm"]
     assert session["details"] == ["password-changed"]
     for secret in (EMAIL, HOME, "1991-04-12", PASSWORD):
@@ -134,6 +137,38 @@ async def test_sessions_tell_why_they_ended(ada: Ada) -> None:
         (second["session_id"], ["ended-by-user"], "user"),
         (third["session_id"], ["signed-out"], "user"),
     ]
+
+
+async def test_lines_of_oauth_name_the_client(ada: Ada) -> None:
+    """Of a sign-in on its page, and of whatever it does with its secret."""
+    await with_partner(ada)
+    client = Client(ada)
+    first = (await client.exchange(await consented(ada, client))).json()
+    assert (await client.post("/oauth/revoke", token=first["refresh_token"])).status_code == 200
+    code = await consented(ada, client)
+    for _ in range(2):
+        await client.exchange(code)
+    found = await events(ada)
+    assert [(one["kind"], one["actor"], one["partner_id"]) for one in found if one["kind"] == "signed-in"] == [
+        ("signed-in", "user", OAT)
+    ] * 2
+    ended = [one for one in found if one["kind"] == "session-ended"]
+    assert [(one["actor"], one["partner_id"], one["details"]) for one in ended] == [
+        ("partner", OAT, ["revoked-by-partner"]),
+        ("partner", OAT, ["code-reused"]),
+    ]
+
+
+async def test_what_we_end_of_ourselves_is_the_systems_also_where_a_client_gave_rise_to_it(
+    ada: Ada, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_LIVE_OF_PARTNER", 1)
+    await with_partner(ada)
+    client = Client(ada)
+    for _ in range(2):
+        assert (await client.exchange(await consented(ada, client))).status_code == 200
+    (ended,) = await told(ada, "session-ended")
+    assert (ended["actor"], ended["partner_id"], ended["details"]) == ("system", OAT, ["too-many-sessions"])
 
 
 async def test_wrong_guesses_are_one_line_an_hour_and_keep_no_answer_waiting(ada: Ada) -> None:
