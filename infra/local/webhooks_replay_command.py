@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from infra.local import tables
 from infra.local.as_partner import asked
 from infra.local.operating import NoAnswer
 
@@ -67,20 +67,19 @@ def attempts(
     """Show what became of an endpoint's deliveries, attempt by attempt."""
     query = {"limit": limit, "state": state, "user": user}
     said = urlencode({name: value for name, value in query.items() if value is not None})
-    table = Table("message", "type", "state", "at", "status", "ms", "error")
+    rows: list[tuple[str, ...]] = []
     try:
         for one in asked("GET", f"{PATH}/{quote(endpoint)}/deliveries?{said}")["deliveries"]:
             detail = asked("GET", f"/v1/deliveries/{one['delivery_id']}")
-            shown = [one["message_id"], one["type"], one["state"]]
+            whose = (one["message_id"], one["type"], one["state"])
             if not detail["attempts"]:
-                table.add_row(*map(Text, shown), "", "", "", Text(one["reason"] or ""))
+                rows.append((*whose, "", "", "", one["reason"] or ""))
             for tried in detail["attempts"]:
-                row = [tried["at"], str(tried["status"] or "-"), str(tried["ms"]), tried["error"] or ""]
-                table.add_row(*map(Text, shown + row))
-                shown = ["", "", ""]
+                outcome = (tried["at"], str(tried["status"] or "-"), str(tried["ms"]), tried["error"] or "")
+                rows.append((*whose, *outcome))
     except NoAnswer as error:
         _fail(str(error))
-    console.print(table)
+    tables.listed(console, ("message", "type", "state", "at", "status", "ms", "error"), rows, right={"status", "ms"})
 
 
 def _ago(text: str) -> str:
