@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from services.gateway.access import Access
 from services.gateway.entry import Answers, Door, Identities
 from services.gateway.limited import Limited, Rates
+from services.gateway.pages import ForPeople
 from services.gateway.routes import Route
 from services.gateway.sockets import Denying
 from services.gateway.tickets import TicketInAddress, TicketOrToken, Tickets
@@ -28,6 +29,8 @@ class Doors:
 
     def before(self, route: Route, answers: Answers, admit: Callable[[], None]) -> ASGIApp:
         """The route's application behind its door."""
+        if route.page:
+            return ForPeople(self._limited(route, self.access, answers, admit))
         if route.rate != "stream":
             return self._limited(route, self.access, answers, admit)
         either = TicketOrToken(self.tickets, self.access)

@@ -3,9 +3,13 @@
 import base64
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
+from services.gateway.pages import prefers_html
+from services.gateway.proxy import Answer, Unanswered
 from services.gateway.routes import PROXIED, Route
 from tests.service.gateway_edges import Gateway, answer, gateway
 
@@ -76,3 +80,73 @@ async def test_only_forms_are_taken_and_small_ones(door: Gateway, path: str) -> 
     large = await door.ask("POST", path, token=None, headers=FORM, content=b"a" * 20_000)
     assert large.status_code == 413
     assert door.services.seen == []
+
+
+# people
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+AUTHORIZE = "/oauth/authorize"
+
+
+def is_page(got: httpx2.Response, status: int) -> bool:
+    assert got.status_code == status, got.text
+    assert got.headers["cache-control"] == "no-store"
+    assert got.headers["retry-after"].isdigit()
+    if not got.headers["content-type"].startswith("text/html"):
+        assert got.json()["status"] == status
+        return False
+    assert got.headers["content-security-policy"].startswith("default-src 'none'")
+    assert f"in {got.headers['retry-after']} seconds" in got.text
+    return True
+
+
+async def test_a_browser_with_too_many_requests_is_shown_a_page_and_a_program_a_problem(tmp_path: Path) -> None:
+    async with gateway(tmp_path, gateway_rate_sign_in="1/60") as door:
+
+        async def post(path: str, accept: str) -> httpx2.Response:
+            return await door.ask("POST", path, token=None, headers=FORM | {"Accept": accept}, content=b"a=b")
+
+        assert (await post(AUTHORIZE, BROWSER)).status_code == 404
+        limited = await post(AUTHORIZE, BROWSER)
+        assert is_page(limited, 429)
+        assert "ratelimit" in limited.headers
+        assert not is_page(await post(AUTHORIZE, "application/json"), 429)
+
+
+async def test_a_browser_is_shown_a_page_while_auth_is_away_or_says_so_itself(door: Gateway) -> None:
+    def away(*_: Any) -> Answer:
+        raise Unanswered("auth")
+
+    own = answer({"status": 503}, 503, "application/problem+json", **{"retry-after": "5"})
+    for handler in (away, lambda *_: own):
+        door.services.handlers["auth"] = handler
+        for method in ("GET", "POST"):
+            for accept, expected in ((BROWSER, True), ("*/*", False), ("application/json, text/html;q=0.5", False)):
+                headers = FORM | {"Accept": accept}
+                got = await door.ask(method, AUTHORIZE, token=None, headers=headers, content=b"a=b")
+                assert is_page(got, 503) == expected
+        client = await door.ask("POST", "/oauth/token", token=None, headers=FORM | {"Accept": BROWSER}, content=b"a=b")
+        assert not is_page(client, 503)
+    refused = await door.ask("POST", AUTHORIZE, token=None, headers={"Accept": BROWSER}, content=b"{}")
+    assert refused.status_code == 415
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("accept", "html"),
+    [
+        (b"text/html", True),
+        (b"TEXT/HTML;q=0.9, application/json;q=0.8", True),
+        (b"text/html;level=1;q=1", True),
+        (b"", False),
+        (b"*/*", False),
+        (b"text/html;q=0", False),
+        (b"text/html;q=x", False),
+        (b"text/html, application/json", False),
+        (b"text/html;q=0.1, application/problem+json", False),
+        (b"\xff,;;q=,text/plain", False),
+    ],
+)
+def test_only_whoever_names_html_and_wants_json_less_prefers_it(accept: bytes, html: bool) -> None:
+    assert prefers_html(accept) is html
