@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,17 +59,22 @@ class Waiting:
     """How many callers wait for a receipt; each holds a connection to ingest, and the other calls need some too."""
 
     most: int = 256
-    now: int = 0
+    of_a_user: int = 16
+    now: Counter[str | None] = field(default_factory=Counter[str | None])
 
     @contextmanager
-    def one(self) -> Generator[bool]:
-        """Whether one more may wait, as long as the body lasts."""
-        may_wait = self.now < self.most
-        self.now += may_wait
+    def one(self, user_id: str | None) -> Generator[bool]:
+        """Whether one more may wait for this user, as long as the body lasts."""
+        if self.now[user_id] >= self.of_a_user or self.now.total() >= self.most:
+            yield False
+            return
+        self.now[user_id] += 1
         try:
-            yield may_wait
+            yield True
         finally:
-            self.now -= may_wait
+            self.now[user_id] -= 1
+            if not self.now[user_id]:
+                del self.now[user_id]
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class Api:
 
     async def _completed(self, caller: Caller, link: str, wait_s: float) -> Response | None:
         """The receipt if it is completed in time; what was accepted stays so, whatever ingest says."""
-        with self.waiting.one() as may_wait:
+        with self.waiting.one(caller.user_id) as may_wait:
             if not may_wait:
                 return None
             try:
@@ -169,7 +175,7 @@ class Api:
         """What became of a batch; `queued` until ingest knows it, which `wait` waits for."""
         if not receipts.wait_s(call.query):
             return await self._job(call, receipts.RECEIPT_PREFIX, "ingest", "receipt_id")
-        with self.waiting.one() as may_wait:
+        with self.waiting.one(call.caller.user_id) as may_wait:
             asked = call if may_wait else msgspec.structs.replace(call, target=call.target.partition("?")[0])
             return await self._job(asked, receipts.RECEIPT_PREFIX, "ingest", "receipt_id")
 

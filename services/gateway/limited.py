@@ -3,7 +3,8 @@
 * A user: the class of the route (read, write, sign-in, stream). A partner's app that acts for the user has buckets of
   its own in each class, so that it cannot use up the user's.
 * A partner: its quota for all of its calls, and beside it a limit for each of its keys, and one for all the tokens of
-  its secret.
+  its secret. One user with a token of the partner's app gets a quarter of the quota at most, so that nobody spends it
+  for all.
 * Nobody yet, on routes for anyone: the network that the call comes from, an IPv4 address or an IPv6 /64.
 * A network whose calls fail for want of a good token or key: after so many, unknown tokens and keys from there are not
   looked at any more for a while. Those that were good lately are, so a bad neighbour locks nobody out.
@@ -60,6 +61,12 @@ class Policies:
 @lru_cache(1024)
 def _quota(calls: int) -> Policy:
     return Policy("partner", calls, QUOTA_WINDOW_S)
+
+
+@lru_cache(1024)
+def _share(quota: int) -> Policy:
+    """What one user with a partner's token may use of the partner's quota: enough is left for the others."""
+    return Policy("partner-user", max(1, quota // 4), QUOTA_WINDOW_S)
 
 
 class Rates:
@@ -198,7 +205,8 @@ class Limited:
     def _of_partner(self, caller: Caller, partner_id: str, authorization: bytes) -> list[Charge]:
         quota = Charge(self._rates.policies.partner(partner_id), partner_id)
         if caller.user_id is not None:
-            return [Charge(self._of_user, f"{caller.user_id} {partner_id}"), quota]
+            subject = f"{caller.user_id} {partner_id}"
+            return [Charge(self._of_user, subject), Charge(_share(quota.policy.quota), subject), quota]
         # What comes after the scheme, however that is written. All tokens that one client's secret gets are one.
         credential = authorization.rpartition(b" ")[2]
         is_key = credential.startswith(KEY_PREFIX)

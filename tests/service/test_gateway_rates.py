@@ -106,18 +106,37 @@ async def test_a_key_and_its_partner_have_limits_and_the_tighter_counts(tmp_path
         assert refusal(await door.ask("GET", "/v1/whoami", token=new_api_key())) == "partner"
 
 
+async def tell_grant(door: Gateway, user_id: str) -> None:
+    """What the user lets the partner see."""
+    grant = GrantUpdated(
+        event_id="e",
+        occurred_at=utc_now(),
+        grant_id=f"grt_{user_id}",
+        user_id=user_id,
+        partner_id=PARTNER,
+        revision=1,
+        scopes=("days:read",),
+    )
+    await door.running.app.state.grants.take(grant.grant_id, grant)
+
+
+async def test_one_user_does_not_use_up_the_quota_of_a_partner(tmp_path: Path) -> None:
+    async with limited(tmp_path) as door:
+        await tell_partner(door, quota=8)
+        for user_id in (USER, "usr_other"):
+            await tell_grant(door, user_id)
+        apps = {
+            user_id: door.token(user_id, client_id=PARTNER, scopes=("days:read",), grant_revision=1, session_id="ses_1")
+            for user_id in (USER, "usr_other")
+        }
+        assert await statuses(door, 2, token=apps[USER]) == [200, 200]
+        assert refusal(await door.ask("GET", "/v1/whoami", token=apps[USER])) == "partner-user"
+        assert await statuses(door, 1, token=apps["usr_other"]) == [200]
+
+
 async def test_a_partners_app_does_not_use_up_the_users_own_limit(tmp_path: Path) -> None:
     async with limited(tmp_path, gateway_rate_read="2/60") as door:
-        grant = GrantUpdated(
-            event_id="e",
-            occurred_at=utc_now(),
-            grant_id="grt_1",
-            user_id=USER,
-            partner_id=PARTNER,
-            revision=1,
-            scopes=("days:read",),
-        )
-        await door.running.app.state.grants.take("grt_1", grant)
+        await tell_grant(door, USER)
         app = door.token(client_id=PARTNER, scopes=("days:read",), grant_revision=1, session_id="ses_1")
         assert await statuses(door, 2, token=app) == [200, 200]
         assert refusal(await door.ask("GET", "/v1/whoami", token=app)) == "user-read"
