@@ -161,9 +161,9 @@ def _of_users(world: World, route: Route, case: Case, role: Role) -> Iterator[At
             yield Attempt("forbidden", token, me)
     elif role == "partner of other scopes":
         partner = world.lacking(route.scope)
-        yield Attempt("hidden" if route.about_users else "forbidden", partner.token, me)
-        yield Attempt("forbidden", partner.for_owner)
-        yield Attempt("forbidden", partner.for_owner, me)
+        # Its tokens have the scope; it is the grant that leaves it out.
+        for token, user in ((partner.token, me), (partner.for_owner, ""), (partner.for_owner, me)):
+            yield Attempt("hidden" if route.about_users else "forbidden", token, user)
     else:
         partner = _partner(world, role)
         yield Attempt("hidden" if route.about_users else "forbidden", partner.token, me)
