@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from services.webhooks.records import DELIVERIES, MESSAGES, REPLAYS, Delivery, Message, Replay
+from services.webhooks.records import DELIVERIES, LONGEST, MESSAGES, REPLAYS, Delivery, Message, Replay
 from services.webhooks.store import Store
 from shared.clock import Clock
 from shared.documents import Collection, Documents
@@ -50,7 +50,9 @@ class Pruner:
         return await self._messages(oldest) + await self._deliveries(oldest) + await self._replays(oldest)
 
     async def _messages(self, oldest: datetime) -> int:
-        below = min([oldest, *[since async for since in self._needed()]])
+        needed = min([oldest, *[since async for since in self._needed()]])
+        # Whatever a replay wants was not old when it was asked for: nobody keeps everybody's messages by replays.
+        below = max(needed, oldest - LONGEST)
         gone, cursor = 0, None
         while True:
             page = await self._documents.find(MESSAGES, "stored", below=below, limit=PAGE, cursor=cursor)

@@ -1,6 +1,6 @@
 """What webhooks keeps: public messages in each user's order, grants, endpoints, deliveries."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -123,6 +123,10 @@ class Delivery(Job, frozen=True, kw_only=True):
     replay_id: str | None = None
 
 
+# A replay takes no longer; messages are kept for it until then.
+LONGEST = timedelta(days=3)
+
+
 class Replay(Job, frozen=True, kw_only=True):
     """Messages to send once more to one endpoint: one of that id, those stored from `since` until before `until`, or
     those whose deliveries were made in that time and failed.
@@ -188,6 +192,7 @@ REPLAYS: Collection[Replay] = Collection(
         Index("endpoint", ("endpoint_id", "created_at")),
         Index("user", ("user_id",)),
         Index("open", ("state", "since")),
+        Index("standing", ("endpoint_id", "state")),
     ),
 )
 PERSONAL: tuple[Declared, ...] = (

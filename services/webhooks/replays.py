@@ -7,11 +7,12 @@ from msgspec.structs import replace
 
 from services.webhooks.deliveries import Deliveries
 from services.webhooks.public import OPERATIONAL
-from services.webhooks.records import DELIVERIES, MESSAGES, REPLAYS, Delivery, Endpoint, Message, Replay
+from services.webhooks.records import DELIVERIES, LONGEST, MESSAGES, REPLAYS, Delivery, Endpoint, Message, Replay
 from services.webhooks.store import Store, delivery_of
 from shared.clock import Clock
 from shared.documents import Conflict, Documents, Duplicate, Page
 from shared.errors import Problem, Unavailable
+from shared.events import derived_id
 
 TICK = timedelta(seconds=1)
 PAGE = 100
@@ -19,7 +20,6 @@ PAGE = 100
 PAGES = 20
 # A replay adds nothing while so much waits for its endpoint: what is new would have to wait behind it.
 BACKLOG = 100
-LONGEST = timedelta(days=3)
 MAX_OPEN = 10
 LISTED = 100
 ATTEMPTS = 20
@@ -42,7 +42,7 @@ class Replays:
         """
         known = await self._documents.get(REPLAYS, wanted.id)
         if known is None:
-            if sum(one.open for one in await self.of(wanted.endpoint_id)) >= MAX_OPEN:
+            if await self._open(wanted.endpoint_id) >= MAX_OPEN:
                 raise Problem(
                     409, "too-many-replays", f"{MAX_OPEN} replays of this endpoint are under way; wait or cancel one."
                 )
@@ -55,6 +55,12 @@ class Replays:
                 422, "idempotency-key-reused", "This Idempotency-Key came with another request; use a fresh one."
             )
         return known
+
+    async def _open(self, endpoint_id: str) -> int:
+        counts = [
+            await self._documents.count(REPLAYS, "standing", (endpoint_id, state)) for state in ("running", "paused")
+        ]
+        return sum(counts)
 
     async def of(self, endpoint_id: str) -> tuple[Replay, ...]:
         """The endpoint's last 100 replays, newest first."""
@@ -80,7 +86,8 @@ class Replays:
                 return known
             if not known.open:
                 raise Problem(409, "replay-ended", f"This replay is {known.state}; make another one.")
-            due_at = self._clock() if state == "running" else None
+            # A paused one is looked at once more, when its time is over: messages are kept for it until then.
+            due_at = {"running": self._clock(), "paused": known.ends_at}.get(state)
             try:
                 return await self._documents.put(REPLAYS, replace(known, state=state, due_at=due_at, attempts=0))
             except Conflict:
@@ -149,7 +156,7 @@ class Replays:
         wanted = [
             message
             for message in messages
-            if (replay.kind == "message" or replay.since <= message.stored_at < replay.until)
+            if (replay.kind == "message" or _ranges(replay, endpoint, message))
             and (not replay.types or message.type in replay.types)
             and await self._store.granted(message.user_id, endpoint.partner_id, message.type)
         ]
@@ -161,9 +168,20 @@ class Replays:
         for delivery in failed:
             if delivery.replay_id == replay.id or (replay.types and delivery.message_type not in replay.types):
                 continue
-            if not replay.user_id or delivery.user_id == replay.user_id:
+            if (not replay.user_id or delivery.user_id == replay.user_id) and not await self._doubled(replay, delivery):
                 made += await retried(self._documents, self._store, delivery, endpoint, replay.id) is not None
         return made
+
+    async def _doubled(self, replay: Replay, delivery: Delivery) -> bool:
+        """Was `delivery` made by another replay, of a message whose first delivery this one sends again anyway?"""
+        first_id = derived_id(delivery.endpoint_id, delivery.message_id)
+        if delivery.id == first_id:
+            return False
+        first = await self._queue.get(first_id)
+        if first is None:
+            return False
+        in_time = replay.since <= first.created_at < replay.until
+        return first.replay_id == replay.id or (first.state == "failed" and in_time)
 
 
 async def retried(
@@ -177,6 +195,11 @@ async def retried(
         return None
     line = message.sequence if endpoint.ordered else None
     return await store.queue.again(delivery, message.body(endpoint.payload), line, replay_id)
+
+
+def _ranges(replay: Replay, endpoint: Endpoint, message: Message) -> bool:
+    """Was the message stored in the replay's time, and is it one that the endpoint asks for?"""
+    return replay.since <= message.stored_at < replay.until and endpoint.wants(message.type, message.user_id)
 
 
 def _ended(replay: Replay, state: str, reason: str | None) -> Replay:

@@ -11,8 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from services.webhooks.deliveries_api import Id, Partner, partner_of
 from services.webhooks.endpoint_models import Types, UserId
 from services.webhooks.endpoints import Endpoints
-from services.webhooks.records import Replay
-from services.webhooks.replays import LONGEST, Replays
+from services.webhooks.records import LONGEST, Replay
+from services.webhooks.replays import Replays
 from shared.clock import Clock, truncated
 from shared.errors import Problem
 from shared.events import derived_id

@@ -55,7 +55,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
         return timedelta(seconds=min(float(text), LONGEST_RETRY_AFTER_S))
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a zone or hour of many digits
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

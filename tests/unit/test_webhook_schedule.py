@@ -66,6 +66,8 @@ def test_a_slow_receiver_gets_a_minute_at_least():
         ("٣", None),
         (".", None),
         ("Sun, 99 Mar 2026 08:02:00 GMT", None),
+        ("Sun, 01 Mar 2026 08:02:00 +99999999999999", None),
+        ("Sun, 01 Mar 2026 99999999999999999999:00:00 GMT", None),
     ],
 )
 def test_retry_after_is_read(header: str | None, seconds: float | None):

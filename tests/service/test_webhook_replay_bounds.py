@@ -1,0 +1,123 @@
+"""What replays cannot be used for: to keep what is old, to send a message twice, to get what was not asked for."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from services.webhooks.pruning import Pruner
+from services.webhooks.records import LONGEST, MESSAGES, REPLAYS
+from services.webhooks.replays import Replays
+from services.webhooks.store import DELIVERIES, Store, delivery_of
+from tests.polling import eventually
+from tests.service.receiver import Receiver, receiving
+from tests.service.running import Running
+from tests.service.test_webhook_deliveries import MovableClock, ask, of
+from tests.service.test_webhook_replays import an_hour_ago, done, replayed, told_all
+from tests.service.webhook_endpoints import database, webhooks
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+async def receiver() -> AsyncGenerator[Receiver]:
+    async with receiving() as one:
+        yield one
+
+
+@pytest.fixture
+async def service(tmp_path: Path, clock: MovableClock) -> AsyncGenerator[Running]:
+    async with webhooks(tmp_path, clock) as one:
+        yield one
+
+
+async def test_a_paused_replay_ends_with_its_time(service: Running, receiver: Receiver, clock: MovableClock):
+    made = await told_all(service, receiver, 3)
+    asked = await replayed(service, made, since=an_hour_ago(), rate_per_s=1)
+    path = f"/v1/webhook-endpoints/{made['endpoint_id']}/replays/{asked.json()['replay_id']}"
+    assert (await ask(service, "PATCH", path, {"state": "paused"})).json()["state"] == "paused"
+    clock.ahead += LONGEST - timedelta(minutes=1)
+    assert await done(service, asked) == {}
+    clock.ahead += timedelta(minutes=2)
+    assert (await eventually(lambda: done(service, asked)))["state"] == "failed"
+
+
+async def test_no_replay_keeps_messages_for_ever(
+    service: Running, receiver: Receiver, clock: MovableClock, tmp_path: Path
+):
+    made = await told_all(service, receiver, 3)
+    asked = await replayed(service, made, since="1970-01-01T00:00:00Z", rate_per_s=1)
+    path = f"/v1/webhook-endpoints/{made['endpoint_id']}/replays/{asked.json()['replay_id']}"
+    await ask(service, "PATCH", path, {"state": "paused"})
+    async with database(tmp_path) as documents:
+        paused = await documents.get(REPLAYS, asked.json()["replay_id"])
+        assert paused is not None
+        # One after the other, so that there is always one.
+        await documents.put(REPLAYS, replace(paused, ends_at=paused.ends_at + timedelta(days=90), due_at=None))
+        pruner = Pruner(documents, Store(documents, clock), clock, timedelta(days=30))
+        clock.ahead += timedelta(days=31)
+        await pruner.prune()
+        assert len((await documents.find(MESSAGES, "stored")).documents) == 3
+        clock.ahead += timedelta(days=3)
+        await pruner.prune()
+        assert [one.sequence for one in (await documents.find(MESSAGES, "stored")).documents] == [3]
+
+
+async def test_what_failed_several_times_over_is_sent_again_once(
+    service: Running, receiver: Receiver, clock: MovableClock, tmp_path: Path
+):
+    made = await told_all(service, receiver, 1)
+    async with database(tmp_path) as documents:
+        store = Store(documents, clock)
+        endpoint = await store.endpoint(made["endpoint_id"])
+        assert endpoint is not None
+        [message] = (await documents.find(MESSAGES, "stored")).documents
+        [first] = await of(service, made)
+        await documents.put(DELIVERIES, replace(first, state="failed"))
+        copy = delivery_of(message, endpoint, clock(), "an earlier replay")
+        await documents.insert(DELIVERIES, replace(copy, state="failed", due_at=None, body=None))
+    asked = await replayed(service, made, failed_since=an_hour_ago())
+    assert (await eventually(lambda: done(service, asked)))["made"] == 1
+    await eventually(lambda: len(receiver.received) == 2)
+    # That copy alone is still one that failed, and goes out by the next.
+    other = await replayed(service, made, failed_since=an_hour_ago(), key="other")
+    assert (await eventually(lambda: done(service, other)))["made"] == 1
+    await eventually(lambda: len(receiver.received) == 3)
+
+
+async def test_a_time_is_sent_again_as_far_as_the_endpoint_asks_for_it(service: Running, receiver: Receiver):
+    made = await told_all(service, receiver, 3)
+    path = f"/v1/webhook-endpoints/{made['endpoint_id']}"
+    for key, narrowed in (("type", {"event_types": ["day.updated"]}), ("user", {"user_ids": ["somebody-else"]})):
+        assert (await ask(service, "PATCH", path, narrowed)).status_code == 200
+        asked = await replayed(service, made, since=an_hour_ago(), key=key)
+        assert (await eventually(lambda asked=asked: done(service, asked)))["made"] == 0
+        assert (await ask(service, "PATCH", path, {"event_types": [], "user_ids": []})).status_code == 200
+    assert len(receiver.received) == 3
+
+
+async def test_ended_replays_hide_no_open_ones(
+    service: Running, receiver: Receiver, clock: MovableClock, tmp_path: Path
+):
+    made = await told_all(service, receiver, 1)
+    asked = await replayed(service, made, since=an_hour_ago())
+    await eventually(lambda: done(service, asked))
+    async with database(tmp_path) as documents:
+        ended = await documents.get(REPLAYS, asked.json()["replay_id"])
+        assert ended is not None
+        open_ones = [
+            replace(ended, id=f"open-{number}", version=0, state="paused", due_at=ended.ends_at) for number in range(10)
+        ]
+        later = replace(ended, version=0, created_at=ended.created_at + timedelta(minutes=1))
+        ended_ones = [replace(later, id=f"ended-{number}") for number in range(100)]
+        await asyncio.gather(*(documents.insert(REPLAYS, one) for one in (*open_ones, *ended_ones)))
+        assert not any(
+            one.open for one in await Replays(documents, Store(documents, clock), clock).of(ended.endpoint_id)
+        )
+    assert (await replayed(service, made, key="one more", since=an_hour_ago())).status_code == 409
