@@ -1,4 +1,4 @@
-"""`./mymacro test`: the tests of real servers beside those that compute, the faults behind both."""
+"""`./mymacro test`: each service's tests beside all others, the faults behind both."""
 
 import os
 import signal
@@ -13,35 +13,36 @@ from infra.local.environment import ROOT
 NOTHING_COLLECTED = 5  # pytest's exit code
 # Each part picks its own from the same options, so it says how many it left to the others ("deselected").
 HEADLINES = {
-    "computing": "tests that compute, or talk to servers inside their own process",
-    "real servers": "tests on whole stacks, Kafka and Triton; they ran beside the part above",
+    "services": "each service by itself",
+    "all together": "units, contracts, flows, whole stacks on real servers; they ran beside the part above",
     "faults": "what is killed, stopped, locked and filled while load runs",
 }
 STOP_SECONDS = 30  # real stacks are taken down by their fixtures
 IN_THE_TERMINAL = {"-s", "--capture=no", "--pdb", "--trace", "--collect-only", "--co"}
-REAL = ["tests/real", "-o", "cache_dir=.pytest_cache/real"]
-COMPUTING = ["tests", "--ignore=tests/real", "--ignore=tests/faults"]
+# Two parts that take about as long, one a core.
+SERVICES = ["tests/service"]
+OTHERS = ["tests", "--ignore=tests/service", "--ignore=tests/faults", "-o", "cache_dir=.pytest_cache/others"]
 FAULTS = ["tests/faults"]  # what is acknowledged while they hit is counted, hence nothing runs beside them
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run pytest with these arguments; returns its exit code, or the first failing one of several runs.
 
-    A computing test process uses one core, and those of real servers mostly wait, so where no path is named both run at
-    once. What the second one says is printed when the first has ended.
+    A test process computes on one core, so where no path is named two run at once. What the second one says is printed
+    when the first has ended.
     """
     if any(_names_tests(argument) or argument in IN_THE_TERMINAL for argument in arguments):
         return subprocess.call(_pytest([], arguments), cwd=ROOT)
     with tempfile.TemporaryFile() as said:
         beside = subprocess.Popen(
-            _pytest(REAL, arguments), cwd=ROOT, stdout=said, stderr=said, start_new_session=True, close_fds=True
+            _pytest(OTHERS, arguments), cwd=ROOT, stdout=said, stderr=said, start_new_session=True, close_fds=True
         )
-        _headline(1, "computing")
+        _headline(1, "services")
         try:
-            codes = [subprocess.call(_pytest(COMPUTING, arguments), cwd=ROOT), beside.wait()]
+            codes = [subprocess.call(_pytest(SERVICES, arguments), cwd=ROOT), beside.wait()]
         finally:
             _end(beside)
-        _headline(2, "real servers")
+        _headline(2, "all together")
         _print(said)
     _headline(3, "faults")
     codes.append(subprocess.call(_pytest(FAULTS, arguments), cwd=ROOT))
