@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -23,9 +25,14 @@ from shared.telemetry import METRICS, bind, span
 SCAN_S = 1.0
 # Lines whose process died in between are called again that often.
 CALL_EVERY_S = 5.0
+# Pauses are at least so many times as long as looking at all lines took.
+CALL_PAUSE = 9
 GRACE_S = 3.0
 # A lane takes this part of the free places at most, so that lanes that hang leave some to all others.
 SHARE = 4
+# A partner's lanes together take this part of what the other partners leave at most, or one could hold all places with
+# receivers that answer slowly.
+PARTNER_SHARE = 2
 NAME = "deliveries"
 log = logging.getLogger(__name__)
 
@@ -54,6 +61,9 @@ class Dispatcher:
         self._health = health
         self._clock = clock
         self._free = concurrency
+        self._held: Counter[str] = Counter()
+        # Lanes whose partner held too much, in the order in which they came.
+        self._crowded: dict[str, dict[str, None]] = {}
         self._scan_seconds = scan_seconds
         self._lanes: dict[str, Lane] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -75,7 +85,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Send until cancelled; what is under way then has a few seconds to end, the rest is handed back."""
-        called = -CALL_EVERY_S
+        calling = asyncio.create_task(self._call_lines())
         try:
             while True:
                 self._wake.clear()
@@ -83,9 +93,6 @@ class Dispatcher:
                     if (now := time.monotonic()) - self._scanned >= self._scan_seconds:
                         self._scanned = now
                         await self._scan()
-                    if now - called >= CALL_EVERY_S:
-                        called = now
-                        await self._queue.call_all()
                     await self._turns()
                 except Unavailable:
                     log.warning("no deliveries: the database does not answer")
@@ -95,7 +102,20 @@ class Dispatcher:
                     async with asyncio.timeout(self._scan_seconds):
                         await self._wake.wait()
         finally:
+            calling.cancel()
             await self._wind_down()
+
+    async def _call_lines(self) -> None:
+        """Look at all lines now and then, beside the sending: there may be a hundred thousand."""
+        while True:
+            began = time.monotonic()
+            try:
+                await self._queue.call_all()
+            except Unavailable:
+                log.warning("no lines were looked at: the database does not answer")
+            except Exception as error:
+                log.error("looking at lines failed: %s", whereabouts(error))
+            await asyncio.sleep(max(CALL_EVERY_S, CALL_PAUSE * (time.monotonic() - began)))
 
     async def _scan(self) -> None:
         now = self._clock()
@@ -136,26 +156,31 @@ class Dispatcher:
         rate = endpoint.rate_per_s if endpoint is not None else None
         lane = self._lanes.setdefault(endpoint_id, Lane())
         now = self._clock().timestamp()
-        room = min(lane.room(now, rate), -(-self._free // SHARE))
+        partner = endpoint.partner_id if endpoint is not None else ""
+        left = self._left(partner)
+        if left <= 0:
+            self._crowded.setdefault(partner, {})[endpoint_id] = None
+            return
+        room = min(lane.room(now, rate), -(-self._free // SHARE), left)
         if room <= 0:
             if (seconds := lane.wait(now, rate)) is not None:
                 self._wake_in(seconds, endpoint_id)
             return
         # Counted before anything is awaited: another lane's turn runs meanwhile.
         lane.started(room)
-        self._free -= room
+        self._hold(partner, room)
         begun = 0
         try:
             claimed = await self._claim(endpoint, endpoint_id, room)
             checked = await self._sender.check(endpoint, claimed) if claimed else Checked(endpoint)
             begun = len(claimed)
         finally:
-            self._free += room - begun
+            self._hold(partner, begun - room)
             lane.unused(room - begun)
         for delivery in claimed:
             task = asyncio.create_task(self._attempt(delivery, checked, lane))
             self._running.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, partner))
 
     async def _claim(self, endpoint: Endpoint | None, endpoint_id: str, room: int) -> list[Delivery]:
         if endpoint is None or endpoint.state != "paused":
@@ -172,9 +197,26 @@ class Dispatcher:
                 await self._queue.keep(replace(one, due_at=self._clock()))
         return tests
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _left(self, partner_id: str) -> int:
+        """How many more places the partner's lanes may take."""
+        return -(-(self._free - (PARTNER_SHARE - 1) * self._held[partner_id]) // PARTNER_SHARE)
+
+    def _hold(self, partner_id: str, count: int) -> None:
+        """So many places more are the partner's; fewer than 0: free."""
+        self._free -= count
+        self._held[partner_id] += count
+        if not self._held[partner_id]:
+            del self._held[partner_id]
+
+    def _ended(self, partner_id: str, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._free += 1
+        self._hold(partner_id, -1)
+        # One place, so one lane; what that leaves is found by scanning.
+        if crowded := self._crowded.pop(partner_id, None):
+            self._woken.add(next(iter(crowded)))
+            crowded.pop(next(iter(crowded)))
+            if crowded:
+                self._crowded[partner_id] = crowded
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a delivery failed: %s", whereabouts(error))

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,8 +14,8 @@ from services.webhooks.lanes import FIRST_WINDOW
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import Running
-from tests.service.test_webhook_deliveries import MovableClock, of, states
-from tests.service.webhook_endpoints import created, tell, webhooks
+from tests.service.test_webhook_deliveries import MovableClock, ask, of, states
+from tests.service.webhook_endpoints import PARTNER, created, tell, webhooks
 
 
 @pytest.fixture
@@ -86,3 +87,32 @@ async def test_a_cap_on_the_rate_is_kept(service: Running, receiver: Receiver):
     await eventually(lambda: states(service, made, ["delivered"] * 8))
     begun = sorted(one.history[0].at for one in await of(service, made))
     assert all(late - early > timedelta(seconds=0.7) for early, late in zip(begun, begun[6:], strict=False))
+
+
+async def test_no_partner_holds_all_places_with_endpoints_that_hang(tmp_path: Path, receiver: Receiver):
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        writer.close()
+
+    silent = await asyncio.start_server(hang, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
+    try:
+        async with webhooks(tmp_path, webhooks_concurrency=8) as service:
+            hanging = [await created(service, url, key=str(number)) for number in range(12)]
+            other = await created(service, receiver.url, partner="another-partner")
+            for made in hanging:
+                await send_test(service, made, PARTNER)
+            async with asyncio.timeout(5):
+                await send_test(service, other, "another-partner")
+                await eventually(lambda: len(receiver.received) == 1)
+            # Half of what the other left, and no more.
+            tried = [one for made in hanging for one in await of(service, made) if one.attempts]
+            assert len(tried) in (4, 5)
+    finally:
+        silent.close()
+
+
+async def send_test(service: Running, made: dict[str, Any], partner: str) -> None:
+    path = f"/v1/webhook-endpoints/{made['endpoint_id']}/tests"
+    assert (await ask(service, "POST", path, {}, partner=partner)).status_code == 202
