@@ -33,7 +33,11 @@ class Health:
 
     async def succeeded(self, endpoint: Endpoint) -> None:
         """A delivery arrived: whatever failed before counts no more."""
-        self._noted.pop(endpoint.id, None)
+        if self._noted.pop(endpoint.id, None) is not None and endpoint.failing_since is None:
+            # What was claimed together has the endpoint as it was before the first of it failed.
+            if (fresh := await self._store.endpoint(endpoint.id)) is None:
+                return
+            endpoint = fresh
         for _ in range(ATTEMPTS):
             if endpoint.failing_since is None:
                 return
@@ -48,7 +52,10 @@ class Health:
         """A try failed; `gone`: the receiver wants nothing any more. Disables the endpoint when it is time."""
         now = self._clock()
         if gone:
-            await self._give_up(endpoint.id, GONE_REASON, now)
+            # Its partner may have changed the URL since: what the old one says is nothing of the new one's.
+            fresh = await self._store.endpoint(endpoint.id)
+            if fresh is not None and fresh.url == endpoint.url:
+                await self._give_up(endpoint.id, GONE_REASON, now)
             return
         noted = self._noted.get(endpoint.id)
         if noted is not None and noted <= now < noted + NOTED_EVERY:
