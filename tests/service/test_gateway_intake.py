@@ -136,17 +136,19 @@ async def test_a_receipt_can_be_waited_for_later(door: Gateway) -> None:
     assert problem(foreign) == (404, "not-found")
 
 
-async def test_only_so_many_wait_at_a_time(door: Gateway) -> None:
-    door.waiting.now = door.waiting.most
+@pytest.mark.parametrize("of", ["all", "this user"])
+async def test_only_so_many_wait_at_a_time(door: Gateway, of: str) -> None:
+    others, most = ("usr_others", door.waiting.most) if of == "all" else (USER, door.waiting.of_a_user)
+    door.waiting.now[others] = most
     door.services.handlers["ingest"] = lambda *_: answer({"state": "stored"})
     got = await door.ask("POST", "/v1/batches?wait=1s", json=BATCH, key="b1")
     assert got.status_code == 202
     link = got.json()["link"]
     assert (await door.ask("GET", f"{link}?wait=1s")).json() == {"state": "stored"}
     assert door.services.seen[-1][2] == link
-    door.waiting.now -= 1
+    door.waiting.now[others] -= 1
     assert (await door.ask("POST", "/v1/batches?wait=1s", json=BATCH, key="b1")).status_code == 200
-    assert door.waiting.now == door.waiting.most - 1
+    assert door.waiting.now == {others: most - 1}
 
 
 # overload
