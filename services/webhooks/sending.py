@@ -16,6 +16,7 @@ from services.webhooks.schedule import next_wait, parse_retry_after
 from services.webhooks.signing import SigningKey, signed_headers
 from services.webhooks.store import Attempt, Delivery, Endpoint, Store
 from shared.clock import Clock
+from shared.redaction import whereabouts
 from shared.secrets import CannotOpen
 from shared.telemetry import bind, current_traceparent, span
 
@@ -25,6 +26,7 @@ OBEYED = (429, 503)
 USER_AGENT = "MyMacroTracker-Webhooks/1"
 # Nothing is sent. The tries of more than three days leave the operator time to put a lost key back.
 UNSIGNED = Answer(None, 0, "not sent: the endpoint's secret cannot be opened here")
+BROKEN = Answer(None, 0, "not known: this try broke on an error of ours")
 SUSPENDED = "the partner is suspended"
 NOT_GRANTED = "the user's grant does not cover this any more"
 log = logging.getLogger(__name__)
@@ -96,8 +98,13 @@ class Sender:
         at = self._clock()
         if checked.keys is None:
             return after(delivery, UNSIGNED, at, self._clock(), self._jitter())
-        answer = await self._post(delivery, delivery.body, endpoint, checked.keys, at)
-        return after(delivery, answer, at, self._clock(), self._jitter())
+        try:
+            answer = await self._post(delivery, delivery.body, endpoint, checked.keys, at)
+            return after(delivery, answer, at, self._clock(), self._jitter())
+        except Exception as error:
+            # A try that is not counted would be made again and again, each time its lease is over.
+            log.error("a try broke: %s", whereabouts(error))
+            return after(delivery, BROKEN, at, self._clock(), self._jitter())
 
     async def _post(
         self, delivery: Delivery, body: bytes, endpoint: Endpoint, keys: Sequence[SigningKey], at: datetime

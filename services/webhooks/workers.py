@@ -16,7 +16,7 @@ from services.webhooks.health import Health
 from services.webhooks.lanes import Lane
 from services.webhooks.public import ENDPOINT_TEST
 from services.webhooks.records import Delivery, Endpoint
-from services.webhooks.sending import GONE, UNSIGNED, Checked, Sender
+from services.webhooks.sending import BROKEN, GONE, UNSIGNED, Checked, Sender
 from shared.clock import Clock
 from shared.errors import Erased, Unavailable
 from shared.redaction import whereabouts
@@ -33,6 +33,7 @@ SHARE = 4
 # A partner's lanes together take this part of what the other partners leave at most, or one could hold all places with
 # receivers that answer slowly.
 PARTNER_SHARE = 2
+OURS = (UNSIGNED.error, BROKEN.error)
 NAME = "deliveries"
 log = logging.getLogger(__name__)
 
@@ -256,11 +257,11 @@ class Dispatcher:
             await self._judge(endpoint, result)
 
     async def _judge(self, endpoint: Endpoint, tried: Delivery) -> None:
-        """What the try says of the endpoint. That we could not sign is none of its faults, a test is no traffic."""
+        """What the try says of the endpoint. What we could not do is none of its faults, a test is no traffic."""
         last = tried.history[-1]
         if last.error is None:
             await self._health.succeeded(endpoint)
-        elif last.status == GONE or (tried.message_type != ENDPOINT_TEST and last.error != UNSIGNED.error):
+        elif last.status == GONE or (tried.message_type != ENDPOINT_TEST and last.error not in OURS):
             await self._health.failed(endpoint, gone=last.status == GONE)
 
     async def _wind_down(self) -> None:
