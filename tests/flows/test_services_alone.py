@@ -11,7 +11,8 @@ from shared.identity import PARTNER_SCOPES, SCOPES, Caller, InternalTokenSigner
 from tests.flows.whole import SERVICES, Whole
 
 # Published anyway.
-OPEN = "/.well-known/"
+# What holds nothing of anybody.
+OPEN = ("/.well-known/", "/v1/event-types")
 OF_PROCESSES = {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 EVERYTHING = frozenset(SCOPES)
 PUBLIC = {(route.service, route.method, route.path): route for route in ROUTES if route.service != "gateway"} | {
