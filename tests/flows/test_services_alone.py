@@ -10,8 +10,7 @@ from services.gateway.routes import PHOTO, RECEIPT, ROUTES, Route
 from shared.identity import PARTNER_SCOPES, SCOPES, Caller, InternalTokenSigner
 from tests.flows.whole import SERVICES, Whole
 
-# Published anyway.
-# What holds nothing of anybody.
+# Published anyway, and holds nothing of anybody.
 OPEN = ("/.well-known/", "/v1/event-types")
 OF_PROCESSES = {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 EVERYTHING = frozenset(SCOPES)
