@@ -119,8 +119,8 @@ async def _as_partner(demo: Demo, partner: Partner, method: str, path: str, body
 
 async def _token(phone: Phone, partner: Partner, **form: str) -> dict[str, Any]:
     """What the token endpoint gives for the form. Raises StoryBroke."""
-    basic = aiohttp.BasicAuth(partner.id, partner.secret)
-    async with phone.session.post(f"{phone.base_url}/oauth/token", data=form, auth=basic) as answer:
+    basic = {"Authorization": aiohttp.encode_basic_auth(partner.id, partner.secret)}
+    async with phone.session.post(f"{phone.base_url}/oauth/token", data=form, headers=basic) as answer:
         found: dict[str, Any] = await answer.json()
         expect(answer.status == 200, f"/oauth/token answers {answer.status}: {found}")
         return found
