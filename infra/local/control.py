@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from infra.local.stack import ALL_READY_S, LAUNCHER, StackError, hold
 POLL_S = 0.05
 # Three stages, each at most 15 s, and some seconds for the rest.
 STOP_ALL_S = 3 * STOP_TIMEOUT_S + 10
+HEARD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -111,11 +113,31 @@ def wait_ready(
         if now is not None:
             seen(now)
             if now.phase == "ready" and not ended:
+                _wait_for_partner(instance, now)
                 return now
         if ended:
             raise StackError(now.error if now and now.error else _last_words(instance.logs / "supervisor.log"))
         time.sleep(POLL_S)
     raise StackError(f"The stack is not ready; see {instance.logs}.")
+
+
+def _wait_for_partner(instance: Instance, state: State) -> None:
+    """Wait until the gateway has heard of the demo partner: at the first start a moment after auth is ready."""
+    key = instance.keys / "demo-partner.key"
+    if not {"kafka", "auth", "gateway"} <= state.processes.keys() or not key.exists():
+        return
+    request = urllib.request.Request(  # noqa: S310 - the scheme is ours
+        f"{instance.url}/v1/whoami", headers={"Authorization": f"Bearer {key.read_text().strip()}"}
+    )
+    # A proxy from the environment has no business on loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + HEARD_S
+    while time.monotonic() < deadline:
+        try:
+            with opener.open(request, timeout=HEARD_S):
+                return
+        except OSError:  # HTTPError is one
+            time.sleep(POLL_S)
 
 
 def _last_words(log: Path) -> str:

@@ -16,7 +16,7 @@ import aiohttp
 from rich.console import Console
 
 from infra.local import labels, trace_tree
-from infra.local.phone import Phone, half_a_day
+from infra.local.phone import Phone, Refused, half_a_day
 from infra.local.receiver import Delivered, Receiver
 from shared import telemetry
 from shared.settings import ServiceSettings
@@ -24,6 +24,8 @@ from shared.settings import ServiceSettings
 DEMO_PARTNER = "demo-partner"
 GRANTED = ["samples:read", "days:read", "diary:read", "ledger:read", "insights:read", "photos:read"]
 PATIENCE_SECONDS = 110.0
+HEARD_SECONDS = 10.0
+LOOK_EVERY_SECONDS = 0.05
 # Who can be killed in the middle; each is killed where the story needs it.
 DAY_VICTIMS = ("ingest", "insights", "webhooks")
 MEAL_VICTIMS = ("inference", "nutrition", "triton", "triton-stub")
@@ -149,18 +151,36 @@ async def introduce(demo: Demo) -> None:
     email, password = await sign_up(demo)
     if demo.maybe_kill("auth"):
         await demo.phone.send("POST", "/v1/tokens", body={"email": email, "password": password})
-    endpoint = await demo.phone.send(
+    where = {"url": demo.receiver.url, "payload": "full"}
+    endpoint = await as_partner(
+        demo,
+        demo.target.partner_key,
         "POST",
         "/v1/webhook-endpoints",
-        key=f"demo-receiver-full-{demo.receiver.port}",
-        token=demo.target.partner_key,
-        body={"url": demo.receiver.url, "payload": "full"},
+        where,
+        f"demo-receiver-full-{demo.receiver.port}",
     )
-    demo.receiver.secret = endpoint.body["secret"]
+    demo.receiver.secret = endpoint["secret"]
     demo.say(f"the partner's webhooks go to {demo.receiver.url}")
     grant = {"partner_id": DEMO_PARTNER, "scopes": GRANTED}
     await demo.phone.send("POST", "/v1/grants", key=str(uuid4()), body=grant)
     demo.say(f"the user granted the partner {len(GRANTED)} scopes")
+
+
+async def as_partner(demo: Demo, token: str, method: str, path: str, body: Any, key: str) -> dict[str, Any]:
+    """What a partner's token or key gets, once the gateway has heard of the partner, within seconds of its beginning.
+
+    Raises:
+        Refused: it was not heard of in time, or the partner may not.
+    """
+    deadline = time.monotonic() + HEARD_SECONDS
+    while True:
+        try:
+            return (await demo.phone.send(method, path, key=key, token=token, body=body)).body
+        except Refused as refused:
+            if refused.status != 401 or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
 
 
 async def sign_up(demo: Demo) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from aiohttp import web
 from rich.console import Console
 
 from infra.local.browser import chromium
-from infra.local.demo import Demo, DemoTarget, StoryBroke, expect, ms, sign_up, told_with
+from infra.local.demo import Demo, DemoTarget, StoryBroke, as_partner, expect, ms, sign_up, told_with
 from infra.local.operating import asked
 from infra.local.phone import Phone, Refused, half_a_day
 
@@ -28,7 +28,6 @@ SCOPES = ["days:read", "ledger:read"]
 NOT_GRANTED = "/v1/timeseries"
 # What is promised: a grant that was taken back counts within so many seconds at every gateway.
 WITHIN_S = 5.0
-LOOK_EVERY_S = 0.05
 # A phone's width, and one at which the page stands in the middle.
 PHONE_PX = (390, 844)
 
@@ -97,24 +96,10 @@ async def _register(demo: Demo, partner: Partner) -> None:
         demo.say("an operator approved it")
     partner.own_token = (await _token(demo.phone, partner, grant_type="client_credentials"))["access_token"]
     demo.say("POST /oauth/token: a token of its own, by its client secret")
-    endpoint = await _as_partner(
-        demo, partner, "POST", "/v1/webhook-endpoints", {"url": demo.receiver.url, "payload": "full"}
-    )
+    where = {"url": demo.receiver.url, "payload": "full"}
+    endpoint = await as_partner(demo, partner.own_token, "POST", "/v1/webhook-endpoints", where, str(uuid4()))
     demo.receiver.secret = endpoint["secret"]
     demo.say(f"its webhooks go to {demo.receiver.url}")
-
-
-async def _as_partner(demo: Demo, partner: Partner, method: str, path: str, body: Any) -> dict[str, Any]:
-    """What the partner's own token gets, once every gateway has heard of the partner."""
-    deadline = time.monotonic() + WITHIN_S
-    key = str(uuid4())
-    while True:
-        try:
-            return (await demo.phone.send(method, path, key=key, token=partner.own_token, body=body)).body
-        except Refused as refused:
-            if refused.status != 401 or time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _token(phone: Phone, partner: Partner, **form: str) -> dict[str, Any]:
