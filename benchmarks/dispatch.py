@@ -1,7 +1,7 @@
 """What delivering costs: signed, persisted deliveries against a bare aiohttp POST loop, and how soon a first try comes.
 
 The receiver is a process of its own. `ratio`: CPU seconds of a bare POST by those of a delivery that was claimed,
-checked, signed, sent and stored, both on uvloop as services run. Then 500 messages a second to 100 endpoints, from the
+checked, signed, sent and stored, both on uvloop and with the garbage collection of services. Then 500 messages a second to 100 endpoints, from the
 message to the receiver, without and with ten endpoints that never answer; receiver and sender share the machine.
 """
 
@@ -36,6 +36,7 @@ from shared.clock import utc_now
 from shared.documents import Documents, open_documents
 from shared.identity import generate_key_files
 from shared.secrets import Secrets, open_secrets
+from shared.service import settle
 from shared.settings import ServiceSettings
 
 AT_ONCE = 4000
@@ -238,6 +239,7 @@ async def measured(url: str) -> dict[str, Any]:
 def main() -> None:
     """Measure with a receiver of its own."""
     machine = measure.fingerprint()
+    settle()
     receiver = subprocess.Popen([sys.executable, "-m", "benchmarks.hook_receiver"], stdout=subprocess.PIPE, text=True)
     try:
         port = int((receiver.stdout or sys.stdin).readline())
