@@ -13,11 +13,11 @@ from services.webhooks.public import (
     Body,
     EndpointDisabledData,
     EndpointTestData,
-    Public,
     ThinData,
     UserErasedData,
     thin,
 )
+from services.webhooks.public_data import Public
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 OPERATIONAL_MODELS: dict[str, type[Public]] = {

@@ -3,14 +3,12 @@
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-from services.webhooks.public import (
-    Body,
+from services.webhooks.public import Body, EndpointDisabledData, EndpointTestData, UserErasedData
+from services.webhooks.public_data import (
     DayMetric,
     DayRecomputedData,
     DayUpdatedData,
     DiaryEntry,
-    EndpointDisabledData,
-    EndpointTestData,
     EntryData,
     EntryDeletedData,
     Fact,
@@ -27,7 +25,6 @@ from services.webhooks.public import (
     Receipt,
     ReceiptsCompletedData,
     Refused,
-    UserErasedData,
 )
 
 MESSAGE_ID = "b8a1c9e2f05d4c7fa3d6e1f2a4b5c6d7"

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from services.webhooks.public import (
+from services.webhooks.public import PublicMessage
+from services.webhooks.public_data import (
     DayMetric,
     DayRecomputedData,
     DayUpdatedData,
@@ -18,7 +19,6 @@ from services.webhooks.public import (
     PhotoReadData,
     PhotoRejectedData,
     PublicData,
-    PublicMessage,
     ReadingMode,
     Receipt,
     ReceiptsCompletedData,
