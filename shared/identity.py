@@ -97,12 +97,17 @@ CACHED_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request is for: a user, a partner (perhaps for a user), or nobody. `session_id`: the user's sign-in."""
+    """Who a request is for: a user, a partner (perhaps for a user), or nobody. `session_id`: the user's sign-in.
+
+    `key_ends_at`, in seconds since 1970: when the API key ends by which a partner itself calls; None for a key without
+    an end, and for tokens.
+    """
 
     user_id: str | None = None
     partner_id: str | None = None
     scopes: frozenset[str] = field(default_factory=frozenset[str])
     session_id: str | None = None
+    key_ends_at: float | None = None
 
 
 ANONYMOUS = Caller()
@@ -229,7 +234,9 @@ class InternalTokenVerifier:
         if cached is not None and now < cached[0]:
             return cached[1]
         claims = self._claims(token, now)
-        caller = Caller(claims.get("sub"), claims.get("act"), _scopes(claims), claims.get("sid"))
+        caller = Caller(
+            claims.get("sub"), claims.get("act"), _scopes(claims), claims.get("sid"), claims.get("key_ends_at")
+        )
         self._cache[token] = (float(claims["exp"]), caller)
         while len(self._cache) > CACHED_TOKENS:
             self._cache.popitem(last=False)
@@ -339,4 +346,6 @@ def _internal_claims(caller: Caller, audience: str, now: int) -> dict[str, Any]:
         claims["act"] = caller.partner_id
     if caller.session_id is not None:
         claims["sid"] = caller.session_id
+    if caller.key_ends_at is not None:
+        claims["key_ends_at"] = caller.key_ends_at
     return claims

@@ -37,8 +37,9 @@ async def create(
     """A new key and its text; None for the text of a key that this very request made before.
 
     Raises:
-        Problem: 403 the partner is not active or the caller lacks a scope, 409 fifty keys are good already, 422 the
-            partner cannot have a scope, the end is past or far away, or another request was sent under this key.
+        Problem: 403 the partner is not active, or the caller lacks a scope or ends before the new key would; 409 fifty
+            keys are good already; 422 the partner cannot have a scope, the end is past or far away, or another request
+            was sent under this key.
     """
     partner, now = await registration.own(deps, str(caller.partner_id)), deps.clock()
     wanted = tuple(sorted(set(scopes)))
@@ -46,7 +47,7 @@ async def create(
         raise Problem(
             422, "scope-not-possible", "Ask only for scopes from `possible`.", possible=sorted(partner.scopes)
         )
-    registration.check_may_give(caller, wanted)
+    registration.check_may_give(caller, wanted, expires_at)
     request = derived_id("partner key", partner.id, request_key)
     earlier = await _made_by(deps, request)
     if earlier is not None:
@@ -89,14 +90,14 @@ async def rotate(
     request = derived_id("rotated key", partner.id, id, request_key)
     for _ in range(ATTEMPTS):
         old, now = await _own(deps, partner.id, id), deps.clock()
-        registration.check_may_give(caller, old.scopes)
         earlier = await _made_by(deps, request)
         if earlier is not None:
             return earlier, None
         if not is_live(old, now):
             raise Problem(409, "key-ended", "This key has ended. Make a new one.")
-        text = new_api_key()
         expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+        registration.check_may_give(caller, old.scopes, expires_at)
+        text = new_api_key()
         scopes = tuple(scope for scope in old.scopes if scope in partner.scopes)
         fresh = _fresh(text, partner.id, old.name, scopes, now, expires_at, request)
         try:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from msgspec.structs import replace
@@ -129,10 +129,11 @@ async def rotate_secret(deps: Deps, caller: Caller, key: str, overlap: timedelta
     """A new client secret; the ones before end after `overlap`. None for the secret of a request answered before.
 
     Raises:
-        Problem: as `own`; 403 the caller has less than the secret would give, 409 four secrets are good already.
+        Problem: as `own`; 403 the caller has less than the secret would give, or is a key that ends; 409 four secrets
+            are good already.
     """
     partner_id = str(caller.partner_id)
-    check_may_give(caller, (await own(deps, partner_id)).scopes)
+    check_may_give(caller, (await own(deps, partner_id)).scopes, until=None)
     request, secret, now = derived_id("client secret", partner_id, key), new_client_secret(), deps.clock()
     fresh = ClientSecret(hash=secret_hash(secret), created_at=now, request=request)
 
@@ -171,8 +172,10 @@ async def set_quota(deps: Deps, partner_id: str, requests_per_min: int | None, b
     return await _changed(deps, partner_id, changed, "partner-quota-changed", *details, by=by)
 
 
-def check_may_give(caller: Caller, scopes: tuple[str, ...]) -> None:
-    """Let nobody make a credential that can do more than the one that asks for it.
+def check_may_give(caller: Caller, scopes: tuple[str, ...], until: datetime | None) -> None:
+    """Let nobody make a credential that can do more, and no key make one that lasts longer, than what asks for it.
+
+    `until`: when the new one ends, None for never. A token stands for the client secret, which has no end.
 
     Raises:
         Problem: 403.
@@ -180,6 +183,15 @@ def check_may_give(caller: Caller, scopes: tuple[str, ...]) -> None:
     missing = sorted(set(scopes) - caller.scopes)
     if missing:
         raise Problem(403, "insufficient-scope", "Use a token or key that has these scopes itself.", missing=missing)
+    ends_at = caller.key_ends_at
+    if ends_at is not None and (until is None or until.timestamp() > ends_at):
+        raise Problem(
+            403,
+            "key-outlived",
+            "A key makes nothing that lasts longer than itself. Use a token by `client_credentials`, or make a key "
+            "that ends by `key_ends_at`.",
+            key_ends_at=datetime.fromtimestamp(ends_at, UTC).isoformat(),
+        )
 
 
 def key_reused() -> Problem:

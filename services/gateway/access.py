@@ -308,5 +308,6 @@ def _bad_key() -> Problem:
 
 def _key_identity(document: dict[str, Any]) -> Identity:
     expires_at = document.get("expires_at")
-    until = datetime.fromisoformat(expires_at).timestamp() if expires_at else NEVER
-    return Identity(Caller(None, document["partner_id"], frozenset(document["scopes"])), until)
+    until = datetime.fromisoformat(expires_at).timestamp() if expires_at else None
+    caller = Caller(None, document["partner_id"], frozenset(document["scopes"]), key_ends_at=until)
+    return Identity(caller, NEVER if until is None else until)

@@ -36,10 +36,12 @@ class Running:
         user_id: str | None = None,
         partner_id: str | None = None,
         scopes: Sequence[str] = SCOPES,
+        key_ends_at: float | None = None,
         key: str | None = None,
     ) -> dict[str, str]:
         """What the gateway would send for that caller."""
-        token = self.signer.token(Caller(user_id, partner_id, frozenset(scopes)), self.service)
+        caller = Caller(user_id, partner_id, frozenset(scopes), key_ends_at=key_ends_at)
+        token = self.signer.token(caller, self.service)
         return {"Authorization": f"Bearer {token}"} | ({"Idempotency-Key": key} if key else {})
 
     async def get(self, path: str, **caller: Any) -> httpx2.Response:

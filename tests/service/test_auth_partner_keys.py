@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.partnering import BY, SCOPES, Desk, desk_of, problem
 
-KEYS, USERS = "/v1/partner/keys", "/v1/partner/users"
+KEYS, USERS, SECRET = "/v1/partner/keys", "/v1/partner/users", "/v1/partner/client-secret"
 KEY = {"name": "nightly import", "scopes": ["days:read"]}
 
 
@@ -113,6 +113,24 @@ async def test_no_key_can_do_more_than_what_made_it(oat: Partner) -> None:
     # Nor by way of a rotation.
     assert problem(await oat.rotate(made["key_id"], **narrow)) == (403, "insufficient-scope")
     assert (await oat.key("k2", {"name": "n", "scopes": ["partner:read"]}, **narrow)).status_code == 201
+
+
+async def test_a_key_that_ends_makes_nothing_that_lasts_longer(oat: Partner) -> None:
+    end = oat.desk.clock() + timedelta(hours=1)
+    by_key: dict[str, Any] = {"key_ends_at": end.timestamp()}
+    endless = (await oat.key()).json()
+    asked = {
+        "no end": await oat.key("k2", **by_key),
+        "a later end": await oat.key("k3", KEY | {"expires_at": (end + timedelta(seconds=1)).isoformat()}, **by_key),
+        "a rotation": await oat.rotate(endless["key_id"], **by_key),
+        "a client secret": await oat.ask("POST", f"{SECRET}/rotations", {}, key="s1", **by_key),
+    }
+    for what, answer in asked.items():
+        assert problem(answer) == (403, "key-outlived"), what
+        assert datetime.fromisoformat(answer.json()["key_ends_at"]) == end, what
+    assert len(await oat.keys()) == 1
+    made = await oat.key("k4", KEY | {"expires_at": end.isoformat()}, **by_key)
+    assert (made.status_code, datetime.fromisoformat(made.json()["expires_at"])) == (201, end)
 
 
 async def test_a_key_ends_when_it_said_or_when_its_partner_says(oat: Partner) -> None:
@@ -308,7 +326,7 @@ async def test_a_partner_without_scopes_about_data_has_no_use_for_users(oat: Par
 ROUTES = [
     ("GET", "/v1/partner", "partner:read", None),
     ("PATCH", "/v1/partner", "partner:write", {"name": "Rye"}),
-    ("POST", "/v1/partner/client-secret/rotations", "partner:write", {}),
+    ("POST", f"{SECRET}/rotations", "partner:write", {}),
     ("POST", KEYS, "partner:write", KEY),
     ("GET", KEYS, "partner:read", None),
     ("DELETE", f"{KEYS}/x", "partner:write", None),

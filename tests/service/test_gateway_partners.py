@@ -126,6 +126,15 @@ async def test_a_partner_reads_for_a_user_as_far_as_key_and_grant_reach(door: Ga
     assert caller(door) == Caller(USER, "p1", frozenset({"days:read"}))
 
 
+async def test_services_are_told_when_the_key_of_a_partner_itself_ends(door: Gateway) -> None:
+    end = door.clock() + timedelta(hours=1)
+    verified = answer({"partner_id": "p1", "scopes": ["webhooks:write"], "expires_at": end.isoformat()})
+    door.services.handlers["auth"] = lambda *_: verified
+    door.services.handlers["webhooks"] = lambda *_: answer({"endpoints": []})
+    assert (await door.ask("GET", "/v1/webhook-endpoints", token=KEY)).status_code == 200
+    assert caller(door) == Caller(None, "p1", frozenset({"webhooks:write"}), key_ends_at=end.timestamp())
+
+
 async def test_a_partner_that_names_nobody_is_told_how(door: Gateway) -> None:
     for token in (KEY, itself(door)):
         assert code(await door.ask("GET", DAY, token=token)) == (422, "user-required")

@@ -231,7 +231,13 @@ def verifier(keys: Path, clock: Clock) -> InternalTokenVerifier:
 
 @pytest.mark.parametrize(
     "caller",
-    [ANONYMOUS, USER, Caller(None, "partner-1", frozenset({"webhooks:write"})), Caller("u", "p", frozenset(SCOPES))],
+    [
+        ANONYMOUS,
+        USER,
+        Caller(None, "partner-1", frozenset({"webhooks:write"})),
+        Caller(None, "partner-1", frozenset({"partner:write"}), key_ends_at=NOW + 0.125),
+        Caller("u", "p", frozenset(SCOPES)),
+    ],
 )
 def test_the_caller_survives_the_way_to_a_service(
     signer: InternalTokenSigner, verifier: InternalTokenVerifier, caller: Caller
