@@ -60,7 +60,7 @@ class Broker(KafkaBroker):
     def __init__(self, settings: ServiceSettings, service: str) -> None:
         super().__init__(
             settings.bootstrap_servers,
-            client_id=f"mymacro-{service}",
+            client_id=f"mymacro-{settings.named(service)}",
             acks="all",
             enable_idempotence=False,
             request_timeout_ms=REQUEST_TIMEOUT_MS,

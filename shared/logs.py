@@ -28,18 +28,18 @@ QUIET = {
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, service, logger, message, trace_id, then the bound ids and the record's own extras."""
+    """time, level, service, instance where it has a name, logger, message, trace_id, then bound ids and extras."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, instance: str = "") -> None:
         super().__init__()
-        self._service = service
+        self._process = {"service": service} | ({"instance": instance} if instance else {})
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "service": self._service,
+            **self._process,
             "logger": record.name,
             "message": scrubbed(record.getMessage()),
         }
@@ -54,10 +54,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=_plain, ensure_ascii=False)
 
 
-def configure(service: str, level: str) -> None:
+def configure(service: str, level: str, instance: str = "") -> None:
     """Send what we and all libraries log to standard output as JSON, the chatty ones only from warnings up."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter(service))
+    handler.setFormatter(JsonFormatter(service, instance))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)

@@ -68,8 +68,7 @@ def serve(create_app: Callable[[], FastAPI], name: str, *, websocket: type[async
         host, port = listen_address(name)
         app = create_app()
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors())
-        sys.stderr.write(f"{name}: the settings are not valid: {wrong}\n")
+        sys.stderr.write(f"{name}: the settings are not valid: {'; '.join(map(_wrong, error.errors()))}\n")
         sys.exit(2)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{name}: {error}\n")  # a key file that is not there, a port that is none
@@ -78,6 +77,12 @@ def serve(create_app: Callable[[], FastAPI], name: str, *, websocket: type[async
         ServiceServer(server_config(app, host, port, websocket), stop_event(app)).run()
     finally:
         telemetry.shutdown()
+
+
+def _wrong(item: Any) -> str:
+    """What is wrong with which setting; a rule about several names them itself. Never a value."""
+    said = item["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, item['loc'])).upper()}: {said}" if item["loc"] else said
 
 
 def server_config(

@@ -5,10 +5,16 @@ service's own fields start with its name (`gateway_auth_url` is GATEWAY_AUTH_URL
 """
 
 import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.mounts import network_filesystem
 
 DEFAULT_PORTS = {
     "gateway": 8080,
@@ -20,13 +26,59 @@ DEFAULT_PORTS = {
     "webhooks": 8106,
 }
 SQLITE_SCHEME = "sqlite:///"
+BROKER = re.compile(r"([^\s,:@/\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Settings that only work in some combinations: their names, the sentence that says so, and when it is broken."""
+
+    settings: tuple[str, ...]
+    says: str
+    broken: Callable[[Any], bool]
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.settings)}: {self.says}"
+
+
+def _on_network(settings: "ServiceSettings") -> bool:
+    url = settings.database_url
+    return url.startswith(SQLITE_SCHEME) and network_filesystem(Path(url.removeprefix(SQLITE_SCHEME))) is not None
+
+
+RULES = (
+    Rule(
+        ("KAFKA_HEARTBEAT_MS", "KAFKA_SESSION_TIMEOUT_MS"),
+        "a consumer must say that it lives at least twice in a session's time; set the heartbeat to a third of it",
+        lambda settings: 2 * settings.kafka_heartbeat_ms > settings.kafka_session_timeout_ms,
+    ),
+    Rule(
+        ("DATABASE_URL",),
+        "SQLite's files must lie on a disk of this machine, not on a network file system; name a MongoDB instead",
+        _on_network,
+    ),
+)
 
 
 class ServiceSettings(BaseSettings):
-    """The settings all services share; immutable."""
+    """The settings all services share; immutable. `rules` holds those that must fit together; services add theirs."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True)
+    rules: ClassVar[tuple[Rule, ...]] = RULES
 
+    instance: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$",
+        description="Name of this one of a service's processes, such as ingest-2, in logs, traces and Kafka's groups; "
+        "empty: the service's",
+    )
+    drain_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=300,
+        description="How long a process that was told to end goes on answering, as not ready and closing each "
+        "connection with its answer, so that callers move on; whoever stops it must wait 15 s longer",
+    )
     kafka_bootstrap_servers: str = Field(
         default="127.0.0.1:19092", description="Kafka brokers, host:port, comma-separated"
     )
@@ -67,14 +119,36 @@ class ServiceSettings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="The address a service listens on")
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _are_brokers(cls, text: str) -> str:
+        brokers = _listed(text)
+        if not brokers or not all(BROKER.fullmatch(broker) for broker in brokers):
+            raise ValueError("write host:port of each broker, separated by commas")
+        return text
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if broken := [str(rule) for rule in self.rules if rule.broken(self)]:
+            raise ValueError("; ".join(broken))
+        return self
+
+    def named(self, service: str) -> str:
+        """What this process is called beside others of `service`."""
+        return self.instance or service
+
     @property
     def bootstrap_servers(self) -> list[str]:
         """The brokers one by one; FastStream does not split a comma-joined string."""
-        return [server.strip() for server in self.kafka_bootstrap_servers.split(",") if server.strip()]
+        return _listed(self.kafka_bootstrap_servers)
 
     def database_path(self, service: str) -> Path:
         """The SQLite file of `service`."""
         return Path(self.database_url.removeprefix(SQLITE_SCHEME)) / f"{service}.sqlite"
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def listen_address(service: str) -> tuple[str, int]:

@@ -136,7 +136,7 @@ def configure(
         if _process.service == service and exporter is None:
             return
         _close()
-        logs.configure(service, settings.log_level)
+        logs.configure(service, settings.log_level, settings.instance)
         if exporter is None and settings.otel_exporter_otlp_endpoint:
             exporter = OtlpExporter(settings.otel_exporter_otlp_endpoint)
         if service == "gateway" if edge is None else edge:
@@ -145,7 +145,7 @@ def configure(
         _process.force = settings.trace_force
         _process.service, _process.exporter = service, exporter
         if exporter is not None:
-            _process.provider = _provider(service, exporter)
+            _process.provider = _provider(service, settings.instance, exporter)
             spans.Tracing.tracer = _process.provider.get_tracer("mymacrotracker")  # type: ignore[assignment]
 
 
@@ -170,8 +170,9 @@ def _close() -> None:
     _process.service = _process.provider = _process.exporter = _process.sampler = None
 
 
-def _provider(service: str, exporter: SpanExporter) -> TracerProvider:
-    provider = TracerProvider(ALWAYS_ON, Resource({"service.name": service}), shutdown_on_exit=False)
+def _provider(service: str, instance: str, exporter: SpanExporter) -> TracerProvider:
+    resource = Resource({"service.name": service} | ({"service.instance.id": instance} if instance else {}))
+    provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
     provider.add_span_processor(
         BatchSpanProcessor(
             exporter,

@@ -1,16 +1,28 @@
 """What auth reads from its environment."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from shared.settings import ServiceSettings
+from shared.settings import RULES, Rule, ServiceSettings
+
+ORIGIN = r"(https://[^/?#@\s]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)"
+AUTH_RULES = (
+    Rule(
+        ("AUTH_PUBLIC_URL", "TOKEN_ISSUER"),
+        "where AUTH_PUBLIC_URL is empty, TOKEN_ISSUER must be an https address, whose origin callers reach",
+        lambda settings: re.fullmatch(ORIGIN, settings.public_origin) is None,
+    ),
+)
 
 
 class Settings(ServiceSettings):
     """Auth's own settings beside the shared ones."""
+
+    rules: ClassVar[tuple[Rule, ...]] = RULES + AUTH_RULES
 
     auth_port: int = Field(default=8101, description="Port that auth listens on")
     auth_signing_key_path: Path = Field(
@@ -43,7 +55,7 @@ class Settings(ServiceSettings):
     auth_audit_days: int = Field(default=400, ge=1, description="How long lines of the audit log are kept, in days")
     auth_public_url: str = Field(
         default="",
-        pattern=r"^(|https://[^/?#@\s]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)$",
+        pattern=f"^{ORIGIN}?$",
         description="Where callers reach the gateway, https, or http on loopback; empty: the origin of TOKEN_ISSUER",
     )
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")

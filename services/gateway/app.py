@@ -25,7 +25,7 @@ from services.gateway.lookup import Lookup
 from services.gateway.origins import Origins
 from services.gateway.permissions import Permissions
 from services.gateway.pressure import KafkaOffsets, Limits, Offsets, Pressure
-from services.gateway.proxy import AiohttpUpstreams, Answer, Proxy, Unanswered, Upstreams
+from services.gateway.proxy import Answer, Proxy, Unanswered, Upstreams
 from services.gateway.rates import MemoryBuckets, policy
 from services.gateway.receipts import Ids
 from services.gateway.redis_buckets import RedisBuckets
@@ -33,6 +33,7 @@ from services.gateway.revocations import Revocations
 from services.gateway.settings import Settings
 from services.gateway.sockets import Sockets
 from services.gateway.tickets import Tickets
+from services.gateway.upstreams import AiohttpUpstreams
 from services.gateway.uses import MemoryUses, RedisUses
 from shared import problems, topics
 from shared.clock import Clock, utc_now
@@ -82,7 +83,7 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     settings = settings or Settings()
     edges = edges or Edges(
         make_broker(settings, NAME),
-        AiohttpUpstreams(settings.upstream_urls),
+        AiohttpUpstreams(settings.upstream_urls, drain_s=settings.drain_s),
         offsets=KafkaOffsets(settings.bootstrap_servers),
     )
     signer = InternalTokenSigner(settings.gateway_internal_key_path)

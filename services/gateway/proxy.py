@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import aiohttp
 import msgspec
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-from yarl import URL
 
 from services.gateway.entry import Call
 from services.gateway.flows import Flows
@@ -28,12 +26,7 @@ from shared.telemetry import current_traceparent
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 1.0
-# Until an answer begins, and between its parts: a little more than the longest wait for a receipt.
-ANSWER_S = 12.0
 RETRY_AFTER_S = "2"
-CONNECTIONS = 512
-SMALL_BYTES = 256 * 1024
 # Of an answer that the gateway reads itself: receipts, keys, documents.
 MOST_READ_BYTES = 16 * 1024 * 1024
 LONGEST_FLOW_S = 900.0
@@ -105,67 +98,6 @@ class Upstreams(Protocol):
     async def send(self, service: str, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """The answer to `target` (path and query, as they came); a long one is not read. Raises `Unanswered`."""
         ...
-
-
-class AiohttpRest:
-    """The body of an answer that has begun."""
-
-    def __init__(self, service: str, response: aiohttp.ClientResponse) -> None:
-        self.service = service
-        self._response = response
-
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        """As in the protocol."""
-        try:
-            async for part in self._response.content.iter_any():
-                yield part
-                # Where parts are always there already, a cancellation would find no moment to come in.
-                await asyncio.sleep(0)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unanswered(self.service) from error
-
-    def close(self) -> None:
-        """As in the protocol; an answer read to its end gives its connection back, another one closes it."""
-        self._response.close()
-
-
-class AiohttpUpstreams:
-    """The services over HTTP with kept connections. `open` needs a running loop."""
-
-    def __init__(self, urls: Mapping[str, str]) -> None:
-        self._urls = {service: url.rstrip("/") for service, url in urls.items()}
-        self._session: aiohttp.ClientSession | None = None
-
-    async def open(self) -> None:
-        """Make the session."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=30),
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=ANSWER_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        )
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    async def send(self, service: str, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """As in the protocol."""
-        if self._session is None:
-            raise Unanswered(service)
-        url = URL(self._urls[service] + target, encoded=True)
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                response = await self._session.request(
-                    method, url, headers=headers, data=body or None, allow_redirects=False
-                )
-                found = {name.lower(): value for name, value in response.headers.items()}
-                if response.content_length is None or response.content_length > SMALL_BYTES:
-                    return Answer(response.status, found, b"", AiohttpRest(service, response))
-                return Answer(response.status, found, await response.read())
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unanswered(service) from error
 
 
 class Proxy:

@@ -1,7 +1,8 @@
 """What the gateway reads from its environment."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -9,13 +10,41 @@ from services.gateway.origins import Origins
 from services.gateway.rates import MOST_CALLS, Policy, policy
 from services.gateway.routes import RateClass
 from shared.client_address import Network, networks
-from shared.settings import ServiceSettings
+from shared.settings import RULES, Rule, ServiceSettings
 
 MIB = 1024 * 1024
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+SERVICE_URL = re.compile(r"https?://([^\s,/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?")
+UPSTREAMS = ("auth", "ingest", "inference", "nutrition", "insights", "webhooks")
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    found = (part.strip().rstrip("/") for part in text.split(","))
+    return tuple(dict.fromkeys(part for part in found if part))
+
+
+def _apart(one: str, other: str) -> Rule:
+    def broken(settings: "Settings") -> bool:
+        return not set(settings.upstream_urls[one]).isdisjoint(settings.upstream_urls[other])
+
+    names = f"GATEWAY_{one.upper()}_URL", f"GATEWAY_{other.upper()}_URL"
+    return Rule(names, "two services cannot answer at one address", broken)
+
+
+GATEWAY_RULES = (
+    Rule(
+        ("GATEWAY_INSTANCES", "GATEWAY_RATES_URL"),
+        "several gateways count calls, and know which tickets were used, in a Redis that they share; name it",
+        lambda settings: settings.gateway_instances > 1 and not settings.gateway_rates_url.get_secret_value(),
+    ),
+    *(_apart(one, other) for place, one in enumerate(UPSTREAMS) for other in UPSTREAMS[place + 1 :]),
+)
 
 
 class Settings(ServiceSettings):
     """The gateway's own settings beside the shared ones."""
+
+    rules: ClassVar[tuple[Rule, ...]] = RULES + GATEWAY_RULES
 
     gateway_port: int = Field(default=8080, ge=0, le=65535, description="Public port")
     gateway_internal_key_path: Path = Field(
@@ -25,12 +54,17 @@ class Settings(ServiceSettings):
         default=Path(".mymacro/data/keys/receipts.key"),
         description="32 random bytes in hex, the same at every gateway; receipt ids hang on it",
     )
-    gateway_auth_url: str = Field(default="http://127.0.0.1:8101", description="Where auth answers")
-    gateway_ingest_url: str = Field(default="http://127.0.0.1:8102", description="Where ingest answers")
-    gateway_inference_url: str = Field(default="http://127.0.0.1:8103", description="Where inference answers")
-    gateway_nutrition_url: str = Field(default="http://127.0.0.1:8104", description="Where nutrition answers")
-    gateway_insights_url: str = Field(default="http://127.0.0.1:8105", description="Where insights answers")
-    gateway_webhooks_url: str = Field(default="http://127.0.0.1:8106", description="Where webhooks answers")
+    gateway_auth_url: str = Field(
+        default="http://127.0.0.1:8101", description="Where auth answers: each of its processes, comma-separated"
+    )
+    gateway_ingest_url: str = Field(default="http://127.0.0.1:8102", description="The same of ingest")
+    gateway_inference_url: str = Field(default="http://127.0.0.1:8103", description="The same of inference")
+    gateway_nutrition_url: str = Field(default="http://127.0.0.1:8104", description="The same of nutrition")
+    gateway_insights_url: str = Field(default="http://127.0.0.1:8105", description="The same of insights")
+    gateway_webhooks_url: str = Field(default="http://127.0.0.1:8106", description="The same of webhooks")
+    gateway_instances: int = Field(
+        default=1, ge=1, le=1000, description="How many gateways run; more than one need GATEWAY_RATES_URL"
+    )
     gateway_max_batch_bytes: int = Field(default=4 * MIB, ge=1024, description="Largest body of a batch")
     gateway_max_photo_bytes: int = Field(default=10 * MIB, ge=1024, description="Largest picture")
     gateway_max_lag_batches: int = Field(
@@ -83,6 +117,21 @@ class Settings(ServiceSettings):
     token_issuer: str = Field(default="https://mymacrotracker.dev/auth", description="`iss` of access tokens")
     token_audience: str = Field(default="https://mymacrotracker.dev/api", description="`aud` of access tokens")
 
+    @field_validator(*(f"gateway_{service}_url" for service in UPSTREAMS))
+    @classmethod
+    def _are_addresses(cls, text: str) -> str:
+        found = _addresses(text)
+        if not found or not all(SERVICE_URL.fullmatch(url) for url in found):
+            raise ValueError("write addresses such as http://127.0.0.1:8101, without a path, separated by commas")
+        return text
+
+    @field_validator("gateway_rates_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not url.get_secret_value().startswith(REDIS_SCHEMES):
+            raise ValueError(f"must begin with {' or '.join(REDIS_SCHEMES)}")
+        return url
+
     @field_validator("gateway_trusted_proxies")
     @classmethod
     def _are_networks(cls, text: str) -> str:
@@ -124,13 +173,7 @@ class Settings(ServiceSettings):
         return networks(self.gateway_trusted_proxies)
 
     @property
-    def upstream_urls(self) -> dict[str, str]:
-        """The services' addresses by name."""
-        return {
-            "auth": self.gateway_auth_url,
-            "ingest": self.gateway_ingest_url,
-            "inference": self.gateway_inference_url,
-            "nutrition": self.gateway_nutrition_url,
-            "insights": self.gateway_insights_url,
-            "webhooks": self.gateway_webhooks_url,
-        }
+    def upstream_urls(self) -> dict[str, tuple[str, ...]]:
+        """The addresses of each service's processes by the service's name."""
+        texts: dict[str, str] = {name: getattr(self, f"gateway_{name}_url") for name in UPSTREAMS}
+        return {name: _addresses(text) for name, text in texts.items()}

@@ -16,7 +16,8 @@ from PIL import Image
 
 from services.auth.app import create_app as create_auth
 from services.auth.settings import Settings as AuthSettings
-from services.gateway.proxy import AiohttpUpstreams, Unanswered
+from services.gateway.proxy import Unanswered
+from services.gateway.upstreams import AiohttpUpstreams
 from shared import topics
 from shared.clock import utc_now
 from shared.events import BatchSubmitted, PhotoSubmitted
@@ -484,7 +485,7 @@ async def test_a_refused_internal_token_is_our_fault(door: Gateway) -> None:
 
 
 async def test_the_http_client_copies_and_gives_up() -> None:
-    upstreams = AiohttpUpstreams({"ingest": "http://127.0.0.1:9"})
+    upstreams = AiohttpUpstreams({"ingest": ["http://127.0.0.1:9"]})
     await upstreams.open()
     with pytest.raises(Unanswered):
         await upstreams.send("ingest", "GET", "/", {}, b"")

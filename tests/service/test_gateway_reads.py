@@ -12,8 +12,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from services.gateway import flows, routes
-from services.gateway.proxy import AiohttpUpstreams, Answer, Unanswered
+from services.gateway.proxy import Answer, Unanswered
 from services.gateway.routes import PROXIED, Route
+from services.gateway.upstreams import AiohttpUpstreams
 from tests.polling import eventually
 from tests.service.gateway_edges import Gateway, answer, gateway
 from tests.service.test_gateway import problem
@@ -222,7 +223,7 @@ async def upstream(handler: Any) -> AsyncGenerator[AiohttpUpstreams]:
     app = web.Application()
     app.router.add_get("/", handler)
     async with TestServer(app) as server:
-        upstreams = AiohttpUpstreams({"ingest": str(server.make_url("")).rstrip("/")})
+        upstreams = AiohttpUpstreams({"ingest": [str(server.make_url("")).rstrip("/")]})
         await upstreams.open()
         try:
             yield upstreams

@@ -64,7 +64,9 @@ async def test_reads_are_served_while_kafka_is_away(
 
 
 async def test_a_defect_in_the_start_is_logged_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    broker = make_broker(ServiceSettings(kafka_bootstrap_servers="127.0.0.1:ada@example.org"), "nutrition")
+    # No settings that were looked at hold such an address.
+    settings = ServiceSettings().model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:ada@example.org"})
+    broker = make_broker(settings, "nutrition")
 
     def told() -> list[str]:
         return [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]

@@ -1,10 +1,15 @@
 """Settings as the environment gives them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from services.auth.settings import Settings as AuthSettings
+from services.gateway.settings import Settings as GatewaySettings
+from shared.kafka import make_broker
+from shared.mounts import network_filesystem
 from shared.settings import ServiceSettings, listen_address
 
 
@@ -58,3 +63,78 @@ def test_a_port_is_a_number(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv("GATEWAY_PORT", port)
     with pytest.raises(ValueError, match="GATEWAY_PORT must be a port number"):
         listen_address("gateway")
+
+
+@pytest.mark.parametrize("brokers", ["", " , ", "kafka", "kafka:", "kafka:9092,b", "a:1,user@b:2", "a:1 b:2"])
+def test_brokers_are_hosts_with_ports(brokers: str) -> None:
+    with pytest.raises(ValidationError, match="host:port of each broker"):
+        ServiceSettings(kafka_bootstrap_servers=brokers)
+
+
+def test_a_process_is_called_by_its_instance_or_its_service() -> None:
+    assert ServiceSettings().named("ingest") == "ingest"
+    assert ServiceSettings(instance="ingest-2").named("ingest") == "ingest-2"
+    assert make_broker(ServiceSettings(instance="ingest-2"), "ingest").config.client_id == "mymacro-ingest-2"
+    with pytest.raises(ValidationError, match="instance"):
+        ServiceSettings(instance="ingest 2")
+
+
+def gateway(**settings: Any) -> GatewaySettings:
+    return GatewaySettings(**settings)
+
+
+def test_the_processes_of_a_service_are_a_list() -> None:
+    urls = gateway(gateway_ingest_url="http://10.0.0.1:8102/, http://[::1]:8202,http://10.0.0.1:8102").upstream_urls
+    assert urls["ingest"] == ("http://10.0.0.1:8102", "http://[::1]:8202")
+    assert urls["auth"] == ("http://127.0.0.1:8101",)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "ingest:8102", "ftp://ingest", "http://a/v1", "http://user:word@a", "http://a?b"]
+)
+def test_what_is_no_address_of_a_service_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="gateway_ingest_url"):
+        gateway(gateway_ingest_url=text)
+
+
+def test_a_redis_is_named_as_one() -> None:
+    with pytest.raises(ValidationError, match="gateway_rates_url") as refused:
+        gateway(gateway_rates_url="http://:secret@redis")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "names"),
+    [
+        (gateway, {"gateway_instances": 2}, ("GATEWAY_INSTANCES", "GATEWAY_RATES_URL")),
+        (gateway, {"gateway_ingest_url": "http://127.0.0.1:8101"}, ("GATEWAY_AUTH_URL", "GATEWAY_INGEST_URL")),
+        (AuthSettings, {"token_issuer": "issuer"}, ("AUTH_PUBLIC_URL", "TOKEN_ISSUER")),
+        (AuthSettings, {"token_issuer": "http://example.org/auth"}, ("AUTH_PUBLIC_URL", "TOKEN_ISSUER")),
+        (ServiceSettings, {"kafka_heartbeat_ms": 6000}, ("KAFKA_HEARTBEAT_MS", "KAFKA_SESSION_TIMEOUT_MS")),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_by_name(
+    make: Any, settings: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        make(**settings)
+    (error,) = refused.value.errors()
+    assert error["loc"] == ()
+    assert " and ".join(names) in error["msg"]
+
+
+def test_settings_that_fit_are_taken() -> None:
+    assert gateway(gateway_instances=2, gateway_rates_url="redis://127.0.0.1:6379").gateway_instances == 2
+    assert AuthSettings(token_issuer="issuer", auth_public_url="https://api.example.org").token_issuer == "issuer"
+
+
+def test_a_folder_on_the_network_is_known_by_its_mount(tmp_path: Path) -> None:
+    mounts = tmp_path / "mounts"
+    shared = tmp_path / "my share"
+    lines = ["/dev/sda / ext4 rw 0 0", f"nas:/x {str(shared).replace(' ', chr(92) + '040')} nfs4 rw 0 0"]
+    lines.append(f"/dev/sdb {str(shared / 'disk').replace(' ', chr(92) + '040')} ext4 rw 0 0")
+    mounts.write_text("\n".join(lines) + "\n")
+    assert network_filesystem(shared / "db", mounts) == "nfs4"
+    assert network_filesystem(shared / "disk" / "db", mounts) is None
+    assert network_filesystem(tmp_path / "my share and more", mounts) is None
+    assert network_filesystem(shared, tmp_path / "none") is None
