@@ -38,5 +38,6 @@ def truncated(moment: datetime) -> datetime:
     """
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone or an offset, such as 2026-03-01T08:00:00+01:00")
-    moment = moment.astimezone(UTC)
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -42,39 +42,35 @@ class Table:
         columns = ("id", "version", "v", *(column(name) for name in self.fields), "body")
         marks = ", ".join("?" * len(columns))
         self.insert = f"INSERT INTO {self.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names are our own, values are bound
-        assigned = ", ".join(f"{name} = ?" for name in columns[1:])
-        self.update = f"UPDATE {self.name} SET {assigned} WHERE id = ? AND version = ?"  # noqa: S608 - names are our own, values are bound
-        # The same where no indexed field changes: then the pages of the indexes need not be written.
-        same = "".join(f" AND {column(name)} IS ?" for name in self.fields)
-        self.refresh = (
-            f"UPDATE {self.name} SET version = ?, v = ?, body = ? WHERE id = ? AND version = ?{same}"  # noqa: S608 - names are our own, values are bound
-            if self.fields
-            else None
-        )
+        self.kept = f"SELECT {', '.join(('version', *map(column, self.fields)))} FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
+        self._updates: dict[tuple[str, ...], str] = {}
         self.get = f"SELECT id, version, v, body FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
         self.version = f"SELECT version FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
         self.delete = f"DELETE FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
 
     def row(self, encoded: Encoded) -> Row:
-        """The values of `insert`; from the second on also those of `update`, before its id and version."""
+        """The values of `insert`."""
         fields = [index_value(encoded.fields[name]) for name in self.fields]
         return (encoded.stored.id, encoded.stored.version, self.collection.v, *fields, encoded.body)
 
     def put(self, connection: sqlite3.Connection, document: Document, row: Row) -> None:
         """Write `row` where the stored version is still that of `document`. Raises `Conflict`, `Duplicate`."""
-        if document.version == 0:
-            if connection.execute(self.version, (document.id,)).fetchone() is not None:
-                raise Conflict(self.collection.name, [document.id])
-            self.execute(connection, self.insert, row)
-        elif self.refresh is not None and self._refreshed(connection, self.refresh, document, row):
-            return
-        elif self.execute(connection, self.update, (*row[1:], document.id, document.version)) == 0:
+        kept = connection.execute(self.kept, (document.id,)).fetchone()
+        if (kept[0] if kept is not None else 0) != document.version:
             raise Conflict(self.collection.name, [document.id])
-
-    def _refreshed(self, connection: sqlite3.Connection, sql: str, document: Document, row: Row) -> bool:
+        if kept is None:
+            self.execute(connection, self.insert, row)
+            return
         _, version, v, *fields, body = row
-        arguments = (version, v, body, document.id, document.version, *fields)
-        return self.execute(connection, sql, arguments) > 0
+        changed = {name: new for name, old, new in zip(self.fields, kept[1:], fields, strict=True) if old != new}
+        self.execute(connection, self._update(tuple(changed)), (version, v, body, *changed.values(), document.id))
+
+    def _update(self, changed: tuple[str, ...]) -> str:
+        # SQLite writes anew every index that has a column of an UPDATE, whether or not its value is another.
+        if changed not in self._updates:
+            assigned = "".join(f", {column(name)} = ?" for name in changed)
+            self._updates[changed] = f"UPDATE {self.name} SET version = ?, v = ?, body = ?{assigned} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
+        return self._updates[changed]
 
     def execute(self, connection: sqlite3.Connection, sql: str, arguments: Row) -> int:
         """How many rows the statement changed. Raises `Duplicate`."""
