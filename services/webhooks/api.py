@@ -65,7 +65,7 @@ def create_router(store: Store) -> APIRouter:
         newest = found[-1].sequence if found else after
         oldest = await store.messages_after(user_id, 0, 1)
         return EventList(
-            events=[_event(message) for message in found if _seen(message, caller, type)],
+            events=[event_view(message) for message in found if _seen(message, caller, type)],
             has_more=newest < last,
             next_after=newest,
             first_sequence=oldest[0].sequence if oldest else last + 1,
@@ -79,7 +79,8 @@ def _seen(message: Message, caller: Caller, types: list[EventType] | None) -> bo
     return TYPES[message.type].scope in caller.scopes and (types is None or message.type in types)
 
 
-def _event(message: Message) -> EventView:
+def event_view(message: Message) -> EventView:
+    """The message as its user sees it."""
     return EventView(
         id=message.id, sequence=message.sequence, type=message.type, timestamp=message.time, data=message.data
     )

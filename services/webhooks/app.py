@@ -1,7 +1,7 @@
 """The webhooks service: public messages in order, and their delivery to partners."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from services.webhooks.store import COLLECTIONS, PERSONAL, Store
 from services.webhooks.workers import Dispatcher
 from shared import kafka, problems, topics
 from shared.clock import Clock, utc_now
-from shared.documents import open_documents
+from shared.documents import Documents, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.events import MessagePublished
@@ -53,16 +53,11 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     erasure = Erasure(SERVICE, documents, PERSONAL, erased, relay, clock, objects=objects)
     exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, clock)
     exporter.listen(broker, erasure)
-    egress = Egress(settings.deliveries_go_to(), connections=settings.webhooks_concurrency)
+    at_once = settings.webhooks_concurrency
+    egress = Egress(settings.deliveries_go_to(), connections=at_once)
     keys = EndpointKeys(open_secrets(settings))
-    dispatcher = Dispatcher(
-        store.queue,
-        store.endpoint,
-        Sender(store, egress, keys, clock),
-        Health(documents, store, clock),
-        clock,
-        concurrency=settings.webhooks_concurrency,
-    )
+    sender, health = Sender(store, egress, keys, clock), Health(documents, store, clock)
+    dispatcher = Dispatcher(store.queue, store.endpoint, sender, health, clock, concurrency=at_once)
     replays = Replays(documents, store, clock)
     replaying = Workers(documents, REPLAYS, replays.work, clock=clock)
     pruner = Pruner(documents, store, clock, timedelta(days=settings.webhooks_keep_days))
@@ -76,21 +71,10 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await documents.open(COLLECTIONS)
-        await egress.open()
-        await erasure.load()
-        # Deliveries that are due go out even while Kafka is away.
-        tasks = {asyncio.create_task(one.run()) for one in (dispatcher, replaying, pruner, relay, erasure, exporter)}
-        try:
-            # Reads need no Kafka.
-            async with starting(broker), watchdog:
-                yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await egress.close()
-            await documents.close()
+        work = [one.run for one in (dispatcher, replaying, pruner, relay, erasure, exporter)]
+        # Deliveries that are due go out even while Kafka is away, and reads need none.
+        async with _opened(documents, egress, erasure), _under_way(work), starting(broker), watchdog:
+            yield
 
     app = FastAPI(title="webhooks", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
     app.state.store = store
@@ -103,6 +87,29 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.include_router(deliveries_api.create_router(documents, store, endpoints, clock))
     app.include_router(replays_api.create_router(replays, endpoints, clock, replaying.nudge))
     return app
+
+
+@asynccontextmanager
+async def _opened(documents: Documents, egress: Egress, erasure: Erasure) -> AsyncGenerator[None]:
+    await documents.open(COLLECTIONS)
+    try:
+        await egress.open()
+        await erasure.load()
+        yield
+    finally:
+        await egress.close()
+        await documents.close()
+
+
+@asynccontextmanager
+async def _under_way(work: Iterable[Callable[[], Coroutine[None, None, None]]]) -> AsyncGenerator[None]:
+    tasks = {asyncio.create_task(run()) for run in work}
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from msgspec.structs import replace
 from pydantic import BaseModel, Field
 
+from services.webhooks.asking import Id, PartnerId
+from services.webhooks.endpoint_models import UserId
 from services.webhooks.endpoints import Endpoints
 from services.webhooks.records import Delivery, State
 from services.webhooks.replays import retried
@@ -14,12 +16,9 @@ from services.webhooks.store import Store
 from shared.clock import Clock
 from shared.documents import Documents
 from shared.errors import Problem
-from shared.identity import Caller, require
 from shared.spans import trace_id_of
 
 LARGEST_PAGE = 200
-Partner = Annotated[Caller, require("webhooks:write", kind="partner")]
-Id = Annotated[str, Path(max_length=64)]
 
 
 class AttemptView(BaseModel):
@@ -70,14 +69,14 @@ def create_router(documents: Documents, store: Store, endpoints: Endpoints, cloc
     @router.get("/v1/webhook-endpoints/{endpoint_id}/deliveries")
     async def list_deliveries(
         endpoint_id: Id,
-        caller: Partner,
+        partner: PartnerId,
         state: State | None = None,
-        user: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Of this user alone")] = None,
+        user: Annotated[UserId | None, Query(description="Of this user alone")] = None,
         after: Annotated[str | None, Query(max_length=500, description="`next_after` of the page before")] = None,
         limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 50,
     ) -> DeliveryList:
         """The endpoint's deliveries of the last 30 days."""
-        await endpoints.own(partner_of(caller), endpoint_id)
+        await endpoints.own(partner, endpoint_id)
         try:
             page = await store.queue.page(endpoint_id, state=state, user_id=user, limit=limit, cursor=after)
         except ValueError:
@@ -86,22 +85,18 @@ def create_router(documents: Documents, store: Store, endpoints: Endpoints, cloc
         return DeliveryList(deliveries=[DeliveryView(**_fields(one)) for one in found], next_after=page.cursor)
 
     @router.get("/v1/deliveries/{delivery_id}")
-    async def get_delivery(delivery_id: Id, caller: Partner) -> DeliveryDetail:
+    async def get_delivery(delivery_id: Id, partner: PartnerId) -> DeliveryDetail:
         """One delivery with its attempts."""
-        return _detail(await _own(store, caller, delivery_id))
+        return _detail(await _own(store, partner, delivery_id))
 
     @router.post("/v1/deliveries/{delivery_id}/retries", status_code=202)
-    async def retry_delivery(delivery_id: Id, caller: Partner) -> DeliveryDetail:
+    async def retry_delivery(delivery_id: Id, partner: PartnerId) -> DeliveryDetail:
         """Try it now, with the same webhook-id; one that has ended gets the whole schedule again.
 
         Of one that waits the next try is now; one under way, or behind others of its user, stays as it is.
         """
-        delivery = await _own(store, caller, delivery_id)
-        endpoint = await endpoints.own(partner_of(caller), delivery.endpoint_id)
-        if endpoint.state == "disabled":
-            raise Problem(
-                409, "endpoint-disabled", 'Deliveries to this endpoint have ended; PATCH it to {"state": "enabled"}.'
-            )
+        delivery = await _own(store, partner, delivery_id)
+        endpoint = await endpoints.own_enabled(partner, delivery.endpoint_id)
         if delivery.state != "pending":
             again = await retried(documents, store, delivery, endpoint)
             if again is None:
@@ -118,16 +113,9 @@ def create_router(documents: Documents, store: Store, endpoints: Endpoints, cloc
     return router
 
 
-def partner_of(caller: Caller) -> str:
-    """Which partner asks. Raises Problem: 403, none."""
-    if caller.partner_id is None:
-        raise Problem(403, "insufficient-scope", "This needs a partner's key.")
-    return caller.partner_id
-
-
-async def _own(store: Store, caller: Caller, delivery_id: str) -> Delivery:
+async def _own(store: Store, partner_id: str, delivery_id: str) -> Delivery:
     found = await store.queue.get(delivery_id)
-    if found is None or found.partner_id != partner_of(caller):
+    if found is None or found.partner_id != partner_id:
         raise Problem(404, "not-found", "You have no delivery of this id; they are listed at their endpoint.")
     return found
 

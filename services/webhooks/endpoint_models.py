@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -14,13 +14,10 @@ LONGEST_OVERLAP_S = 24 * 3600
 MAX_USERS = 1000
 # Requests of before these could be said: a repeat of one must be recognised.
 FIRST_FIELDS = frozenset({"url", "event_types"})
+T = TypeVar("T", bound=str)
 
 
-def _each_once(values: list[EventType]) -> list[EventType]:
-    return sorted(set(values))
-
-
-def _users_once(values: list[str]) -> list[str]:
+def _each_once(values: list[T]) -> list[T]:
     return sorted(set(values))
 
 
@@ -35,7 +32,7 @@ Types = Annotated[
 UserId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Users = Annotated[
     list[UserId],
-    AfterValidator(_users_once),
+    AfterValidator(_each_once),
     Field(max_length=MAX_USERS, description="Which users; none means all who grant something"),
 ]
 PayloadChoice = Annotated[

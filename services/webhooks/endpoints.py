@@ -85,6 +85,15 @@ class Endpoints:
             raise Problem(404, "not-found", "You have no endpoint of this id; GET /v1/webhook-endpoints lists them.")
         return found
 
+    async def own_enabled(self, partner_id: str, endpoint_id: str) -> Endpoint:
+        """The same, unless deliveries to it have ended. Raises Problem: 404 as in `own`, 409 it is disabled."""
+        found = await self.own(partner_id, endpoint_id)
+        if found.state == "disabled":
+            raise Problem(
+                409, "endpoint-disabled", 'Deliveries to this endpoint have ended; PATCH it to {"state": "enabled"}.'
+            )
+        return found
+
     async def change(self, partner_id: str, endpoint_id: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint:
         """The endpoint after `change`, which is asked again where somebody else wrote meanwhile.
 
@@ -153,13 +162,10 @@ class Endpoints:
         """The delivery of a test message, due now; the same one again for the same `request`.
 
         Raises:
-            Problem: 404 as in `own`, 409 the endpoint is disabled.
+            Problem: 404 and 409 as in `own_enabled`.
         """
-        endpoint, now = await self.own(partner_id, endpoint_id), self._clock()
-        if endpoint.state == "disabled":
-            raise Problem(
-                409, "endpoint-disabled", 'Deliveries to this endpoint have ended; PATCH it to {"state": "enabled"}.'
-            )
+        await self.own_enabled(partner_id, endpoint_id)
+        now = self._clock()
         message_id = derived_id("webhook test", endpoint_id, request)
         data = EndpointTestData(endpoint_id=endpoint_id).model_dump()
         delivery = Delivery(

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Response
 from msgspec.structs import replace
 
+from services.webhooks.asking import Id, Key, PartnerId
 from services.webhooks.endpoint_models import (
     ChangedEndpoint,
     CreatedEndpoint,
@@ -25,21 +26,9 @@ from services.webhooks.records import Endpoint
 from shared.clock import Clock
 from shared.errors import Problem
 from shared.events import derived_id
-from shared.identity import Caller, require
 from shared.secrets import CannotOpen
 
 log = logging.getLogger(__name__)
-Partner = Annotated[Caller, require("webhooks:write", kind="partner")]
-EndpointId = Annotated[str, Path(max_length=64)]
-
-
-def _key(idempotency_key: Annotated[str | None, Header(max_length=255)] = None) -> str:
-    if not idempotency_key:
-        raise Problem(400, "idempotency-key-required", "Send an Idempotency-Key header, such as a fresh UUID.")
-    return idempotency_key
-
-
-Key = Annotated[str, Depends(_key)]
 
 
 def create_router(endpoints: Endpoints, keys: EndpointKeys, clock: Clock, nudge: Callable[[], None]) -> APIRouter:
@@ -47,55 +36,46 @@ def create_router(endpoints: Endpoints, keys: EndpointKeys, clock: Clock, nudge:
     router = APIRouter(tags=["webhooks"], prefix="/v1/webhook-endpoints")
 
     @router.post("", status_code=201)
-    async def create_endpoint(request: NewEndpoint, caller: Partner, key: Key) -> CreatedEndpoint:
+    async def create_endpoint(request: NewEndpoint, partner: PartnerId, key: Key) -> CreatedEndpoint:
         """Register an address. Only the answer shows the secret; a repeat does so again, until it is rotated away."""
-        made = await endpoints.create(_wanted(request, _partner(caller), key, clock()), request.signature)
-        first = next((one for one in made.keys if not one.request_id), None)
-        secret = None if first is None else _secret(keys, made, first)
-        return CreatedEndpoint(**_view(made, clock()).model_dump(), secret=secret)
+        made = await endpoints.create(_wanted(request, partner, key, clock()), request.signature)
+        return _created(keys, made, clock())
 
     @router.get("")
-    async def list_endpoints(caller: Partner) -> EndpointList:
+    async def list_endpoints(partner: PartnerId) -> EndpointList:
         """The partner's own endpoints."""
-        return EndpointList(endpoints=[_view(one, clock()) for one in await endpoints.of(_partner(caller))])
+        return EndpointList(endpoints=[_view(one, clock()) for one in await endpoints.of(partner)])
 
     @router.get("/{endpoint_id}")
-    async def get_endpoint(endpoint_id: EndpointId, caller: Partner) -> EndpointView:
+    async def get_endpoint(endpoint_id: Id, partner: PartnerId) -> EndpointView:
         """One endpoint."""
-        return _view(await endpoints.own(_partner(caller), endpoint_id), clock())
+        return _view(await endpoints.own(partner, endpoint_id), clock())
 
     @router.patch("/{endpoint_id}")
-    async def change_endpoint(endpoint_id: EndpointId, request: ChangedEndpoint, caller: Partner) -> EndpointView:
+    async def change_endpoint(endpoint_id: Id, request: ChangedEndpoint, partner: PartnerId) -> EndpointView:
         """Change what is said, keep the rest. What waits goes to the new URL, with the payload it was made with."""
         said = {name: getattr(request, name) for name in request.model_fields_set}
-        changed = await endpoints.change(_partner(caller), endpoint_id, lambda now: _changed(now, said))
+        changed = await endpoints.change(partner, endpoint_id, lambda now: _changed(now, said))
         nudge()
         return _view(changed, clock())
 
     @router.delete("/{endpoint_id}", status_code=204)
-    async def delete_endpoint(endpoint_id: EndpointId, caller: Partner) -> Response:
+    async def delete_endpoint(endpoint_id: Id, partner: PartnerId) -> Response:
         """Forget an endpoint; nothing goes there any more."""
-        await endpoints.end(_partner(caller), endpoint_id)
+        await endpoints.end(partner, endpoint_id)
         return Response(status_code=204)
 
     @router.post("/{endpoint_id}/secrets", status_code=201)
-    async def rotate_secret(endpoint_id: EndpointId, request: NewSecret, caller: Partner, key: Key) -> Rotated:
+    async def rotate_secret(endpoint_id: Id, request: NewSecret, partner: PartnerId, key: Key) -> Rotated:
         """Sign with a new key, and with earlier ones beside it for `overlap_s`. The answer alone shows its secret."""
         overlap = timedelta(seconds=request.overlap_s)
-        endpoint, fresh = await endpoints.rotate(_partner(caller), endpoint_id, key, request.signature, overlap)
-        return Rotated(
-            endpoint_id=endpoint.id,
-            signature=fresh.kind,
-            created_at=fresh.created_at,
-            secret=_secret(keys, endpoint, fresh),
-            public_key=fresh.public,
-            earlier_until=max((one.expires_at for one in endpoint.keys if one.expires_at is not None), default=None),
-        )
+        endpoint, fresh = await endpoints.rotate(partner, endpoint_id, key, request.signature, overlap)
+        return _rotated(keys, endpoint, fresh)
 
     @router.post("/{endpoint_id}/tests", status_code=202)
-    async def test_endpoint(endpoint_id: EndpointId, caller: Partner, key: Key) -> TestSent:
+    async def test_endpoint(endpoint_id: Id, partner: PartnerId, key: Key) -> TestSent:
         """Send a message of type `endpoint.test` there, signed and tried like any other."""
-        delivery = await endpoints.test(_partner(caller), endpoint_id, key)
+        delivery = await endpoints.test(partner, endpoint_id, key)
         nudge()
         return TestSent(message_id=delivery.message_id, delivery_id=delivery.id)
 
@@ -134,6 +114,23 @@ def _changed(endpoint: Endpoint, said: dict[str, Any]) -> Endpoint:
     return replace(endpoint, **new)
 
 
+def _created(keys: EndpointKeys, endpoint: Endpoint, now: datetime) -> CreatedEndpoint:
+    first = next((key for key in endpoint.keys if not key.request_id), None)
+    secret = None if first is None else _secret(keys, endpoint, first)
+    return CreatedEndpoint(**_view(endpoint, now).model_dump(), secret=secret)
+
+
+def _rotated(keys: EndpointKeys, endpoint: Endpoint, fresh: EndpointKey) -> Rotated:
+    return Rotated(
+        endpoint_id=endpoint.id,
+        signature=fresh.kind,
+        created_at=fresh.created_at,
+        secret=_secret(keys, endpoint, fresh),
+        public_key=fresh.public,
+        earlier_until=max((key.expires_at for key in endpoint.keys if key.expires_at is not None), default=None),
+    )
+
+
 def _secret(keys: EndpointKeys, endpoint: Endpoint, key: EndpointKey) -> str | None:
     if key.public is not None:
         return None
@@ -147,12 +144,6 @@ def _secret(keys: EndpointKeys, endpoint: Endpoint, key: EndpointKey) -> str | N
             "This endpoint's secret cannot be read now. Try again, or make another with a fresh Idempotency-Key.",
             headers={"Retry-After": "60"},
         ) from None
-
-
-def _partner(caller: Caller) -> str:
-    if caller.partner_id is None:
-        raise Problem(403, "insufficient-scope", "This needs a partner's key.")
-    return caller.partner_id
 
 
 def _view(endpoint: Endpoint, now: datetime) -> EndpointView:

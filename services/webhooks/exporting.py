@@ -2,19 +2,13 @@
 
 from typing import Any
 
-from services.webhooks.api import EventView
-from services.webhooks.records import DELIVERIES, GRANTS, MESSAGES, REPLAYS, Delivery, Message
+from services.webhooks.api import event_view
+from services.webhooks.records import DELIVERIES, GRANTS, MESSAGES, REPLAYS, Delivery
 from shared.export import OWN_PARTS
 from shared.exported import Contents, File, NotExported, rows
 
 # A message takes up to 1 MiB, nearly all of them less than 10 kB.
 MESSAGES_AT_ONCE = 50
-
-
-def _message(message: Message) -> EventView:
-    return EventView(
-        id=message.id, sequence=message.sequence, type=message.type, timestamp=message.time, data=message.data
-    )
 
 
 def _delivery(delivery: Delivery) -> dict[str, Any]:
@@ -33,7 +27,7 @@ CONTENTS: Contents = (
         "messages.jsonl",
         "Public messages about you, in order",
         (MESSAGES,),
-        rows(MESSAGES, _message, "sequence", page=MESSAGES_AT_ONCE),
+        rows(MESSAGES, event_view, "sequence", page=MESSAGES_AT_ONCE),
     ),
     File(
         "deliveries.jsonl",

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header
+from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from services.webhooks.deliveries_api import Id, Partner, partner_of
+from services.webhooks.asking import Id, Key, PartnerId
 from services.webhooks.endpoint_models import Types, UserId
 from services.webhooks.endpoints import Endpoints
 from services.webhooks.records import LONGEST, Replay
@@ -82,46 +82,33 @@ class ReplayList(BaseModel):
     replays: list[ReplayView]
 
 
-def _key(idempotency_key: Annotated[str | None, Header(max_length=255)] = None) -> str:
-    if not idempotency_key:
-        raise Problem(400, "idempotency-key-required", "Send an Idempotency-Key header, such as a fresh UUID.")
-    return idempotency_key
-
-
-Key = Annotated[str, Depends(_key)]
-
-
 def create_router(replays: Replays, endpoints: Endpoints, clock: Clock, nudge: Callable[[], None]) -> APIRouter:
     """The routes, bound to what they need. `nudge` wakes the workers of replays."""
     router = APIRouter(tags=["webhooks"], prefix="/v1/webhook-endpoints/{endpoint_id}/replays")
 
     @router.post("", status_code=202)
-    async def create_replay(endpoint_id: Id, request: NewReplay, caller: Partner, key: Key) -> ReplayView:
+    async def create_replay(endpoint_id: Id, request: NewReplay, partner: PartnerId, key: Key) -> ReplayView:
         """Send messages once more, with their webhook-ids, each at most once a replay."""
-        endpoint = await endpoints.own(partner_of(caller), endpoint_id)
-        if endpoint.state == "disabled":
-            raise Problem(
-                409, "endpoint-disabled", 'Deliveries to this endpoint have ended; PATCH it to {"state": "enabled"}.'
-            )
+        endpoint = await endpoints.own_enabled(partner, endpoint_id)
         made = await replays.create(_wanted(request, endpoint.id, endpoint.partner_id, key, clock()))
         nudge()
         return _view(made)
 
     @router.get("")
-    async def list_replays(endpoint_id: Id, caller: Partner) -> ReplayList:
+    async def list_replays(endpoint_id: Id, partner: PartnerId) -> ReplayList:
         """What was asked for, and how far it is."""
-        endpoint = await endpoints.own(partner_of(caller), endpoint_id)
+        endpoint = await endpoints.own(partner, endpoint_id)
         return ReplayList(replays=[_view(one) for one in await replays.of(endpoint.id)])
 
     @router.get("/{replay_id}")
-    async def get_replay(endpoint_id: Id, replay_id: Id, caller: Partner) -> ReplayView:
+    async def get_replay(endpoint_id: Id, replay_id: Id, partner: PartnerId) -> ReplayView:
         """One replay."""
-        return _view(await _own(replays, caller, endpoint_id, replay_id))
+        return _view(await _own(replays, partner, endpoint_id, replay_id))
 
     @router.patch("/{replay_id}")
-    async def change_replay(endpoint_id: Id, replay_id: Id, request: ChangedReplay, caller: Partner) -> ReplayView:
+    async def change_replay(endpoint_id: Id, replay_id: Id, request: ChangedReplay, partner: PartnerId) -> ReplayView:
         """Pause it, go on, or cancel it; what it has made a delivery of goes out all the same."""
-        known = await _own(replays, caller, endpoint_id, replay_id)
+        known = await _own(replays, partner, endpoint_id, replay_id)
         changed = await replays.change(known.partner_id, known.id, request.state)
         nudge()
         return _view(changed)
@@ -129,8 +116,8 @@ def create_router(replays: Replays, endpoints: Endpoints, clock: Clock, nudge: C
     return router
 
 
-async def _own(replays: Replays, caller: Partner, endpoint_id: str, replay_id: str) -> Replay:
-    found = await replays.own(partner_of(caller), replay_id)
+async def _own(replays: Replays, partner_id: str, endpoint_id: str, replay_id: str) -> Replay:
+    found = await replays.own(partner_id, replay_id)
     if found.endpoint_id != endpoint_id:
         raise Problem(404, "not-found", "This endpoint has no replay of this id.")
     return found
