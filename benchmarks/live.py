@@ -114,7 +114,7 @@ class Reader(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the stream."""
-        transport.write(self._request)  # type: ignore[attr-defined]
+        transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """A part of the stream."""
@@ -199,7 +199,7 @@ async def fan_out(port: int, pid: int, path: str, count: int, token_of: dict[str
             "messages_per_s": round(len(late_ms) / (time.perf_counter() - begun)),
         }
     for transport in transports:
-        transport.abort()  # type: ignore[attr-defined]
+        transport.abort()
     feed.close()
     return figures
 

@@ -44,7 +44,7 @@ async def documents(connect: Connect) -> Documents:
 
 
 async def ids(documents: Documents, index: str, *equals: object, **options: object) -> list[str]:
-    page = await documents.find(ENTRIES, index, equals, **options)  # type: ignore[arg-type]
+    page = await documents.find(ENTRIES, index, equals, **options)
     return [document.id for document in page.documents]
 
 

@@ -109,7 +109,7 @@ async def test_a_run_stops_right_at_the_first_conflict(documents: Documents, at:
     else:
         await documents.put(ENTRIES, stored[at])
     with pytest.raises(Conflict) as caught:
-        await documents.put_many([Put(ENTRIES, replace(one, position=7)) for one in stored])  # type: ignore[type-var]
+        await documents.put_many([Put(ENTRIES, replace(one, position=7)) for one in stored])
     assert caught.value.ids == (f"e{at:02}",)
     found = await documents.get_many(ENTRIES, [one.id for one in stored])
     assert [one.position if one else None for one in found] == [7] * at + [None if gone else 0] + [0] * (49 - at)

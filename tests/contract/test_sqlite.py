@@ -86,7 +86,7 @@ async def test_the_file_is_synced_before_an_answer(documents: Documents, tmp_pat
     other = sqlite3.connect(tmp_path / "contract.sqlite")
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
-    connection = engine.connected(tmp_path / "contract.sqlite")  # pyright: ignore[reportPrivateUsage]
+    connection = engine.connected(tmp_path / "contract.sqlite")
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
     connection.close()
 

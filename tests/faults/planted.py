@@ -24,14 +24,14 @@ def commit_early() -> None:
     from shared import outcomes
     from shared.places import partition_of
 
-    settle: Any = outcomes.Batches._settle  # pyright: ignore[reportPrivateUsage]
+    settle: Any = outcomes.Batches._settle
 
     async def settled(self: Any, records: Sequence[Any]) -> None:
         await self._places.commit({partition_of(record): record.offset + 1 for record in records})
         await self._places.flush()
         await settle(self, records)
 
-    outcomes.Batches._settle = settled  # type: ignore[method-assign]
+    outcomes.Batches._settle = settled
 
 
 def acks_1() -> None:
@@ -43,7 +43,7 @@ def acks_1() -> None:
     def made(self: Any, *arguments: Any, **named: Any) -> None:
         make(self, *arguments, **{**named, "acks": 1})
 
-    KafkaBroker.__init__ = made  # type: ignore[method-assign]
+    KafkaBroker.__init__ = made
 
 
 def no_dedupe() -> None:
@@ -67,7 +67,7 @@ def page_limit() -> None:
     from shared.documents import writer
 
     file = Path(os.environ[PAGE_LIMIT_FILE])
-    commit: Any = writer.Writer._commit  # pyright: ignore[reportPrivateUsage]
+    commit: Any = writer.Writer._commit
 
     def committed(self: Any, group: Sequence[Any]) -> list[Any]:
         try:
@@ -78,7 +78,7 @@ def page_limit() -> None:
             pass  # the commit meets it too, and says so
         return commit(self, group)
 
-    writer.Writer._commit = committed  # type: ignore[method-assign]
+    writer.Writer._commit = committed
 
 
 FAULTS: dict[str, Callable[[], None]] = {

@@ -219,7 +219,7 @@ def _got(status: int, text: str) -> Got:
     except msgspec.DecodeError:
         return Got(status, text, text)
     if isinstance(body, dict) and status >= 400:
-        body = {name: value for name, value in body.items() if name not in ("trace_id", "instance")}  # pyright: ignore
+        body = {name: value for name, value in body.items() if name not in ("trace_id", "instance")}
         return Got(status, body, str(body))
     return Got(status, body, text)
 

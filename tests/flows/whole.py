@@ -191,7 +191,7 @@ def _observed(common: dict[str, Any]) -> tuple[InMemorySpanExporter, io.StringIO
     """Where spans and the log's lines go, the lines as a service would write them."""
     exporter, log = InMemorySpanExporter(), io.StringIO()
     telemetry.configure("gateway", ServiceSettings(**common, log_level="DEBUG"), exporter=exporter)
-    spans.Tracing.tracer = _Labelled(spans.Tracing.tracer)  # type: ignore[assignment]
+    spans.Tracing.tracer = _Labelled(spans.Tracing.tracer)
     handler = logging.StreamHandler(log)
     handler.setFormatter(logging.getLogger().handlers[0].formatter)
     logging.getLogger().handlers = [handler]
@@ -244,7 +244,7 @@ def _taking(topic: topics.Topic, take: Callable[[str, Event | None], Awaitable[N
 def _run_as(service: str, broker: Broker) -> None:
     """Let the broker's subscribers know who they are: in memory they run inside the publisher."""
     for subscriber in broker.subscribers:
-        subscriber.process_message = _called_as(service, subscriber.process_message)  # type: ignore[method-assign]
+        subscriber.process_message = _called_as(service, subscriber.process_message)
 
 
 def _called_as(service: str, call: Callable[[Any], Awaitable[T]]) -> Callable[[Any], Awaitable[T]]:

@@ -57,9 +57,9 @@ class Server:
             self._process = None
 
     async def _answers(self) -> bool:
-        async with Redis.from_url(self.url) as redis:  # pyright: ignore[reportUnknownMemberType]
+        async with Redis.from_url(self.url) as redis:
             try:
-                return bool(await redis.ping())  # pyright: ignore
+                return bool(await redis.ping())
             except RedisError:
                 return False
 
@@ -105,7 +105,7 @@ async def test_gateways_go_on_without_redis_and_with_it_again(server: Server, tm
 
         async def counted_there() -> bool:
             await status(one)
-            async with Redis.from_url(server.url) as redis:  # pyright: ignore[reportUnknownMemberType]
+            async with Redis.from_url(server.url) as redis:
                 return bool(await redis.exists(f"{PREFIX}user-read:{USER}"))
 
         await eventually(counted_there)
@@ -144,10 +144,10 @@ async def test_it_counts_as_memory_does(server: Server) -> None:
 async def test_what_is_full_again_is_gone(server: Server) -> None:
     buckets = RedisBuckets(server.url, MemoryBuckets())
     assert (await buckets.take([Charge(Policy("user-read", 4, 1), "a")])).allowed
-    async with Redis.from_url(server.url) as redis:  # pyright: ignore[reportUnknownMemberType]
+    async with Redis.from_url(server.url) as redis:
 
         async def empty() -> bool:
-            return int(await redis.dbsize()) == 0  # pyright: ignore
+            return int(await redis.dbsize()) == 0
 
         began = time.monotonic()
         await eventually(empty)

@@ -83,7 +83,7 @@ class Ada:
 
 
 def _text(content: bytes) -> str:
-    return email.message_from_bytes(content, policy=email.policy.default).get_body().get_content()  # type: ignore
+    return email.message_from_bytes(content, policy=email.policy.default).get_body().get_content()
 
 
 def secret_of(written: str) -> bytes:

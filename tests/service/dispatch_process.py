@@ -23,7 +23,7 @@ def settings_in(folder: Path) -> Settings:
     return Settings(
         database_url=f"sqlite:///{folder}",
         secrets_key_path=folder / "secrets.key",
-        **LOCAL_DELIVERIES,  # type: ignore[arg-type]
+        **LOCAL_DELIVERIES,
     )
 
 

@@ -106,7 +106,7 @@ class Gateway:
 
     @property
     def broker(self) -> TestableBroker:
-        return self.running.broker  # type: ignore[return-value]
+        return self.running.broker
 
     @property
     def waiting(self) -> Waiting:
@@ -191,7 +191,7 @@ class Stream:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
         }
-        self._task = asyncio.create_task(self._app(scope, self._receive, self._sent.put))  # type: ignore[arg-type]
+        self._task = asyncio.create_task(self._app(scope, self._receive, self._sent.put))
         start = await asyncio.wait_for(self._sent.get(), 5)
         self.headers = {name.decode(): value.decode() for name, value in start["headers"]}
         return start["status"]

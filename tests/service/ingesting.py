@@ -82,7 +82,7 @@ class Ingest:
 
     async def values(self, metric: str, device_id: str = "watch-1") -> list[float]:
         """What is readable of that metric, in order of time."""
-        held = read_held(self.documents, "user-1", metric, 0, EVER, device_id=device_id)  # type: ignore[arg-type]
+        held = read_held(self.documents, "user-1", metric, 0, EVER, device_id=device_id)
         return [value async for one in held for value in one.rows["value"].tolist()]
 
     async def all(self, collection: Collection[Any], index: str, *equals: Any) -> list[Any]:
@@ -122,7 +122,7 @@ async def ingesting(folder: Path) -> AsyncGenerator[Ingest]:
     broker = make_broker(settings, "ingest")
     clock = FakeClock()
     documents = Meddled(open_documents(settings.database_url, "ingest"))
-    app = create_app(settings, broker=broker, documents=documents, clock=clock, scan_seconds=SCAN_S)  # type: ignore[arg-type]
+    app = create_app(settings, broker=broker, documents=documents, clock=clock, scan_seconds=SCAN_S)
     async with running(app, broker, "ingest", folder, listen=LISTEN) as one:
         yield Ingest(one, clock, documents)
 

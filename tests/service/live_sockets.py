@@ -38,7 +38,7 @@ class Socket:
 
     async def open(self) -> int:
         """Connect; 200 for an open WebSocket, else the status of the refusal."""
-        self._task = asyncio.create_task(self._app(self._scope, self._said.get, self._sent.put))  # type: ignore[arg-type]
+        self._task = asyncio.create_task(self._app(self._scope, self._said.get, self._sent.put))
         first = await self.next()
         if first["type"] == "websocket.accept":
             return 200

@@ -248,7 +248,7 @@ async def test_attempts_wait_while_the_database_is_away_and_their_memory_is_boun
     store = open_documents(f"sqlite:///{tmp_path}", "auth")
     await store.open([LINES])
     away = _Away(store, 2)
-    attempts = Attempts(away, early_in_the_hour())  # type: ignore[arg-type]
+    attempts = Attempts(away, early_in_the_hour())
     for user in ("usr_a", "usr_b", "usr_c", "usr_d", "usr_a"):
         attempts.note("wrong-password", user)
     working = asyncio.create_task(attempts.run())

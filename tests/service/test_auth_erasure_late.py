@@ -61,7 +61,7 @@ def _stuck(desk: Desk, collection: Any, ada: Caller) -> Deps:
     async def meanwhile() -> None:
         await erased(desk, ada)
 
-    return dataclasses.replace(deps, store=Store(Stuck(deps.store.documents, collection, meanwhile)))  # type: ignore[arg-type]
+    return dataclasses.replace(deps, store=Store(Stuck(deps.store.documents, collection, meanwhile)))
 
 
 async def test_a_sign_in_that_hung_all_the_while_starts_nothing(desk: Desk) -> None:

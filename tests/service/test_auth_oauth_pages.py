@@ -192,7 +192,7 @@ async def test_the_page_shows_what_stays_what_is_new_and_what_ends(ada: Ada, cli
     assert 'class="tag' not in first.text
     await consented(ada, client)
     browser = await signed_in(ada, client, scope="days:read ledger:read")
-    text = re.sub(r"\s+", " ", browser.page.text)  # type: ignore[union-attr]
+    text = re.sub(r"\s+", " ", browser.page.text)
     stays, new, ends = (text.index(WORDS[scope][0]) for scope in ("days:read", "ledger:read", "diary:read"))
     assert text.index("as before") > stays
     assert text.index(">new<") > new

@@ -110,7 +110,7 @@ class ReplayedMeanwhile:
 async def test_a_second_use_in_the_midst_of_the_first_leaves_nothing(ada: Ada, client: Client) -> None:
     code = await consented(ada, client)
     deps = ada.service.app.state.deps
-    between = dataclasses.replace(deps, store=Store(ReplayedMeanwhile(deps.store.documents)))  # type: ignore[arg-type]
+    between = dataclasses.replace(deps, store=Store(ReplayedMeanwhile(deps.store.documents)))
     partner = await deps.store.partner(OAT)
     with pytest.raises(OAuthError, match="invalid_grant"):
         await issuing.exchanged(between, partner, code, CALLBACK, VERIFIER)
@@ -146,7 +146,7 @@ async def test_an_incomplete_exchange_is_refused_and_uses_nothing_up(
     ada: Ada, client: Client, changed: dict[str, str | None]
 ) -> None:
     code = await consented(ada, client)
-    assert error(await client.exchange(**{"code": code} | changed)) == (400, "invalid_request")  # type: ignore[arg-type]
+    assert error(await client.exchange(**{"code": code} | changed)) == (400, "invalid_request")
     assert (await client.exchange(code)).status_code == 200
 
 

@@ -65,14 +65,14 @@ async def never(*_: object, **__: object) -> None:
 
 async def answer(deps: Deps, token: str) -> str | None:
     try:
-        return (await sessions.refresh(deps, token))[1]  # type: ignore[arg-type]
+        return (await sessions.refresh(deps, token))[1]
     except Problem:
         return None
 
 
 async def follow(documents: Documents, steps: list[tuple[int, int]]) -> None:
     deps = Deps(SimpleNamespace(documents=documents), Relay(documents, (SESSIONS,), never), RefreshTokens(b"s" * 32))
-    session, text = await sessions.start(deps, "usr_1", "", asked_at=START)  # type: ignore[arg-type]
+    session, text = await sessions.start(deps, "usr_1", "", asked_at=START)
     model = Model([text])
     for back, seconds in steps:
         deps.now += timedelta(seconds=seconds)

@@ -212,7 +212,7 @@ async def test_a_database_that_is_away_means_later(process: Process) -> None:
     async def away(*_: object, **__: object) -> None:
         raise Unavailable("database")
 
-    process.erasure._documents = SimpleNamespace(find=away, delete=away)  # type: ignore[assignment]
+    process.erasure._documents = SimpleNamespace(find=away, delete=away)
     with pytest.raises(Unavailable):
         await process.erasure.work(tombstone)
     process.erasure._documents = process.documents

@@ -90,7 +90,7 @@ class Counted:
 
 async def test_one_token_in_many_spellings_is_remembered_once(tmp_path: Path) -> None:
     tokens = Counted()
-    access = Access(tokens, tokens, Revocations(), Grants(), Partners())  # type: ignore[arg-type]
+    access = Access(tokens, tokens, Revocations(), Grants(), Partners())
     for _ in range(2):
         await access.identity(b"Bearer t")
     assert tokens.looked == 1
@@ -115,7 +115,7 @@ async def test_no_more_unknown_keys_are_asked_about_at_once_than_may_fail(tmp_pa
             await may_answer.wait()
             return answer({}, 404)
 
-        door.services.send = send  # type: ignore[method-assign]
+        door.services.send = send
         calls = [asyncio.create_task(whoami(door, ("Authorization", f"Bearer {new_api_key()}"))) for _ in range(20)]
         await eventually(lambda: sum(one.done() for one in calls) == 17)
         may_answer.set()

@@ -70,7 +70,7 @@ def test_only_routes_of_oauth_say_so() -> None:
 @pytest.mark.parametrize("flag", ["page", "client"])
 def test_a_route_with_callers_of_its_own_cannot_say_so(flag: str) -> None:
     with pytest.raises(ValueError, match="own token or cookie"):
-        Route("GET", "/v1/x", "auth", "user", "profile:read", "read", **{flag: True})  # type: ignore[arg-type]
+        Route("GET", "/v1/x", "auth", "user", "profile:read", "read", **{flag: True})
 
 
 @pytest.mark.parametrize("path", OAUTH)

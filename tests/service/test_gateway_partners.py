@@ -355,7 +355,7 @@ class Verifies:
 
 async def test_what_is_not_read_yet_is_neither_granted_nor_denied() -> None:
     grants, partners, every = Grants(), Partners(), Verifies()
-    access = Access(every, every, Revocations(), grants, partners)  # type: ignore[arg-type]
+    access = Access(every, every, Revocations(), grants, partners)
     with pytest.raises(Problem) as unknown:
         await access.identity(b"Bearer t")
     await partners.take("p1", partner("p1"))
@@ -583,9 +583,9 @@ async def test_a_hundred_thousand_grants_fit() -> None:
 )
 def test_a_route_that_does_not_say_who_may_call_and_how_often_is_refused(changed: dict[str, Any]) -> None:
     route = {"method": "GET", "path": "/v1/x", "service": "ingest", "caller": "user", "scope": "days:read"}
-    assert Route(**route | {"rate": "read"}).about_users  # type: ignore[arg-type]
+    assert Route(**route | {"rate": "read"}).about_users
     with pytest.raises(ValueError, match="/"):
-        Route(**route | {"rate": "read"} | changed)  # type: ignore[arg-type]
+        Route(**route | {"rate": "read"} | changed)
 
 
 def test_every_route_names_scope_and_rate() -> None:

@@ -150,7 +150,7 @@ class EveryToken:
 
 async def test_known_tokens_are_bounded_and_the_ones_that_fell_out_are_refused_too(door: Gateway) -> None:
     tokens, revocations = EveryToken(), Revocations()
-    known = Access(tokens, tokens, revocations, Grants(), Partners())  # type: ignore[arg-type]
+    known = Access(tokens, tokens, revocations, Grants(), Partners())
     headers = [f"Bearer sid_{number}".encode() for number in range(MAX_CACHED + 2)]
     for header in (*headers, headers[-1]):
         await known.identity(header)

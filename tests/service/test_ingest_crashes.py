@@ -117,7 +117,7 @@ async def crashed(folder: Path, after: int) -> tuple[dict[str, Any], list[str], 
         await Storing(documents, lambda: NOW).store(checked([one]))
     torn = Torn(documents, after)
     try:
-        await Storing(torn, lambda: NOW).store(checked(turn()))  # type: ignore[arg-type]
+        await Storing(torn, lambda: NOW).store(checked(turn()))
     except Unavailable:
         await Storing(documents, lambda: NOW).store(checked(turn()))
     found = await state(documents)

@@ -33,7 +33,7 @@ async def ingest(tmp_path: Path) -> AsyncGenerator[Ingest]:
 async def _exported(ingest: Ingest, tmp_path: Path, user_id: str = USER) -> dict[str, list[Any]]:
     objects = Objects(f"file:///{tmp_path}/objects")
     key = f"ingest/{user_id}/exports/x"
-    written = await write(objects, key, ingest.documents, CONTENTS, user_id, utc_now())  # type: ignore[arg-type]
+    written = await write(objects, key, ingest.documents, CONTENTS, user_id, utc_now())
     members = await members_of(objects, key, written.data_bytes, written.object.size_bytes)
     data = b"".join([part async for part in objects.read(key, 0, written.data_bytes)])
     with zipfile.ZipFile(io.BytesIO(data + directory(members, len(data)))) as archive:

@@ -80,14 +80,14 @@ async def stored(folder: Path, turns: list[list[list[Sample]]]) -> tuple[list[tu
     # Each remembers the buckets as it saw them, and the other one writes them.
     processes = [Storing(documents, lambda: NOW), Storing(documents, lambda: NOW)]
     base = [(n, 50, 0, False) for n in range(40)]
-    await processes[0].store([(sent(0, base), None)])  # type: ignore[list-item]
+    await processes[0].store([(sent(0, base), None)])
     number = 0
     for place, turn in enumerate(turns):
         batches = []
         for one in turn:
             number += 1
             batches.append((sent(number, one), None))
-        done = await processes[place // 2 % 2].store(batches)  # type: ignore[arg-type]
+        done = await processes[place // 2 % 2].store(batches)
         assert [one.received for one in done.written] == [
             one.stored + one.duplicates + one.corrections + one.deleted + len(one.refused) for one in done.written
         ]

@@ -122,7 +122,7 @@ async def outcome(folder: Path, url: str, after: int) -> tuple[dict[str, Any], i
     await Storing(documents, lambda: NOW).store([(check(decode(encoded(first()))), None)])
     torn = Torn(documents, after)
     with pytest.raises(Unavailable):
-        await Storing(torn, lambda: NOW).store([(check(decode(encoded(second()))), None)])  # type: ignore[arg-type]
+        await Storing(torn, lambda: NOW).store([(check(decode(encoded(second()))), None)])
     async with ingest(folder, url) as one:
         await one.send_bytes(topics.BATCHES, encoded(second()))
 
@@ -163,7 +163,7 @@ async def test_a_crash_between_receipts_leaves_none_untold_and_puts_no_older_sam
         caused.append((check(decode(encoded(one))), None))
     torn = Torn(documents, -left)
     with pytest.raises(Unavailable):
-        await Storing(torn, lambda: NOW).store(caused)  # type: ignore[arg-type]
+        await Storing(torn, lambda: NOW).store(caused)
     stored = await Storing(documents, lambda: NOW).store(caused)
     told = [*await Store(documents).told_with(stored.known), *stored.written]
     assert {one.id for one in told} == {"r1", "r2", "r3"} - set(searched)

@@ -64,7 +64,7 @@ async def service(tmp_path: Path) -> AsyncGenerator[Running]:
     settings = Settings(**common_settings(tmp_path))
     broker = make_broker(settings, SERVICE)
     documents = Meddled(open_documents(settings.database_url, SERVICE))
-    app = create_app(settings, broker=broker, documents=documents)  # type: ignore[arg-type]
+    app = create_app(settings, broker=broker, documents=documents)
     app.state.documents = documents
     async with running(app, broker, SERVICE, tmp_path, listen=LISTEN) as one:
         yield one

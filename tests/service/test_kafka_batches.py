@@ -136,7 +136,7 @@ async def test_headers_of_strangers_do_no_harm(broker: Broker) -> None:
     store = Written()
     subscribe_batches(broker, TOPIC, "ingest", decide, store.write)
     strange = record(b"a", 1)
-    strange.headers = (("traceparent", b"\xff"), ("reply_to", b"elsewhere"), ("x", None))  # type: ignore[assignment]
+    strange.headers = (("traceparent", b"\xff"), ("reply_to", b"elsewhere"), ("x", None))
     async with TestKafkaBroker(broker):
         await deliver(broker, strange)
     assert store.stored == [b"a"]

@@ -127,13 +127,13 @@ async def test_an_event_that_can_never_be_sent_is_dropped_and_the_next_ones_go(
 
     broker.before_ack = too_large
     dropped = METRICS.published.labels("ingest.days.v1", "dropped")
-    before = dropped._value.get()  # pyright: ignore[reportPrivateUsage]
+    before = dropped._value.get()
     async with running(Relay(documents, [DAYS], broker.publish, scan_seconds=60)) as relay:
         await documents.put(DAYS, with_events(Day(id="d"), event("a"), event("b"), event("c")))
         relay.nudge(DAYS, "d")
         await eventually(lambda: cleared(documents, "d"))
     assert broker.sent == ["a", "c"]
-    assert dropped._value.get() == before + 1  # pyright: ignore[reportPrivateUsage]
+    assert dropped._value.get() == before + 1
     assert "event b of days d is dropped" in caplog.text
 
 

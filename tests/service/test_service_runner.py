@@ -250,7 +250,7 @@ async def test_bad_settings_are_one_sentence_and_end_with_2(
 
 async def probed(live: bool = True, **ready: Callable[[], object]) -> httpx2.AsyncClient:
     app = FastAPI()
-    install_health(app, lambda: live, ready)  # type: ignore[arg-type]
+    install_health(app, lambda: live, ready)
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test")
 
 

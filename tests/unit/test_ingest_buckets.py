@@ -136,7 +136,7 @@ def test_batches_in_any_order_and_any_number_of_times_give_the_same_bucket(
     for batch in batches:
         expected, _ = merged(expected, rows(batch))
     shuffled = [*batches, *batches]
-    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    chance.shuffle(shuffled)
     result = NO_ROWS
     for batch in shuffled:
         result, _ = merged(result, rows(batch))

@@ -140,7 +140,7 @@ def test_a_better_device_tells_the_night_and_the_rest_is_dropped() -> None:
 
 
 def explained(order: Sequence[str] = (), **held: object) -> dict[str, MetricExplained]:
-    given = DayInput(ranking=Ranking({"*": tuple(order)}), **held)  # type: ignore[arg-type]
+    given = DayInput(ranking=Ranking({"*": tuple(order)}), **held)
     return explain(SUNDAY, "Europe/Berlin", given, {})
 
 

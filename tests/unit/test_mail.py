@@ -56,7 +56,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 @pytest.mark.parametrize("url", ["http://x", "mail.example.org"])
 def test_only_mail_servers_are_set(url: str) -> None:
     with pytest.raises(ValueError, match="smtp://"):
-        Settings(auth_smtp_url=url)  # type: ignore[arg-type]
+        Settings(auth_smtp_url=url)
 
 
 async def test_letters_are_tried_again_and_a_defect_stops_none_behind_it() -> None:

@@ -26,7 +26,7 @@ def taken_of(buckets: MemoryBuckets, of: Policy, times: int, subject: str = "a")
 
 
 def rates(**settings: str) -> Rates:
-    given_ = Settings(**settings)  # type: ignore[arg-type]
+    given_ = Settings(**settings)
     of = Policies({}, {}, Policy("failed", 1, 1), Policy("key", 1, 1), 10)
     return Rates(of, MemoryBuckets(), MemoryBuckets(), given_.trusted_proxies)
 

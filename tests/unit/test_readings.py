@@ -31,7 +31,7 @@ def written(table: str, *, tilt: float = 0.0, score: float = 0.99) -> list[Line]
                 y0, y1 = row * 30.0, row * 30.0 + 20.0
                 corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
                 box = tuple((x - tilt * y, y + tilt * x) for x, y in corners)
-                lines.append(Line(cell.strip(), box, score))  # type: ignore[arg-type]
+                lines.append(Line(cell.strip(), box, score))
             column += len(cell) + 2
     return lines
 

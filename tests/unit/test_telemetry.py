@@ -90,7 +90,7 @@ def test_a_child_of_a_kept_trace_is_kept(collected: Collected) -> None:
     assert current_traceparent() is None
     made = collected.one()
     assert hex_ids(made) == (TRACE, SPAN)
-    assert inside == f"00-{TRACE}-{made.context.span_id:016x}-01"  # type: ignore[union-attr]
+    assert inside == f"00-{TRACE}-{made.context.span_id:016x}-01"
     assert made.attributes == {"rows": 3, "more": "text"}
     assert made.resource.attributes["service.name"] == "ingest"
 
@@ -175,7 +175,7 @@ async def asked(app: App, headers: dict[str, str] | None = None, path: str = "/v
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": path, "headers": given}
-    await TraceMiddleware(app)(scope, None, send)  # type: ignore[arg-type]
+    await TraceMiddleware(app)(scope, None, send)
     return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
 
 

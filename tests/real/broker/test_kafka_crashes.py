@@ -86,7 +86,7 @@ async def test_a_broker_that_is_killed_under_load_loses_nothing_acknowledged(
         singles.add(event.user_id)
 
     async def take(event: events.Event) -> None:
-        followed.add(event.user_id)  # type: ignore[attr-defined]
+        followed.add(event.user_id)
 
     async def produce(broker: Broker, worker: int) -> None:
         number = 0

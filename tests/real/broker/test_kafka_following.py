@@ -22,7 +22,7 @@ async def test_a_state_topic_is_read_whole_before_the_reader_is_there(settings: 
         if event is None:
             state.pop(key, None)
         else:
-            state[key] = event.revision  # type: ignore[attr-defined]
+            state[key] = event.revision
 
     empty = await read_state(settings, topic, apply)
     await empty.stop()
@@ -44,7 +44,7 @@ async def test_a_follower_sees_what_comes_after_it_is_there(settings: ServiceSet
             seen: list[str] = []
 
             async def take(event: events.Event, seen: list[str] = seen) -> None:
-                seen.append(event.user_id)  # type: ignore[attr-defined]
+                seen.append(event.user_id)
 
             follower = await follow(settings, topic, take)
             await publish(broker, topic, user(f"after{turn}"))
