@@ -34,7 +34,7 @@ from services.webhooks.store import Store
 from services.webhooks.workers import Dispatcher
 from shared.clock import utc_now
 from shared.documents import Documents, open_documents
-from shared.identity import generate_key_files
+from shared.keys import generate_key_files
 from shared.secrets import Secrets, open_secrets
 from shared.service import settle
 from shared.settings import ServiceSettings

@@ -41,10 +41,12 @@ from services.gateway.grants import Grants, Partners
 from services.gateway.proxy import Answer
 from services.gateway.revocations import Revocations
 from services.gateway.settings import Settings
+from shared.access_tokens import sign_access_token
+from shared.callers import SCOPES
 from shared.clock import utc_now
-from shared.events import PartnerUpdated
-from shared.identity import SCOPES, generate_key_files, load_private_jwk, new_api_key, public_jwks, sign_access_token
+from shared.events.auth import PartnerUpdated
 from shared.kafka import make_broker
+from shared.keys import generate_key_files, load_private_jwk, new_api_key, public_jwks
 
 ROUNDS = 7
 CHECKS = 20_000

@@ -19,7 +19,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from infra.local import control, processes
 from infra.local.instance import Instance
 from infra.local.phone import Phone
-from shared import events, topics
+from shared import topics
+from shared.events.ingest import ReceiptsCompleted
 
 CONNECTIONS = 4
 USERS = 12
@@ -164,7 +165,7 @@ class Stored:
     async def _read(self) -> None:
         async for record in self._consumer:
             at = time.monotonic()
-            for receipt in events.ReceiptsCompleted.model_validate_json(record.value or b"").receipts:
+            for receipt in ReceiptsCompleted.model_validate_json(record.value or b"").receipts:
                 if receipt.receipt_id not in self.completed:
                     self.completed[receipt.receipt_id] = at
                     self.samples += receipt.stored

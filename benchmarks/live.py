@@ -29,10 +29,12 @@ from services.gateway.app import Edges, create_app
 from services.gateway.feeds import MAX_READERS_PER_USER
 from services.gateway.proxy import Answer
 from services.gateway.settings import Settings
+from shared.access_tokens import sign_access_token
+from shared.callers import SCOPES
 from shared.clock import utc_now
-from shared.events import MessagePublished
-from shared.identity import SCOPES, generate_key_files, load_private_jwk, public_jwks, sign_access_token
+from shared.events.webhooks import MessagePublished
 from shared.kafka import make_broker
+from shared.keys import generate_key_files, load_private_jwk, public_jwks
 from shared.service import ServiceServer, server_config, stop_event
 from shared.websocket import BoundedWebSocket
 

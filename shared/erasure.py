@@ -18,7 +18,10 @@ from shared.clock import Clock, truncated
 from shared.documents import Collection, Conflict, Document, Documents, Duplicate, Index
 from shared.erased import Declared, ErasedUsers, Personal
 from shared.errors import Unavailable
-from shared.events import Event, UserDataErased, UserErased, derived_id
+from shared.events.auth import UserErased
+from shared.events.event import Event
+from shared.events.personal import UserDataErased
+from shared.ids import derived_id
 from shared.jobs import DUE_INDEX, Job, Workers
 from shared.objects import Objects
 from shared.outbox import OUTBOX_INDEX, OutboxEvent, Relay, outbox_event, with_events

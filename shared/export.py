@@ -14,8 +14,10 @@ from shared.clock import Clock, truncated
 from shared.documents import Collection, Documents, Duplicate, Index
 from shared.erased import Personal
 from shared.erasure import Erasure
-from shared.events import ExportPartReady, ExportRequested, derived_id
+from shared.events.auth import ExportRequested
+from shared.events.personal import ExportPartReady
 from shared.exported import Contents, NotExported, write
+from shared.ids import derived_id
 from shared.jobs import DUE_INDEX, Job, Workers
 from shared.kafka import Broker
 from shared.objects import Objects

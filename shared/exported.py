@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from shared.documents import Collection, Document, Documents
 from shared.erased import Declared, Personal
-from shared.events import ExportedFile, ObjectRef
+from shared.events.event import ObjectRef
+from shared.events.personal import ExportedFile
 from shared.objects import Objects
 from shared.zipped import Member, Packer
 

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from shared import telemetry
 from shared.dead_letters import Undecodable, header_of
 from shared.errors import Unavailable
-from shared.events import Event
+from shared.events.event import Event
 from shared.kafka import REQUEST_TIMEOUT_MS, event_decoder
 from shared.metrics import METRICS
 from shared.outcomes import UnknownType

@@ -23,7 +23,7 @@ from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from pydantic import ValidationError
 
 from shared.dead_letters import DeadLetterCause, DeadLetters, OnDeadLetter, Undecodable
-from shared.events import Event
+from shared.events.event import Event
 from shared.outcomes import Batches, Decode, SingleRecords, UnknownType, Write
 from shared.places import Places, Record
 from shared.publishing import REQUEST_TIMEOUT_MS, Producer, partition_of_key, publish, publish_bytes

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from shared.clock import utc_now
 from shared.documents import Collection, Conflict, Document, Documents, Index
 from shared.errors import Erased, Rejected, Unavailable
-from shared.events import Event, derived_id
+from shared.events.event import Event
+from shared.ids import derived_id
 from shared.redaction import whereabouts
 from shared.telemetry import METRICS, current_traceparent
 from shared.topics import Topic

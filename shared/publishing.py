@@ -14,7 +14,7 @@ from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
 
 from shared import telemetry
 from shared.errors import Rejected, Unavailable
-from shared.events import Event
+from shared.events.event import Event
 from shared.metrics import METRICS
 from shared.topics import Topic
 

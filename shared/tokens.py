@@ -63,6 +63,12 @@ def verified(
     return claims
 
 
+def claimed_scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """The scopes in a token's claims; none where there is no text."""
+    scope = claims.get("scope", "")
+    return frozenset(scope.split()) if isinstance(scope, str) else frozenset()
+
+
 def _header(token: str) -> dict[str, Any]:
     if len(token) > MAX_TOKEN_CHARS:
         raise invalid_token()

@@ -3,8 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shared import events
-from shared.events import Event
+from shared.events.auth import ExportRequested, GrantUpdated, PartnerUpdated, SessionRevoked, UserErased, UserUpdated
+from shared.events.event import Event
+from shared.events.gateway import PhotoSubmitted
+from shared.events.inference import PhotoRead, PhotoRejected
+from shared.events.ingest import DayRecomputed, DayUpdated, ReceiptsCompleted
+from shared.events.insights import InsightCreated, LedgerUpdated
+from shared.events.nutrition import EntryCreated, EntryDeleted, EntryUpdated
+from shared.events.operator import DeadLetterResolved
+from shared.events.personal import ExportPartReady, UserDataErased
+from shared.events.webhooks import MessagePublished
 
 DAY_MS = 24 * 60 * 60 * 1000
 LOG_RETENTION_MS = 7 * DAY_MS
@@ -58,53 +66,49 @@ def dead_letters(topic: str, service: str) -> str:
     return f"{topic}.{service}.dlq"
 
 
-# Values are MessagePack of events.BatchSubmitted, hence no pydantic models here.
+# Values are MessagePack of BatchSubmitted, hence no pydantic models here.
 BATCHES = Topic("gateway.batches.v1", "log", "user_id", (), ("ingest",), HOT_PARTITIONS)
-PHOTOS = Topic("gateway.photos.v1", "log", "user_id", (events.PhotoSubmitted,), ("inference",))
+PHOTOS = Topic("gateway.photos.v1", "log", "user_id", (PhotoSubmitted,), ("inference",))
 USERS = Topic(
     "auth.users.v1",
     "state",
     "user_id",
-    (events.UserUpdated, events.UserErased),
+    (UserUpdated, UserErased),
     ("ingest", "inference", "nutrition", "insights", "webhooks"),
 )
-PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (events.PartnerUpdated,), ("webhooks",))
-GRANTS = Topic("auth.grants.v1", "state", "grant_id", (events.GrantUpdated,), ("webhooks",))
+PARTNERS = Topic("auth.partners.v1", "state", "partner_id", (PartnerUpdated,), ("webhooks",))
+GRANTS = Topic("auth.grants.v1", "state", "grant_id", (GrantUpdated,), ("webhooks",))
 # A log, because a revocation means nothing once the session's last access token is over. The gateway reads it, grants
 # and partners without a group, from the beginning.
-REVOCATIONS = Topic(
-    "auth.revocations.v1", "log", "session_id", (events.SessionRevoked,), retention_ms=REVOCATION_RETENTION_MS
-)
-RECEIPTS = Topic("ingest.receipts.v1", "log", "user_id", (events.ReceiptsCompleted,), ("webhooks",), HOT_PARTITIONS)
+REVOCATIONS = Topic("auth.revocations.v1", "log", "session_id", (SessionRevoked,), retention_ms=REVOCATION_RETENTION_MS)
+RECEIPTS = Topic("ingest.receipts.v1", "log", "user_id", (ReceiptsCompleted,), ("webhooks",), HOT_PARTITIONS)
 DAYS = Topic(
     "ingest.days.v1",
     "log",
     "user_id",
-    (events.DayUpdated, events.DayRecomputed),
+    (DayUpdated, DayRecomputed),
     ("insights", "webhooks"),
     HOT_PARTITIONS,
 )
-READINGS = Topic(
-    "inference.readings.v1", "log", "user_id", (events.PhotoRead, events.PhotoRejected), ("nutrition", "webhooks")
-)
+READINGS = Topic("inference.readings.v1", "log", "user_id", (PhotoRead, PhotoRejected), ("nutrition", "webhooks"))
 ENTRIES = Topic(
     "nutrition.entries.v1",
     "log",
     "user_id",
-    (events.EntryCreated, events.EntryUpdated, events.EntryDeleted),
+    (EntryCreated, EntryUpdated, EntryDeleted),
     ("insights", "webhooks"),
 )
-LEDGERS = Topic("insights.ledgers.v1", "log", "user_id", (events.LedgerUpdated,), ("webhooks",))
-INSIGHTS = Topic("insights.insights.v1", "log", "user_id", (events.InsightCreated,), ("webhooks",))
+LEDGERS = Topic("insights.ledgers.v1", "log", "user_id", (LedgerUpdated,), ("webhooks",))
+INSIGHTS = Topic("insights.insights.v1", "log", "user_id", (InsightCreated,), ("webhooks",))
 # The gateway reads messages without a group, from the end.
-MESSAGES = Topic("webhooks.messages.v1", "log", "user_id", (events.MessagePublished,), partitions=HOT_PARTITIONS)
+MESSAGES = Topic("webhooks.messages.v1", "log", "user_id", (MessagePublished,), partitions=HOT_PARTITIONS)
 # What each service says once it keeps nothing of a user any more.
 ERASURES: dict[str, Topic] = {
     service: Topic(
         f"{service}.erasures.v1",
         "log",
         "user_id",
-        (events.UserDataErased,),
+        (UserDataErased,),
         ("auth",),
         partitions=1,
         retention_ms=ERASURE_RETENTION_MS,
@@ -112,9 +116,9 @@ ERASURES: dict[str, Topic] = {
     for service in USERS.readers
 }
 # A user wants all that is held of them, and what each service has written of it.
-EXPORTS = Topic("auth.exports.v1", "log", "user_id", (events.ExportRequested,), USERS.readers, partitions=1)
+EXPORTS = Topic("auth.exports.v1", "log", "user_id", (ExportRequested,), USERS.readers, partitions=1)
 EXPORT_PARTS: dict[str, Topic] = {
-    service: Topic(f"{service}.exports.v1", "log", "user_id", (events.ExportPartReady,), ("auth",), partitions=1)
+    service: Topic(f"{service}.exports.v1", "log", "user_id", (ExportPartReady,), ("auth",), partitions=1)
     for service in USERS.readers
 }
 # What operators did with dead letters, by `./mymacro dlq`; a log and no state, so that no audit line is compacted away.
@@ -122,7 +126,7 @@ RESOLUTIONS = Topic(
     "operator.dead_letters.v1",
     "log",
     "position",
-    (events.DeadLetterResolved,),
+    (DeadLetterResolved,),
     partitions=1,
     retention_ms=RESOLUTION_RETENTION_MS,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from shared.events import UNKNOWN_OFFSET, BatchSubmitted, RefusedRecord, SeriesColumns
+from shared.events.gateway import UNKNOWN_OFFSET, BatchSubmitted, RefusedRecord, SeriesColumns
 
 # (start, end, value), then the source's own id and version where it has one
 Sample = (

@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
-from shared import events
 from shared.clock import utc_now
+from shared.events.auth import Profile, UserUpdated
 from shared.kafka import Broker, make_broker, subscribe
 from shared.settings import ServiceSettings
 from shared.start import start_broker, wait_for_kafka
@@ -21,7 +21,7 @@ SERVICE = "nutrition"
 
 def fresh_topic(partitions: int = 3) -> Topic:
     """A topic nobody has used; not created yet."""
-    return Topic(f"t{secrets.token_hex(4)}.users.v1", "log", "user_id", (events.UserUpdated,), (SERVICE,), partitions)
+    return Topic(f"t{secrets.token_hex(4)}.users.v1", "log", "user_id", (UserUpdated,), (SERVICE,), partitions)
 
 
 async def create(settings: ServiceSettings, topic: Topic) -> None:
@@ -33,13 +33,13 @@ async def create(settings: ServiceSettings, topic: Topic) -> None:
     await wait_for_kafka(settings.bootstrap_servers, [topic.name, topic.dead_letters(SERVICE)])
 
 
-def user(user_id: str, revision: int = 1) -> events.UserUpdated:
-    return events.UserUpdated(
+def user(user_id: str, revision: int = 1) -> UserUpdated:
+    return UserUpdated(
         event_id=f"{user_id}-{revision}",
         occurred_at=utc_now(),
         user_id=user_id,
         revision=revision,
-        profile=events.Profile(),
+        profile=Profile(),
     )
 
 

@@ -22,7 +22,8 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from infra.local.dead_letters import Filter, Letter, Place, is_dead_letters, letter_of
 from shared.clock import utc_now
-from shared.events import DeadLetterResolved, derived_id
+from shared.events.operator import DeadLetterResolved
+from shared.ids import derived_id
 from shared.topics import DEAD_LETTER_MAX_BYTES, RESOLUTIONS
 from shared.unresolved import LOG, Resolved, beginnings, ends, records
 

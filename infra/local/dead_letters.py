@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from shared import spans
-from shared.events import BatchSubmitted
+from shared.events.gateway import BatchSubmitted
 
 SUFFIX = ".dlq"
 UNKNOWN = "?"

@@ -22,7 +22,9 @@ from pydantic_settings import BaseSettings
 from infra.local.metrics_page import metrics_page
 from infra.local.settings import ROOT, StackSettings
 from shared import events, topics
-from shared.identity import generate_key_files
+from shared.events.event import Event
+from shared.events.gateway import BatchSubmitted
+from shared.keys import generate_key_files
 from shared.settings import DEFAULT_PORTS, ServiceSettings
 from shared.topics import Topic
 
@@ -163,7 +165,7 @@ def _messages() -> Iterator[tuple[str, dict[str, Any]]]:
     for event in _events():
         name = _type_name(event)
         yield name, _message(name, event.__name__, event.__doc__, "application/json")
-    batch = events.BatchSubmitted
+    batch = BatchSubmitted
     yield "batch.submitted", _message("batch.submitted", batch.__name__, batch.__doc__, "application/vnd.msgpack")
 
 
@@ -179,7 +181,7 @@ def _message(name: str, schema: str, about: str | None, content_type: str) -> di
 
 def _schemas() -> dict[str, Any]:
     _, found = models_json_schema([(event, "serialization") for event in _events()], ref_template=SCHEMAS + "{model}")
-    _, packed = msgspec.json.schema_components([events.BatchSubmitted], ref_template=SCHEMAS + "{name}")
+    _, packed = msgspec.json.schema_components([BatchSubmitted], ref_template=SCHEMAS + "{name}")
     return dict(sorted({**found["$defs"], **_as_msgpack(packed)}.items()))
 
 
@@ -194,11 +196,11 @@ def _as_msgpack(node: Any) -> Any:
     return [_as_msgpack(item) for item in node] if isinstance(node, list) else node
 
 
-def _events() -> list[type[events.Event]]:
+def _events() -> list[type[Event]]:
     return [event for topic in topics.TOPICS for event in topic.events]
 
 
-def _type_name(event: type[events.Event]) -> str:
+def _type_name(event: type[Event]) -> str:
     return str(event.model_fields["type"].default)
 
 

@@ -32,7 +32,7 @@ def asked(service: str, method: str, path: str, body: dict[str, Any] | None = No
         Silent: there is none.
         NoAnswer: it refuses, or our key is not there.
     """
-    from shared.identity import InternalTokenSigner
+    from shared.internal_tokens import InternalTokenSigner
 
     stack = from_environment()
     url = os.environ.get(f"GATEWAY_{service.upper()}_URL") or f"http://127.0.0.1:{stack.port(service)}"

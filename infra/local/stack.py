@@ -129,7 +129,7 @@ class Supervisor:
             if keeper.log.exists():
                 keeper.log.replace(keeper.log.with_suffix(".log.1"))
         if any(keeper.part.stage != ENGINE for keeper in self.keepers):
-            from shared.identity import generate_key_files
+            from shared.keys import generate_key_files
 
             generate_key_files(self.instance.keys)
 

@@ -10,10 +10,11 @@ from services.auth.accounts import User
 from services.auth.asking import BirthDate, HeightCm, HomeZone, Locale
 from services.auth.enrolment import Deps
 from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS, MIN_CHARACTERS_OF_TWO
+from shared.callers import Caller
 from shared.client_address import client_address_of
 from shared.errors import Problem
-from shared.events import Profile
-from shared.identity import Caller, caller_of, check_scope
+from shared.events.auth import Profile
+from shared.identity import caller_of, check_scope
 
 router = APIRouter()
 

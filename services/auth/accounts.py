@@ -13,7 +13,8 @@ import msgspec
 from pydantic_core import PydanticCustomError
 
 from shared.clock import utc_now
-from shared.events import Profile, UserUpdated, derived_id
+from shared.events.auth import Profile, UserUpdated
+from shared.ids import derived_id
 from shared.outbox import Outboxed
 
 MAX_ADDRESS_CHARACTERS = 254

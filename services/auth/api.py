@@ -9,9 +9,11 @@ from services.auth import accounts, clients, enrolment
 from services.auth.asking import DepsOf, IdempotencyKey, MailAddress, NewProfile
 from services.auth.grants import Grant
 from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.events import Profile
-from shared.identity import Caller, caller_of, is_api_key, require
+from shared.events.auth import Profile
+from shared.identity import caller_of, require
+from shared.keys import is_api_key
 
 router = APIRouter()
 

@@ -47,7 +47,8 @@ from services.auth.workers import cancelled, forget_what_is_over, make_relay
 from shared import problems
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
-from shared.identity import InternalTokenVerifier, install_identity
+from shared.identity import install_identity
+from shared.internal_tokens import InternalTokenVerifier
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
 from shared.objects import Objects

@@ -8,10 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from services.auth import accounts
 from services.auth.enrolment import Deps
+from shared.callers import Caller
 from shared.clock import FullDate
 from shared.errors import Problem
-from shared.events import Profile
-from shared.identity import Caller, caller_of, check_scope
+from shared.events.auth import Profile
+from shared.identity import caller_of, check_scope
 
 IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 Anybody = Annotated[Caller, Depends(caller_of)]

@@ -10,7 +10,7 @@ from services.auth.audit import LINES, Attempt, Line
 from shared.clock import Clock
 from shared.documents import Conflict, Documents, Duplicate
 from shared.errors import Unavailable
-from shared.events import derived_id
+from shared.ids import derived_id
 
 FLUSH_EVERY_S = 1.0
 MOST_WAITING = 10_000

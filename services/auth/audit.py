@@ -23,11 +23,12 @@ from typing import Any, Literal, get_args
 
 from fastapi import Request
 
+from shared.callers import ANONYMOUS, OPERATOR_SCOPE, Caller
 from shared.client_address import client_address_of
 from shared.clock import Clock
 from shared.documents import Collection, Document, Documents, Index, Page, Put
 from shared.errors import Problem, Unavailable
-from shared.identity import ANONYMOUS, OPERATOR_SCOPE, Caller, caller_of
+from shared.identity import caller_of
 from shared.spans import current_trace_id
 
 Actor = Literal["user", "partner", "operator", "nobody", "system"]

@@ -9,9 +9,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from services.auth import audit
 from services.auth.audit import KINDS, Actor, Line
 from services.auth.enrolment import Deps
+from shared.callers import Caller
 from shared.documents import Page
 from shared.errors import Problem
-from shared.identity import Caller, caller_of, check_scope, operating
+from shared.identity import caller_of, check_scope, operating
 
 router = APIRouter()
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from services.auth.codes import is_challenge
 from services.auth.partners import Partner
-from shared.identity import GRANTABLE_SCOPES
+from shared.callers import GRANTABLE_SCOPES
 
 MAX_FIELDS = 32
 # The forms of the pages go where it stands again, and the gateway takes addresses of 4 KiB.

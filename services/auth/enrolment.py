@@ -23,7 +23,7 @@ from shared import topics
 from shared.clock import Clock
 from shared.documents import Conflict, Duplicate, Put
 from shared.errors import Problem, Unavailable
-from shared.events import Profile
+from shared.events.auth import Profile
 from shared.outbox import Relay, outbox_event, with_events
 
 ATTEMPTS = 5

@@ -30,7 +30,9 @@ from shared import topics
 from shared.clock import truncated
 from shared.documents import Collection, Conflict, Document, Documents, Put
 from shared.errors import Problem, Unavailable
-from shared.events import UserDataErased, UserErased, derived_id
+from shared.events.auth import UserErased
+from shared.events.personal import UserDataErased
+from shared.ids import derived_id
 from shared.objects import Objects
 from shared.outbox import Outboxed, null_record, outbox_event, with_events
 from shared.telemetry import bind, current_traceparent

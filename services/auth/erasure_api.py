@@ -11,8 +11,9 @@ from services.auth import erasure, managed
 from services.auth.asking import Anybody, DepsOf, partner_itself
 from services.auth.enrolment import Deps
 from services.auth.erasure_documents import Erasure
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import Caller, caller_of, check_scope, operating
+from shared.identity import caller_of, check_scope, operating
 
 router = APIRouter()
 

@@ -18,9 +18,12 @@ from shared import topics
 from shared.clock import truncated
 from shared.documents import Conflict, Documents, Duplicate, Put
 from shared.errors import Problem, Unavailable
-from shared.events import ExportedFile, ExportPartReady, ExportRequested, ObjectRef, derived_id
+from shared.events.auth import ExportRequested
+from shared.events.event import ObjectRef
+from shared.events.personal import ExportedFile, ExportPartReady
 from shared.export import KEPT
 from shared.exported import Contents, Written, members_of, write
+from shared.ids import derived_id
 from shared.objects import Objects
 from shared.outbox import outbox_event, with_events
 from shared.telemetry import bind, current_traceparent

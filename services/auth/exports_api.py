@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 
 from services.auth.export_documents import SERVICES, Export, Part
 from services.auth.exports import Exports, is_over
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import Caller, caller_of, check_scope
+from shared.identity import caller_of, check_scope
 
 router = APIRouter()
 

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from services.auth.partners import Partner
+from shared.callers import GRANTABLE_SCOPES
 from shared.documents.port import Collection, Index
 from shared.errors import Problem
-from shared.events import GrantUpdated, derived_id
-from shared.identity import GRANTABLE_SCOPES
+from shared.events.auth import GrantUpdated
+from shared.ids import derived_id
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
 REMEMBERED_REQUESTS = 16

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from services.auth import granting
 from services.auth.asking import DepsOf
-from shared.identity import Caller, require
+from shared.callers import Caller
+from shared.identity import require
 
 router = APIRouter()
 

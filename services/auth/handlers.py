@@ -6,7 +6,7 @@ from services.auth import erasure
 from services.auth.enrolment import Deps
 from services.auth.exports import Exports
 from shared import kafka
-from shared.events import ExportPartReady, UserDataErased
+from shared.events.personal import ExportPartReady, UserDataErased
 from shared.kafka import Broker
 from shared.telemetry import bind
 from shared.topics import ERASURES, EXPORT_PARTS

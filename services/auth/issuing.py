@@ -12,9 +12,11 @@ from services.auth.grants import Grant
 from services.auth.oauth_errors import OAuthError, invalid_grant
 from services.auth.partners import Partner
 from services.auth.session_documents import SESSIONS, Session, Share
+from shared.access_tokens import ACCESS_TYPE
 from shared.documents import Conflict
 from shared.errors import Problem, Unavailable
-from shared.identity import ACCESS_TYPE, load_jwks, verified
+from shared.keys import load_jwks
+from shared.tokens import verified
 
 ATTEMPTS = 10
 CODE_REPLAYED = "code-reused"

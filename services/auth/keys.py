@@ -9,9 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from shared.documents.port import Collection, Document, Index
-from shared.events import derived_id
-from shared.identity import is_api_key
-from shared.keys import new_credential
+from shared.ids import derived_id
+from shared.keys import is_api_key, new_credential
 
 CLIENT_SECRET_PREFIX = "mms_"  # noqa: S105
 # What of a key people may see again, to tell it from others: 24 of its 178 bits.

@@ -8,10 +8,10 @@ from services.auth.enrolment import Deps
 from services.auth.partners import Partner
 from services.auth.store import MANAGED_INDEX, USERS
 from shared import topics
+from shared.callers import GRANTABLE_SCOPES
 from shared.documents import Conflict, Page
 from shared.errors import Problem, Unavailable
-from shared.events import Profile
-from shared.identity import GRANTABLE_SCOPES
+from shared.events.auth import Profile
 from shared.outbox import outbox_event, with_events
 
 

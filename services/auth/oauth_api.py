@@ -14,9 +14,10 @@ from services.auth.browsers import Browser, Browsers
 from services.auth.codes import CODES, Code
 from services.auth.consent import Pages
 from services.auth.enrolment import Deps
+from shared.callers import Caller
 from shared.client_address import client_address_of
 from shared.errors import Problem
-from shared.identity import Caller, caller_of
+from shared.identity import caller_of
 
 router = APIRouter()
 

@@ -19,10 +19,11 @@ from services.auth.keys import (
     key_id,
     public_id,
 )
+from shared.callers import Caller
 from shared.documents import Conflict, Duplicate, Put
 from shared.errors import Problem, Unavailable
-from shared.events import derived_id
-from shared.identity import Caller, new_api_key
+from shared.ids import derived_id
+from shared.keys import new_api_key
 
 LONGEST = timedelta(days=3653)
 # Good at once, and kept to be seen once they ended.

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from services.auth import accounts, managed
 from services.auth.accounts import User
 from services.auth.asking import Body, DepsOf, IdempotencyKey, NewProfile, partner_itself
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.events import Profile
-from shared.identity import Caller
+from shared.events.auth import Profile
 
 router = APIRouter()
 

@@ -12,9 +12,10 @@ import msgspec
 from msgspec.structs import replace
 from pydantic_core import PydanticCustomError
 
+from shared.callers import GRANTABLE_SCOPES, PARTNER_SCOPES
 from shared.documents.port import Collection, Documents, Index
-from shared.events import PartnerUpdated, derived_id
-from shared.identity import GRANTABLE_SCOPES, PARTNER_SCOPES
+from shared.events.auth import PartnerUpdated
+from shared.ids import derived_id
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
 State = Literal["pending", "active", "suspended"]

@@ -23,10 +23,10 @@ from services.auth.partners import (
     shown_name,
 )
 from services.auth.registration import Wanted
+from shared.callers import Caller
 from shared.client_address import client_address_of
 from shared.clock import truncated
 from shared.errors import Problem
-from shared.identity import Caller
 
 router = APIRouter()
 

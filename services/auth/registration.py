@@ -28,10 +28,10 @@ from services.auth.partners import (
     with_secret,
 )
 from shared import topics
+from shared.callers import Caller
 from shared.documents import Conflict
 from shared.errors import Problem, Unavailable
-from shared.events import derived_id
-from shared.identity import Caller
+from shared.ids import derived_id
 from shared.outbox import outbox_event, with_events
 
 

@@ -6,9 +6,10 @@ import msgspec
 from msgspec.structs import replace
 
 from shared import topics
+from shared.access_tokens import ACCESS_LIFETIME_S
 from shared.documents import Collection, Document, Index
-from shared.events import SessionRevoked, derived_id
-from shared.identity import ACCESS_LIFETIME_S
+from shared.events.auth import SessionRevoked
+from shared.ids import derived_id
 from shared.outbox import OUTBOX_INDEX, Outboxed, outbox_event, with_events
 
 # An ended session is kept for the user to see why.

@@ -10,9 +10,10 @@ from services.auth import enrolment, sessions
 from services.auth.enrolment import Deps
 from services.auth.passwords import MAX_BYTES
 from services.auth.sessions import Session
+from shared.callers import Caller
 from shared.client_address import client_address_of
 from shared.errors import Problem
-from shared.identity import Caller, caller_of, require
+from shared.identity import caller_of, require
 
 router = APIRouter()
 

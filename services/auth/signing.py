@@ -16,7 +16,7 @@ from typing import Any
 
 from joserfc.jwk import OKPKey
 
-from shared.identity import ACCESS_LIFETIME_S
+from shared.access_tokens import ACCESS_LIFETIME_S
 from shared.keys import load_private_jwk, new_private_jwk, public_jwks, write_once
 
 # A gateway reads the key set again after 300 s, and auth its folder after 10 s.

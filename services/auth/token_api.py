@@ -19,9 +19,10 @@ from services.auth.enrolment import Deps
 from services.auth.issuing import Issued
 from services.auth.oauth_errors import OAuthError, OAuthErrorCode
 from services.auth.partners import POSSIBLE_SCOPES, Partner, State
+from shared.callers import Caller
 from shared.client_authorization import client_authorization_of
 from shared.errors import Problem
-from shared.identity import Caller, caller_of
+from shared.identity import caller_of
 
 router = APIRouter()
 

@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from services.auth.signing import SigningKeys
-from shared.identity import ACCESS_LIFETIME_S, PARTNER_SCOPES, SCOPES, sign_access_token
+from shared.access_tokens import ACCESS_LIFETIME_S, sign_access_token
+from shared.callers import PARTNER_SCOPES, SCOPES
 from shared.keys import checksum
 
 USER_SCOPES = tuple(scope for scope in SCOPES if scope not in PARTNER_SCOPES)

@@ -17,19 +17,13 @@ from services.gateway.grants import Grants, Partners
 from services.gateway.proxy import Answer, Unanswered
 from services.gateway.refusals import auth_unavailable, erased, inactive, not_found, unauthorized
 from services.gateway.revocations import Revocations
+from shared.access_tokens import ACCESS_TYPE, access_caller
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.events import SessionRevoked
-from shared.identity import (
-    ACCESS_TYPE,
-    API_KEY_PREFIX,
-    Caller,
-    UnknownKey,
-    access_caller,
-    is_api_key,
-    load_jwks,
-    verified,
-)
+from shared.events.auth import SessionRevoked
+from shared.keys import API_KEY_PREFIX, is_api_key, load_jwks
 from shared.problems import TYPE_PREFIX
+from shared.tokens import UnknownKey, verified
 
 MAX_CACHED = 10_000
 # A verified token is verified again after a minute; the signature costs 0.1 ms.

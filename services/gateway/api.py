@@ -21,10 +21,12 @@ from services.gateway.proxy import Answer, Proxy, Unanswered, copied
 from services.gateway.receipts import Ids
 from services.gateway.times import EPOCH, MICROSECOND, parse_time
 from shared import topics
+from shared.callers import Caller
 from shared.clock import Clock
 from shared.errors import Problem
-from shared.events import UNKNOWN_OFFSET, BatchObject, BatchSubmitted, ObjectRef, PhotoSubmitted, new_event_id
-from shared.identity import Caller
+from shared.events.event import ObjectRef
+from shared.events.gateway import UNKNOWN_OFFSET, BatchObject, BatchSubmitted, PhotoSubmitted
+from shared.ids import new_event_id
 from shared.telemetry import bind, current_kept, current_trace_id
 
 # Bounds of what a person eats of one label, in grams. Plain digits: Decimal also reads 1e-9999, 1_0 and NaN.

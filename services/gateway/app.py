@@ -36,10 +36,11 @@ from services.gateway.tickets import Tickets
 from services.gateway.upstreams import AiohttpUpstreams
 from services.gateway.uses import MemoryUses, RedisUses
 from shared import problems, topics
+from shared.callers import ANONYMOUS
 from shared.clock import Clock, utc_now
-from shared.events import Event
+from shared.events.event import Event
 from shared.following import follow, read_state
-from shared.identity import ANONYMOUS, InternalTokenSigner
+from shared.internal_tokens import InternalTokenSigner
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
 from shared.service import install_health, serve, stop_event

@@ -15,7 +15,7 @@ from services.gateway.deletions import Deletion, packed_deletion
 from services.gateway.samples import Sample, series_keys, series_of
 from services.gateway.sessions import Session, packed_session, points_of
 from shared.errors import Problem
-from shared.events import BatchSubmitted, RefusedRecord
+from shared.events.gateway import BatchSubmitted, RefusedRecord
 
 MAX_RECORDS = 10_000
 # Stages and stream points of all its sessions together.

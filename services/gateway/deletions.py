@@ -4,7 +4,7 @@ import msgspec
 
 from services.gateway.samples import MetricName, SourceId, Version, identity_of
 from services.gateway.times import parse_time
-from shared.events import DeletionSubmitted
+from shared.events.gateway import DeletionSubmitted
 
 
 class Deletion(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

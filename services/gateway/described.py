@@ -10,7 +10,7 @@ from services.gateway import described_live, routes
 from services.gateway.batches import MAX_POINTS, MAX_RECORDS, MAX_SERIES
 from services.gateway.sessions import MAX_STREAMS, MAX_TOTALS
 from shared import problems
-from shared.events import LabelReading, ReadingMode
+from shared.events.inference import LabelReading, ReadingMode
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 SourceId = Annotated[str, Field(min_length=1, max_length=256)]

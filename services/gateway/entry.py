@@ -17,8 +17,8 @@ from services.gateway.bodies import CODINGS, Unpacked, too_large
 from services.gateway.headers import headers_of
 from services.gateway.refusals import not_found
 from services.gateway.routes import Route
+from shared.callers import ANONYMOUS, Caller
 from shared.errors import Problem
-from shared.identity import ANONYMOUS, Caller
 
 BODY_S = 30.0
 # A bad mobile uplink in bytes a second; over it a picture of 10 MiB takes five minutes and must still arrive.

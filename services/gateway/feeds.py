@@ -14,9 +14,10 @@ import msgspec
 
 from services.gateway.permissions import SCOPE_OF, Permissions, Reader
 from services.gateway.proxy import Proxy, Unanswered
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.events import Event, MessagePublished
-from shared.identity import Caller
+from shared.events.event import Event
+from shared.events.webhooks import MessagePublished
 from shared.metrics import METRICS
 
 logger = logging.getLogger(__name__)

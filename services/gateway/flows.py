@@ -2,8 +2,8 @@
 
 from collections import Counter
 
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import Caller
 
 # The other calls need the rest of the connections.
 MAX_FLOWING = 96

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from shared.callers import GRANTABLE_SCOPES
 from shared.errors import Unavailable
-from shared.events import Event, GrantUpdated, PartnerUpdated
-from shared.identity import GRANTABLE_SCOPES
+from shared.events.auth import GrantUpdated, PartnerUpdated
+from shared.events.event import Event
 
 Told = Callable[[str | None], None]
 

@@ -21,9 +21,10 @@ from services.gateway.entry import IDENTITY, LEFT, Identities, Known
 from services.gateway.headers import FORWARDED_FOR, headers_of
 from services.gateway.rates import Buckets, Charge, MemoryBuckets, Policy, Taken, rate_limited, told
 from services.gateway.routes import RateClass, Route
+from shared.callers import Caller
 from shared.client_address import Network, network_of, origin
 from shared.errors import Problem
-from shared.identity import API_KEY_PREFIX, Caller
+from shared.keys import API_KEY_PREFIX
 
 QUOTA_WINDOW_S = 60
 MOST_GOOD = 10_000

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.gateway.grants import Grants, Partners
 from services.gateway.revocations import Revocations
-from shared.identity import Caller
+from shared.callers import Caller
 
 # As the services map them: what a reader sees follows its scopes, as with deliveries.
 SCOPE_OF = {

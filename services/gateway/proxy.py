@@ -18,10 +18,11 @@ from starlette.types import Receive, Scope, Send
 from services.gateway.entry import Call
 from services.gateway.flows import Flows
 from services.gateway.routes import Route
+from shared.callers import Caller
 from shared.client_address import CLIENT_ADDRESS, Network, origin
 from shared.client_authorization import CLIENT_AUTHORIZATION
 from shared.errors import Problem
-from shared.identity import Caller, InternalTokenSigner
+from shared.internal_tokens import InternalTokenSigner
 from shared.telemetry import current_traceparent
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from services.gateway.entry import Call
 from services.gateway.feeds import End, Feeds, Item, Waiter, Window
 from services.gateway.permissions import SCOPE_OF, Reader
 from services.gateway.proxy import Unanswered
+from shared.access_tokens import ACCESS_LIFETIME_S
 from shared.errors import Problem
-from shared.identity import ACCESS_LIFETIME_S
 
 HEARTBEAT_S = 15.0
 AGAIN_S = 1.0

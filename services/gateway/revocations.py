@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 
 from shared.errors import Unavailable
-from shared.events import Event, SessionRevoked
+from shared.events.auth import SessionRevoked
+from shared.events.event import Event
 
 
 class Revocations:

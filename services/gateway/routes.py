@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from services.gateway.photos import CONTENT_TYPES
-from shared.identity import GRANTABLE_SCOPES, PARTNER_SCOPES, SCOPES
+from shared.callers import GRANTABLE_SCOPES, PARTNER_SCOPES, SCOPES
 
 CallerKind = Literal["anyone", "user", "partner", "signed-in"]
 RateClass = Literal["sign-in", "write", "read", "stream"]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.gateway.times import parse_time, parse_times
-from shared.events import SeriesColumns
+from shared.events.gateway import SeriesColumns
 
 IDENTITY_BYTES = 16
 NO_IDENTITY = bytes(IDENTITY_BYTES)

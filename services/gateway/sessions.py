@@ -8,7 +8,7 @@ import numpy as np
 
 from services.gateway.samples import SourceId, Version, identity_of
 from services.gateway.times import parse_time, parse_times
-from shared.events import SessionSubmitted, StageColumns, StreamColumns
+from shared.events.gateway import SessionSubmitted, StageColumns, StreamColumns
 
 MAX_STREAMS = 32
 MAX_TOTALS = 64

@@ -26,8 +26,9 @@ from services.gateway.entry import Call, Identities, json_response
 from services.gateway.permissions import SCOPE_OF
 from services.gateway.refusals import unauthorized
 from services.gateway.uses import Uses
+from shared.access_tokens import ACCESS_LIFETIME_S
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import ACCESS_LIFETIME_S, Caller
 
 LIFETIME_S = 30
 # Longer than a ticket is good at the gateway whose clock is furthest behind.

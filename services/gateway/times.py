@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 Columns = tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.bool_]]
 

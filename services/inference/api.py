@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field
 
 from services.inference.outcomes import label_reading, mode_of
 from services.inference.store import PhotoJob, State, Store
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.events import LabelReading, ReadingMode
-from shared.identity import Caller, require
+from shared.events.inference import LabelReading, ReadingMode
+from shared.identity import require
 
 
 class Photo(BaseModel):

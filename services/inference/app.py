@@ -20,7 +20,8 @@ from shared.documents import open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.export import PARTS, Exporter
-from shared.identity import InternalTokenVerifier, install_identity
+from shared.identity import install_identity
+from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import Objects
 from shared.outbox import Relay

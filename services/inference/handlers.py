@@ -9,7 +9,8 @@ from shared import kafka, topics
 from shared.clock import utc_now
 from shared.erasure import Erasure
 from shared.errors import Rejected
-from shared.events import Event, PhotoSubmitted
+from shared.events.event import Event
+from shared.events.gateway import PhotoSubmitted
 from shared.kafka import Broker, DeadLetterCause
 from shared.telemetry import bind, current_traceparent
 

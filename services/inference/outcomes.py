@@ -8,7 +8,8 @@ from services.inference.readings import FIELDS, Reading
 from services.inference.store import Found, Nutrient, PhotoJob, Refusal
 from shared import topics
 from shared.errors import Rejected
-from shared.events import LabelReading, NutrientReading, PhotoRead, PhotoRejected, ReadingMode, derived_id
+from shared.events.inference import LabelReading, NutrientReading, PhotoRead, PhotoRejected, ReadingMode
+from shared.ids import derived_id
 from shared.outbox import outbox_event, with_events
 
 

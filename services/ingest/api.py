@@ -19,10 +19,11 @@ from services.ingest.preferences import Preferences
 from services.ingest.priorities import EVERY_METRIC, MAX_ITEMS, wrong_item
 from services.ingest.records import Day
 from services.ingest.zones import zone_of
+from shared.callers import Caller
 from shared.clock import FullDate
 from shared.errors import Problem
-from shared.events import DayMetric
-from shared.identity import Caller, require
+from shared.events.ingest import DayMetric
+from shared.identity import require
 from shared.problems import RESPONSES
 
 router = APIRouter(responses=RESPONSES)

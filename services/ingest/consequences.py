@@ -17,7 +17,8 @@ from services.ingest.session_merge import MergedSessions, SessionChange
 from services.ingest.touched import DirtyMark
 from services.ingest.turn import Turn, TurnResult
 from services.ingest.zones import ZoneChange, ZoneHistory, changed, zone_of
-from shared.events import UNKNOWN_OFFSET, derived_id
+from shared.events.gateway import UNKNOWN_OFFSET
+from shared.ids import derived_id
 
 # A device is seen anew when it was not for so long.
 SEEN_EVERY = timedelta(minutes=10)

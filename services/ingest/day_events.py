@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from services.ingest.days import MetricDay
 from services.ingest.records import Day
-from shared.events import DayMetric, DayRecomputed, DayUpdated, derived_id
+from shared.events.ingest import DayMetric, DayRecomputed, DayUpdated
+from shared.ids import derived_id
 
 
 def day_event(day: Day) -> DayUpdated | DayRecomputed:

@@ -21,7 +21,7 @@ from services.ingest.sleep import NO_SPELLS, Sleep, of_samples, of_session
 from services.ingest.workouts import Workout
 from services.ingest.zones import ZoneHistory
 from shared.documents import Documents
-from shared.events import UNKNOWN_OFFSET, StageColumns
+from shared.events.gateway import UNKNOWN_OFFSET, StageColumns
 
 PAGE = 100
 # A session with all its streams takes up to 1.6 MB.

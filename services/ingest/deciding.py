@@ -42,7 +42,7 @@ from services.ingest.touched import touched_days
 from services.ingest.turn import REFUSALS, BucketKey, Tally, Turn, TurnResult, gather, merge_turn, too_dense, without
 from shared.clock import Clock
 from shared.documents import Put
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from services.ingest.metrics import LONGEST_SAMPLE_US, LONGEST_SESSION_US, METRICS, SHORTEST_INTERVAL_US
 from services.ingest.names import source_of
 from services.ingest.refusals import Code
-from shared.events import DeletionSubmitted
+from shared.events.gateway import DeletionSubmitted
 
 # A deletion that names no version is final. Ranks double a version, so a quarter of int64 is the most one may be;
 # microseconds since 1970 reach it in the year 75000, nanoseconds in 2043.

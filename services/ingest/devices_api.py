@@ -13,9 +13,10 @@ from services.ingest.days import number_of
 from services.ingest.moments import local_moment, micros
 from services.ingest.records import Device
 from services.ingest.series_store import Reads
+from shared.callers import Caller
 from shared.clock import Clock, FullDate
 from shared.errors import Problem
-from shared.identity import Caller, require
+from shared.identity import require
 from shared.problems import RESPONSES
 
 MAX_DAYS = 31

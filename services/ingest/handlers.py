@@ -18,7 +18,11 @@ from shared.clock import Clock
 from shared.dead_letters import DeadLetterCause
 from shared.erasure import Erasure
 from shared.errors import Rejected
-from shared.events import BatchSubmitted, Event, ReceiptsCompleted, ReceiptSummary, UserUpdated, derived_id
+from shared.events.auth import UserUpdated
+from shared.events.event import Event
+from shared.events.gateway import BatchSubmitted
+from shared.events.ingest import ReceiptsCompleted, ReceiptSummary
+from shared.ids import derived_id
 from shared.kafka import Broker, subscribe_batches
 from shared.kafka import subscribe as subscribe_to
 from shared.telemetry import METRICS

@@ -11,9 +11,10 @@ from services.ingest.history_store import History, Now
 from services.ingest.moments import local_moment
 from services.ingest.ranges import Chosen
 from services.ingest.records import Replaced
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.events import UNKNOWN_OFFSET
-from shared.identity import Caller, require
+from shared.events.gateway import UNKNOWN_OFFSET
+from shared.identity import require
 from shared.problems import RESPONSES
 
 MAX_SAMPLES = 1_000

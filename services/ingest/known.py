@@ -29,7 +29,7 @@ from services.ingest.removals import Known, Remembered, device_key, named_rows, 
 from services.ingest.samples import CheckedBatch
 from services.ingest.zones import ZoneHistory
 from shared.documents import Collection, Document, Documents
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 D = TypeVar("D", bound=Document)
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from services.ingest.buckets import HOUR_US, MINUTE_US, Array
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

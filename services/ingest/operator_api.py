@@ -10,8 +10,8 @@ from services.ingest.records import Republication
 from services.ingest.republish import MAX_RATE_PER_S, Republisher
 from shared.clock import Clock
 from shared.errors import Problem
-from shared.events import derived_id
 from shared.identity import operating
+from shared.ids import derived_id
 from shared.telemetry import current_traceparent
 
 

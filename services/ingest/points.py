@@ -14,7 +14,7 @@ from services.ingest.buckets import MINUTE_US, Array
 from services.ingest.metrics import Stage
 from services.ingest.moments import stamps
 from services.ingest.timeseries import Table, Wanted
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):

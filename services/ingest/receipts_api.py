@@ -13,9 +13,10 @@ from services.ingest.moments import Moment
 from services.ingest.records import Receipt
 from services.ingest.series_store import Reads
 from services.ingest.waiting import Waiting
+from shared.callers import Caller
 from shared.clock import Clock
 from shared.errors import Problem
-from shared.identity import Caller, require
+from shared.identity import require
 from shared.problems import RESPONSES
 from shared.service import stop_event
 

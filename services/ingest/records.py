@@ -11,7 +11,7 @@ from services.ingest.zones import ZoneHistory
 from shared.documents import Collection, Document, Index
 from shared.erased import Declared, Personal
 from shared.erasure import TOMBSTONES
-from shared.events import StageColumns, StreamColumns
+from shared.events.gateway import StageColumns, StreamColumns
 from shared.export import PERSONAL_PARTS
 from shared.jobs import DUE_INDEX, Job
 from shared.outbox import OUTBOX_INDEX, Outboxed

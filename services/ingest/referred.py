@@ -7,7 +7,7 @@ import msgspec
 
 from services.ingest.samples import CheckedBatch, check, decode
 from shared.errors import Rejected
-from shared.events import BatchSubmitted
+from shared.events.gateway import BatchSubmitted
 from shared.objects import Objects
 
 

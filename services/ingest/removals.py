@@ -14,7 +14,7 @@ from services.ingest.metrics import METRICS
 from services.ingest.samples import CheckedBatch, CheckedSeries
 from services.ingest.sessions import CheckedSession
 from services.ingest.turn import NO_RECORD
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 DENSE = tuple(metric.name for metric in METRICS.values() if metric.dense)
 # 24 bytes each: 1.2 MB a device. Older ones are forgotten: a phone that long out of reach sends its samples anew.

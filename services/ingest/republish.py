@@ -17,7 +17,7 @@ from services.ingest.records import DAYS, REPUBLICATIONS, Day, Republication
 from shared.clock import Clock
 from shared.documents import Documents, Duplicate
 from shared.errors import Rejected
-from shared.events import DayRecomputed, DayUpdated
+from shared.events.ingest import DayRecomputed, DayUpdated
 
 # Of a few KB each.
 PAGE = 200

@@ -16,7 +16,7 @@ from services.ingest.sessions import CheckedSession, Taken, check_session
 from services.ingest.units import conversion_to
 from services.ingest.zones import LARGEST_OFFSET_MINUTES, offsets_in, zone_of
 from shared.errors import Rejected
-from shared.events import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
+from shared.events.gateway import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
 
 # A phone's clock may be wrong by a zone, and daily totals are sent before the day is over.
 LONGEST_AHEAD = timedelta(hours=24)

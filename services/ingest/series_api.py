@@ -17,8 +17,9 @@ from services.ingest.ranges import Chosen, Range
 from services.ingest.series_store import Reads
 from services.ingest.timeseries import STEPS, Resolution, Table, Wanted
 from services.ingest.zones import ZoneHistory
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import Caller, require
+from shared.identity import require
 from shared.problems import RESPONSES
 
 NDJSON = "application/x-ndjson"

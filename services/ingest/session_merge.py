@@ -12,7 +12,7 @@ from services.ingest.records import Session
 from services.ingest.removals import Judged, SessionRemoval, session_id
 from services.ingest.samples import CheckedBatch
 from services.ingest.sessions import CheckedSession, Stages, Stream
-from shared.events import UNKNOWN_OFFSET, StageColumns, StreamColumns
+from shared.events.gateway import UNKNOWN_OFFSET, StageColumns, StreamColumns
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from services.ingest.metrics import LONGEST_SESSION_US, STREAMS, TOTALS, Source,
 from services.ingest.names import source_of, sport_of, stage_of
 from services.ingest.refusals import Code
 from services.ingest.zones import LARGEST_OFFSET_MINUTES, offsets_in
-from shared.events import UNKNOWN_OFFSET, SessionSubmitted, StreamColumns
+from shared.events.gateway import UNKNOWN_OFFSET, SessionSubmitted, StreamColumns
 
 SessionType = Literal["sleep", "workout"]
 _TYPES: dict[str, SessionType] = {"sleep": "sleep", "workout": "workout"}

@@ -14,9 +14,10 @@ from services.ingest.moments import local_moment
 from services.ingest.ranges import From, To, bounds
 from services.ingest.records import Session
 from services.ingest.series_store import Reads
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.events import StageColumns, StreamColumns
-from shared.identity import Caller, require
+from shared.events.gateway import StageColumns, StreamColumns
+from shared.identity import require
 from shared.problems import RESPONSES
 
 MAX_SESSIONS = 100

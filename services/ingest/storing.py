@@ -18,7 +18,7 @@ from services.ingest.turn import Tally, gather
 from shared.clock import Clock
 from shared.documents import Conflict, Documents
 from shared.errors import Unavailable
-from shared.events import derived_id
+from shared.ids import derived_id
 
 Caused = tuple[CheckedBatch, str | None]
 # About 400 bytes each.

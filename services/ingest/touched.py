@@ -10,7 +10,7 @@ from services.ingest.buckets import HOUR_US, Array, Outcome, joined
 from services.ingest.days import date_of, day_numbers
 from services.ingest.turn import Turn, TurnResult
 from services.ingest.zones import ZoneHistory
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 _BITS = 32
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from services.ingest.buckets import MINUTE_US, Array
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 # Local time is between 14 hours ahead of UTC and 12 hours behind it.
 LARGEST_OFFSET_MINUTES = 14 * 60

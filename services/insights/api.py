@@ -8,10 +8,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
 from services.insights.store import Insight, Ledger, Store
+from shared.callers import Caller
 from shared.clock import FullDate
 from shared.errors import Problem
-from shared.events import Fact, LedgerLine
-from shared.identity import Caller, require
+from shared.events.insights import Fact, LedgerLine
+from shared.identity import require
 from shared.problems import RESPONSES
 
 router = APIRouter(responses=RESPONSES)

@@ -18,7 +18,8 @@ from shared.documents import Documents, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.export import PARTS, Exporter
-from shared.identity import InternalTokenVerifier, install_identity
+from shared.identity import install_identity
+from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker
 from shared.objects import Objects
 from shared.outbox import Relay

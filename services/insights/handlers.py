@@ -17,21 +17,12 @@ from shared.clock import Clock
 from shared.documents import Conflict
 from shared.erasure import Erasure
 from shared.errors import Unavailable
-from shared.events import (
-    DayMetric,
-    DayRecomputed,
-    DayUpdated,
-    EntryCreated,
-    EntryDeleted,
-    EntryUpdated,
-    Event,
-    Fact,
-    InsightCreated,
-    LedgerLine,
-    LedgerUpdated,
-    UserUpdated,
-    derived_id,
-)
+from shared.events.auth import UserUpdated
+from shared.events.event import Event
+from shared.events.ingest import DayMetric, DayRecomputed, DayUpdated
+from shared.events.insights import Fact, InsightCreated, LedgerLine, LedgerUpdated
+from shared.events.nutrition import EntryCreated, EntryDeleted, EntryUpdated
+from shared.ids import derived_id
 from shared.kafka import Broker, subscribe_batches
 from shared.kafka import subscribe as subscribe_to
 from shared.outbox import outbox_event, with_events

@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field
 
 from services.nutrition.foods import total, unknown
 from services.nutrition.store import Store
+from shared.callers import Caller
 from shared.clock import FullDate
-from shared.events import DiaryEntry, Nutrients
-from shared.identity import Caller, require
+from shared.events.nutrition import DiaryEntry, Nutrients
+from shared.identity import require
 
 
 class Diary(BaseModel):

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 from services.nutrition.foods import NAMELESS, Amounts, amounts_per_100g, portion
 from shared.errors import Rejected
-from shared.events import PhotoRead, derived_id
+from shared.events.inference import PhotoRead
+from shared.ids import derived_id
 
 MAX_GRAMS = Decimal(100_000)
 

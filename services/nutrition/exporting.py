@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.nutrition.store import ENTRIES, FOODS, HOMES, Entry, Food
-from shared.events import DiaryEntry, Nutrients
+from shared.events.nutrition import DiaryEntry, Nutrients
 from shared.export import OWN_PARTS
 from shared.exported import Contents, File, NotExported, rows
 

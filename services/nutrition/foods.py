@@ -5,7 +5,8 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 import msgspec
 
-from shared.events import LabelReading, NutrientReading, PhotoRead, derived_id
+from shared.events.inference import LabelReading, NutrientReading, PhotoRead
+from shared.ids import derived_id
 
 NAMELESS = "Label photo"
 ENERGY_STEP = Decimal("0.1")  # kcal

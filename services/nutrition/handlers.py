@@ -8,7 +8,11 @@ from services.nutrition.foods import NAMELESS, amounts_per_100g, food_id, note_o
 from services.nutrition.store import Entry, Food, Store
 from shared import kafka, topics
 from shared.erasure import Erasure
-from shared.events import EntryCreated, Event, PhotoRead, UserUpdated, derived_id
+from shared.events.auth import UserUpdated
+from shared.events.event import Event
+from shared.events.inference import PhotoRead
+from shared.events.nutrition import EntryCreated
+from shared.ids import derived_id
 from shared.kafka import Broker
 from shared.outbox import outbox_event, with_events
 from shared.telemetry import bind, current_traceparent

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from services.nutrition.foods import Amounts, Provenance
-from shared import events
 from shared.documents import Collection, Document, Documents, Duplicate, Index
 from shared.erased import Declared, Personal
 from shared.erasure import TOMBSTONES
+from shared.events.nutrition import DiaryEntry, Nutrients
 from shared.export import PARTS, PERSONAL_PARTS
 from shared.outbox import OUTBOX_INDEX, Outboxed
 
@@ -41,9 +41,9 @@ class Entry(Outboxed, frozen=True, kw_only=True):
     grams: Decimal
     amounts: Amounts
 
-    def view(self) -> events.DiaryEntry:
+    def view(self) -> DiaryEntry:
         """The entry as others see it."""
-        return events.DiaryEntry(
+        return DiaryEntry(
             entry_id=self.id,
             revision=self.revision,
             date=self.date,
@@ -51,7 +51,7 @@ class Entry(Outboxed, frozen=True, kw_only=True):
             food_id=self.food_id,
             food_name=self.food_name,
             grams=self.grams,
-            nutrients=events.Nutrients(**dict(self.amounts.items())),
+            nutrients=Nutrients(**dict(self.amounts.items())),
         )
 
 

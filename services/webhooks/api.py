@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from services.webhooks.event_types import EventTypes, event_types
 from services.webhooks.public import TYPES, EventType, Timestamp
 from services.webhooks.store import Message, Store
-from shared.identity import Caller, require
+from shared.callers import Caller
+from shared.identity import require
 
 MAX_EVENTS = 1000
 # They change with releases alone.

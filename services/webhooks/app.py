@@ -27,9 +27,10 @@ from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
-from shared.events import MessagePublished
+from shared.events.webhooks import MessagePublished
 from shared.export import PARTS, Exporter
-from shared.identity import InternalTokenVerifier, install_identity
+from shared.identity import install_identity
+from shared.internal_tokens import InternalTokenVerifier
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
 from shared.objects import Objects

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path
 
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import Caller, require
+from shared.identity import require
 
 Id = Annotated[str, Path(max_length=64)]
 

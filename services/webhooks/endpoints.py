@@ -15,7 +15,7 @@ from services.webhooks.records import ENDPOINTS, Delivery, Endpoint
 from shared.clock import Clock
 from shared.documents import Conflict, Documents, Duplicate
 from shared.errors import Problem, Unavailable
-from shared.events import derived_id
+from shared.ids import derived_id
 from shared.telemetry import current_traceparent
 
 MAX_ENDPOINTS = 100

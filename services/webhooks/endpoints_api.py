@@ -25,7 +25,7 @@ from services.webhooks.keys import EndpointKey, EndpointKeys
 from services.webhooks.records import Endpoint
 from shared.clock import Clock
 from shared.errors import Problem
-from shared.events import derived_id
+from shared.ids import derived_id
 from shared.secrets import CannotOpen
 
 log = logging.getLogger(__name__)

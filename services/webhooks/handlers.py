@@ -11,7 +11,10 @@ from services.webhooks.store import Message, Store
 from shared import kafka, topics
 from shared.erasure import Erasure
 from shared.errors import Unavailable
-from shared.events import Event, GrantUpdated, MessagePublished, PartnerUpdated, UserErased, derived_id
+from shared.events.auth import GrantUpdated, PartnerUpdated, UserErased
+from shared.events.event import Event
+from shared.events.webhooks import MessagePublished
+from shared.ids import derived_id
 from shared.kafka import Broker
 from shared.telemetry import bind, current_traceparent
 

@@ -10,7 +10,7 @@ from services.webhooks.records import ENDPOINTS, Endpoint
 from services.webhooks.store import Store
 from shared.clock import Clock
 from shared.documents import Conflict, Documents
-from shared.events import derived_id
+from shared.ids import derived_id
 
 GIVEN_UP_AFTER = timedelta(days=5)
 LEAST_FAILURES = 3

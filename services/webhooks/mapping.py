@@ -24,8 +24,13 @@ from services.webhooks.public_data import (
     ReceiptsCompletedData,
     Refused,
 )
-from shared import events
-from shared.events import Event
+from shared.events import ingest
+from shared.events.event import Event
+from shared.events.inference import PhotoRead, PhotoRejected
+from shared.events.ingest import DayRecomputed, DayUpdated, ReceiptsCompleted, ReceiptSummary
+from shared.events.insights import InsightCreated, LedgerUpdated
+from shared.events.nutrition import EntryCreated, EntryDeleted, EntryUpdated
+from shared.ids import derived_id
 
 # A batch may have 10,000 refused records; a message stays far below the 20 kB that receivers are told to expect.
 REFUSED_SHOWN = 20
@@ -35,7 +40,7 @@ def public_message(event: Event) -> PublicMessage:
     """The public side of an event. Raises KeyError for one without a public meaning."""
     data = _MAPPINGS[type(event)](event)
     return PublicMessage(
-        message_id=events.derived_id(event.event_id, "message"),
+        message_id=derived_id(event.event_id, "message"),
         type=event.type,
         time=event.occurred_at,
         user_id=data.user_id,
@@ -43,7 +48,7 @@ def public_message(event: Event) -> PublicMessage:
     )
 
 
-def _receipt(summary: events.ReceiptSummary) -> Receipt:
+def _receipt(summary: ReceiptSummary) -> Receipt:
     return Receipt(
         receipt_id=summary.receipt_id,
         state=summary.state,
@@ -59,17 +64,17 @@ def _receipt(summary: events.ReceiptSummary) -> Receipt:
     )
 
 
-def _receipts_completed(event: events.ReceiptsCompleted) -> PublicData:
+def _receipts_completed(event: ReceiptsCompleted) -> PublicData:
     receipts = tuple(_receipt(summary) for summary in event.receipts)
     link = receipts[0].link if receipts else "/v1/receipts"
     return ReceiptsCompletedData(user_id=event.user_id, link=link, receipts=receipts)
 
 
-def _metrics(metrics: dict[str, events.DayMetric]) -> dict[str, DayMetric]:
+def _metrics(metrics: dict[str, ingest.DayMetric]) -> dict[str, DayMetric]:
     return {name: DayMetric.model_validate(metric) for name, metric in metrics.items()}
 
 
-def _day_updated(event: events.DayUpdated) -> PublicData:
+def _day_updated(event: DayUpdated) -> PublicData:
     return DayUpdatedData(
         user_id=event.user_id,
         link=f"/v1/days/{event.date}",
@@ -80,7 +85,7 @@ def _day_updated(event: events.DayUpdated) -> PublicData:
     )
 
 
-def _day_recomputed(event: events.DayRecomputed) -> PublicData:
+def _day_recomputed(event: DayRecomputed) -> PublicData:
     return DayRecomputedData(
         user_id=event.user_id,
         link=f"/v1/days/{event.date}",
@@ -93,7 +98,7 @@ def _day_recomputed(event: events.DayRecomputed) -> PublicData:
     )
 
 
-def _ledger_updated(event: events.LedgerUpdated) -> PublicData:
+def _ledger_updated(event: LedgerUpdated) -> PublicData:
     return LedgerUpdatedData(
         user_id=event.user_id,
         link=f"/v1/ledger/{event.date}",
@@ -107,12 +112,12 @@ def _ledger_updated(event: events.LedgerUpdated) -> PublicData:
     )
 
 
-def _entry(event: events.EntryCreated | events.EntryUpdated) -> PublicData:
+def _entry(event: EntryCreated | EntryUpdated) -> PublicData:
     entry = DiaryEntry.model_validate(event.entry)
     return EntryData(user_id=event.user_id, link=f"/v1/diary/{entry.date}", entry=entry)
 
 
-def _entry_deleted(event: events.EntryDeleted) -> PublicData:
+def _entry_deleted(event: EntryDeleted) -> PublicData:
     return EntryDeletedData(
         user_id=event.user_id,
         link=f"/v1/diary/{event.date}",
@@ -122,7 +127,7 @@ def _entry_deleted(event: events.EntryDeleted) -> PublicData:
     )
 
 
-def _photo_read(event: events.PhotoRead) -> PublicData:
+def _photo_read(event: PhotoRead) -> PublicData:
     return PhotoReadData(
         user_id=event.user_id,
         link=f"/v1/photos/{event.photo_id}",
@@ -135,7 +140,7 @@ def _photo_read(event: events.PhotoRead) -> PublicData:
     )
 
 
-def _photo_rejected(event: events.PhotoRejected) -> PublicData:
+def _photo_rejected(event: PhotoRejected) -> PublicData:
     return PhotoRejectedData(
         user_id=event.user_id,
         link=f"/v1/photos/{event.photo_id}",
@@ -145,7 +150,7 @@ def _photo_rejected(event: events.PhotoRejected) -> PublicData:
     )
 
 
-def _insight_created(event: events.InsightCreated) -> PublicData:
+def _insight_created(event: InsightCreated) -> PublicData:
     return InsightCreatedData(
         user_id=event.user_id,
         link="/v1/insights",
@@ -159,14 +164,14 @@ def _insight_created(event: events.InsightCreated) -> PublicData:
 
 
 _MAPPINGS: dict[type[Event], Callable[[Any], PublicData]] = {
-    events.ReceiptsCompleted: _receipts_completed,
-    events.DayUpdated: _day_updated,
-    events.DayRecomputed: _day_recomputed,
-    events.LedgerUpdated: _ledger_updated,
-    events.EntryCreated: _entry,
-    events.EntryUpdated: _entry,
-    events.EntryDeleted: _entry_deleted,
-    events.PhotoRead: _photo_read,
-    events.PhotoRejected: _photo_rejected,
-    events.InsightCreated: _insight_created,
+    ReceiptsCompleted: _receipts_completed,
+    DayUpdated: _day_updated,
+    DayRecomputed: _day_recomputed,
+    LedgerUpdated: _ledger_updated,
+    EntryCreated: _entry,
+    EntryUpdated: _entry,
+    EntryDeleted: _entry_deleted,
+    PhotoRead: _photo_read,
+    PhotoRejected: _photo_rejected,
+    InsightCreated: _insight_created,
 }

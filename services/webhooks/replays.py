@@ -12,7 +12,7 @@ from services.webhooks.store import Store, delivery_of
 from shared.clock import Clock
 from shared.documents import Conflict, Documents, Duplicate, Page
 from shared.errors import Problem, Unavailable
-from shared.events import derived_id
+from shared.ids import derived_id
 
 TICK = timedelta(seconds=1)
 PAGE = 100

@@ -15,7 +15,7 @@ from services.webhooks.records import LONGEST, Replay
 from services.webhooks.replays import Replays
 from shared.clock import Clock, truncated
 from shared.errors import Problem
-from shared.events import derived_id
+from shared.ids import derived_id
 
 MAX_RATE_PER_S = 1000
 

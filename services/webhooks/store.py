@@ -31,7 +31,8 @@ from services.webhooks.records import (
 )
 from shared.clock import Clock
 from shared.documents import Collection, Conflict, Document, Documents
-from shared.events import GrantUpdated, PartnerUpdated, UserErased, derived_id
+from shared.events.auth import GrantUpdated, PartnerUpdated, UserErased
+from shared.ids import derived_id
 from shared.telemetry import current_traceparent
 
 __all__ = ["COLLECTIONS", "DELIVERIES", "ENDPOINTS", "PERSONAL", "Attempt", "Delivery", "Endpoint", "Message", "Store"]

@@ -7,12 +7,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from shared import events, topics
+from shared import topics
+from shared.events.gateway import BatchSubmitted, RefusedRecord, SeriesColumns
+from shared.events.ingest import DayUpdated
+from shared.ids import derived_id, new_event_id
 
 EXAMPLES = {path.stem: path for path in (Path(__file__).parent / "events").glob("*.json")}
-EVENT = TypeAdapter[events.Event](events.AnyEvent)
 DECLARED = {model.model_fields["type"].default: model for topic in topics.TOPICS for model in topic.events}
 
 
@@ -23,15 +25,13 @@ def test_every_declared_event_has_an_example():
 @pytest.mark.parametrize("type", sorted(EXAMPLES))
 def test_example_reads_and_writes_back_unchanged(type: str):
     example = json.loads(EXAMPLES[type].read_text())
-    event = EVENT.validate_python(example)
-    assert isinstance(event, DECLARED[type])
-    assert event.model_dump(mode="json") == example
+    assert DECLARED[type].model_validate(example).model_dump(mode="json") == example
 
 
 @pytest.mark.parametrize("type", sorted(EXAMPLES))
 def test_readers_ignore_fields_they_do_not_know(type: str):
     example = json.loads(EXAMPLES[type].read_text()) | {"added_later": 1}
-    assert EVENT.validate_json(json.dumps(example)).type == type
+    assert DECLARED[type].model_validate_json(json.dumps(example)).type == type
 
 
 def test_every_event_carries_the_key_of_its_topic():
@@ -43,12 +43,12 @@ def test_every_event_carries_the_key_of_its_topic():
 def test_a_time_without_a_zone_is_refused():
     example = json.loads(EXAMPLES["day.updated"].read_text()) | {"occurred_at": "2026-03-01T08:30:00"}
     with pytest.raises(ValidationError, match="zone"):
-        EVENT.validate_python(example)
+        DayUpdated.model_validate(example)
 
 
 def test_a_batch_travels_as_messagepack_columns():
-    batch = events.BatchSubmitted(
-        event_id=events.new_event_id(),
+    batch = BatchSubmitted(
+        event_id=new_event_id(),
         occurred_at=datetime(2026, 3, 1, tzinfo=UTC),
         user_id="u",
         receipt_id="rcp_a",
@@ -58,7 +58,7 @@ def test_a_batch_travels_as_messagepack_columns():
         zone="Europe/Berlin",
         received=3,
         series=(
-            events.SeriesColumns(
+            SeriesColumns(
                 metric="steps",
                 start_us=np.array([1, 2], "<i8").tobytes(),
                 end_us=np.array([2, 3], "<i8").tobytes(),
@@ -69,11 +69,11 @@ def test_a_batch_travels_as_messagepack_columns():
                 version=np.array([0, 0], "<i8").tobytes(),
             ),
         ),
-        refused=(events.RefusedRecord(2, "invalid-record"),),
+        refused=(RefusedRecord(2, "invalid-record"),),
     )
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(batch), type=events.BatchSubmitted) == batch
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(batch), type=BatchSubmitted) == batch
 
 
 def test_derived_ids_depend_on_every_part_and_its_border():
-    assert events.derived_id("a", "b") == events.derived_id("a", "b")
-    assert events.derived_id("ab", "") != events.derived_id("a", "b")
+    assert derived_id("a", "b") == derived_id("a", "b")
+    assert derived_id("ab", "") != derived_id("a", "b")

@@ -7,14 +7,10 @@ from typing import Any
 import httpx2
 
 from services.gateway.settings import Settings
-from shared.identity import (
-    GRANTABLE_SCOPES,
-    PARTNER_SCOPES,
-    SCOPES,
-    InternalTokenSigner,
-    load_private_jwk,
-    signed,
-)
+from shared.callers import GRANTABLE_SCOPES, PARTNER_SCOPES, SCOPES
+from shared.internal_tokens import InternalTokenSigner
+from shared.keys import load_private_jwk
+from shared.tokens import signed
 from tests.flows.people import DATE, OF_A_BATCH, OF_A_PHOTO, Person, signed_in
 from tests.flows.whole import Whole
 from tests.polling import eventually

@@ -11,7 +11,7 @@ import pytest
 
 from services.gateway.routes import ROUTES
 from services.ingest.api import _days_of as days_of
-from shared.identity import SCOPES
+from shared.callers import SCOPES
 from tests.flows.matrix import ROLES, examined
 from tests.flows.matrix_cases import CASES
 from tests.flows.matrix_world import World, built

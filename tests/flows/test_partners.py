@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from shared.identity import InternalTokenSigner
+from shared.internal_tokens import InternalTokenSigner
 from tests.flows.people import DATE, Person, signed_in, walk
 from tests.flows.whole import Whole
 from tests.polling import eventually

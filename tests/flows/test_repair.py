@@ -11,8 +11,8 @@ import msgspec
 from services.gateway.receipts import RECEIPT_PREFIX, Ids
 from services.insights.store import COLLECTIONS
 from shared import topics
-from shared.events import BatchObject, BatchSubmitted
-from shared.identity import InternalTokenSigner
+from shared.events.gateway import BatchObject, BatchSubmitted
+from shared.internal_tokens import InternalTokenSigner
 from tests.flows.people import OF_A_BATCH, Person, signed_in, walk
 from tests.flows.whole import Whole
 from tests.polling import eventually

@@ -7,7 +7,8 @@ import httpx2
 import pytest
 
 from services.gateway.routes import PHOTO, RECEIPT, ROUTES, Route
-from shared.identity import PARTNER_SCOPES, SCOPES, Caller, InternalTokenSigner
+from shared.callers import PARTNER_SCOPES, SCOPES, Caller
+from shared.internal_tokens import InternalTokenSigner
 from tests.flows.whole import SERVICES, Whole
 
 # Published anyway, and holds nothing of anybody.

@@ -9,7 +9,7 @@ import msgspec
 
 from services.gateway.receipts import RECEIPT_PREFIX, Ids
 from shared import topics
-from shared.events import BatchSubmitted
+from shared.events.gateway import BatchSubmitted
 from tests.flows.people import (
     DATE,
     LUNCH,

@@ -40,7 +40,8 @@ from services.webhooks.app import create_app as create_webhooks
 from services.webhooks.settings import Settings as WebhooksSettings
 from shared import spans, telemetry, topics
 from shared.dead_letters import Undecodable
-from shared.events import Event, MessagePublished
+from shared.events.event import Event
+from shared.events.webhooks import MessagePublished
 from shared.kafka import Broker, event_decoder, make_broker, publish_bytes
 from shared.outcomes import UnknownType
 from shared.settings import ServiceSettings

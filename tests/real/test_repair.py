@@ -16,7 +16,8 @@ from infra.local.phone import Phone
 from services.gateway.receipts import RECEIPT_PREFIX, Ids
 from shared import topics
 from shared.clock import utc_now
-from shared.events import BatchObject, BatchSubmitted, new_event_id
+from shared.events.gateway import BatchObject, BatchSubmitted
+from shared.ids import new_event_id
 from tests.client import signed_in
 from tests.polling import eventually
 from tests.running_stack import Stack, mymacro

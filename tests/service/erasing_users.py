@@ -4,9 +4,9 @@ from typing import Any
 
 from services.auth.erasure_documents import SERVICES
 from shared import topics
+from shared.callers import SCOPES, Caller
 from shared.clock import utc_now
-from shared.events import UserDataErased
-from shared.identity import SCOPES, Caller
+from shared.events.personal import UserDataErased
 from tests.polling import eventually
 from tests.service.partnering import Desk
 

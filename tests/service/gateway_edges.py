@@ -19,10 +19,12 @@ from services.gateway.pressure import Offsets
 from services.gateway.proxy import Answer, Unanswered
 from services.gateway.settings import Settings
 from shared import topics
+from shared.access_tokens import sign_access_token
+from shared.callers import SCOPES
 from shared.clock import utc_now
-from shared.events import PartnerUpdated
-from shared.identity import SCOPES, load_private_jwk, public_jwks, sign_access_token
+from shared.events.auth import PartnerUpdated
 from shared.kafka import Broker
+from shared.keys import load_private_jwk, public_jwks
 from tests.service.running import Running, common_settings, running
 
 USER = "usr_1"

@@ -14,14 +14,8 @@ from services.ingest.settings import Settings
 from shared import topics
 from shared.documents import Collection, Documents, Put, open_documents
 from shared.errors import Unavailable
-from shared.events import (
-    BatchSubmitted,
-    DayRecomputed,
-    DayUpdated,
-    DeletionSubmitted,
-    ReceiptsCompleted,
-    SessionSubmitted,
-)
+from shared.events.gateway import BatchSubmitted, DeletionSubmitted, SessionSubmitted
+from shared.events.ingest import DayRecomputed, DayUpdated, ReceiptsCompleted
 from shared.kafka import make_broker
 from tests.batches import encoded, series
 from tests.service.running import SCAN_S, Running, common_settings, running

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from services.gateway.proxy import Answer
-from shared.events import MessagePublished
+from shared.events.webhooks import MessagePublished
 from tests.service.gateway_edges import USER, Gateway, answer
 
 AT = datetime(2026, 3, 1, 8, tzinfo=UTC)

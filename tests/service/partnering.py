@@ -9,7 +9,8 @@ from services.auth.app import create_app
 from services.auth.enrolment import Approval
 from services.auth.settings import Settings
 from shared import topics
-from shared.identity import GRANTABLE_SCOPES, InternalTokenSigner
+from shared.callers import GRANTABLE_SCOPES
+from shared.internal_tokens import InternalTokenSigner
 from shared.kafka import make_broker
 from tests.service.gateway_edges import MovableClock
 from tests.service.running import Running, common_settings, running

@@ -20,7 +20,7 @@ from services.ingest.records import (
 from services.ingest.settings import Settings
 from shared import topics
 from shared.documents import Documents, Put, open_documents
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 from shared.kafka import make_broker
 from tests.service.running import Running, common_settings, running
 

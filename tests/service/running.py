@@ -10,9 +10,11 @@ import httpx2
 from fastapi import FastAPI
 from faststream.kafka import TestKafkaBroker
 
-from shared.events import Event
-from shared.identity import SCOPES, Caller, InternalTokenSigner, generate_key_files
+from shared.callers import SCOPES, Caller
+from shared.events.event import Event
+from shared.internal_tokens import InternalTokenSigner
 from shared.kafka import Broker, publish_bytes
+from shared.keys import generate_key_files
 from shared.topics import Topic
 
 # Tests move clocks, which no timer sees; the next scan does.

@@ -13,10 +13,14 @@ import pytest
 from services.auth.app import create_app
 from services.auth.settings import Settings
 from services.auth.store import USERS
-from shared import events, topics
+from shared import topics
+from shared.access_tokens import ACCESS_TYPE, access_caller
+from shared.callers import PARTNER_SCOPES, SCOPES
 from shared.documents import open_documents
-from shared.identity import PARTNER_SCOPES, SCOPES, load_jwks, new_api_key, verify_access_token
+from shared.events.auth import UserUpdated
 from shared.kafka import make_broker
+from shared.keys import load_jwks, new_api_key
+from shared.tokens import verified
 from tests.polling import eventually
 from tests.service.running import Running, common_settings, running
 
@@ -73,7 +77,7 @@ async def test_sign_up_answers_and_tells_the_others(service: Running) -> None:
     assert user_id.startswith("usr_")
     assert answer.json()["profile"]["home_zone"] == "Europe/Berlin"
     (told,) = await published(service, topics.USERS, 1)
-    event = events.UserUpdated.model_validate(told)
+    event = UserUpdated.model_validate(told)
     assert (event.user_id, event.revision, str(event.profile.height_cm)) == (user_id, 1, "171.5")
     assert "example" not in json.dumps(told).lower()
 
@@ -148,9 +152,14 @@ async def test_a_token_is_verified_by_the_key_set(service: Running) -> None:
     assert answer.json()["expires_in"] == 900
     keys = load_jwks((await service.http.get("/.well-known/jwks.json")).json())
     settings = Settings()
-    caller = verify_access_token(
-        answer.json()["access_token"], keys, issuer=settings.token_issuer, audience=settings.token_audience
+    claims = verified(
+        answer.json()["access_token"],
+        keys,
+        token_type=ACCESS_TYPE,
+        issuer=settings.token_issuer,
+        audience=settings.token_audience,
     )
+    caller = access_caller(claims)
     assert caller.user_id == user_id
     assert caller.scopes == set(SCOPES) - PARTNER_SCOPES
 

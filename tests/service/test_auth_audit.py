@@ -17,10 +17,10 @@ from services.auth import attempts as attempts_module
 from services.auth import audit, sessions
 from services.auth.attempts import Attempts
 from services.auth.audit import KINDS, LINES, Attempt, coarse
+from shared.callers import ANONYMOUS, OPERATOR_SCOPE, Caller
 from shared.clock import utc_now
 from shared.documents import Documents, open_documents
 from shared.errors import Unavailable
-from shared.identity import ANONYMOUS, OPERATOR_SCOPE, Caller
 from tests.polling import eventually
 from tests.service.account_holder import EMAIL, HOME, OTHER, PASSWORD, Ada, auth_of, problem
 from tests.service.gateway_edges import MovableClock

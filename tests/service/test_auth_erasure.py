@@ -10,8 +10,8 @@ import pytest
 from services.auth.erasure_documents import LONGEST_MS, SERVICES
 from services.auth.store import GRANTS, SESSIONS, USERS
 from shared import topics
-from shared.identity import SCOPES as ALL_SCOPES
-from shared.identity import Caller
+from shared.callers import SCOPES as ALL_SCOPES
+from shared.callers import Caller
 from tests.polling import eventually
 from tests.service.erasing_users import erase, finished, report, see, signed_in
 from tests.service.gateway_edges import MovableClock

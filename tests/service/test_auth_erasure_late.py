@@ -14,8 +14,8 @@ from services.auth.erasure import Eraser
 from services.auth.erasure_documents import SERVICES, Erasure, Report
 from services.auth.store import GRANTS, LINES, SESSIONS, USERS, Store
 from shared import topics
+from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import Caller
 from shared.objects import Objects
 from tests.polling import eventually
 from tests.service.erasing_users import ADA, all_said, erased, signed_in

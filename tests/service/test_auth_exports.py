@@ -17,9 +17,10 @@ from services.auth.export_documents import EXPORTS
 from services.auth.exports import forget
 from services.auth.settings import Settings
 from shared import topics
-from shared.events import ExportPartReady, ObjectRef, UserDataErased
+from shared.callers import SCOPES, Caller
+from shared.events.event import ObjectRef
+from shared.events.personal import ExportPartReady, UserDataErased
 from shared.export import KEPT
-from shared.identity import SCOPES, Caller
 from shared.kafka import make_broker
 from shared.objects import Objects
 from tests.polling import eventually

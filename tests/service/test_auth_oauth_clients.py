@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from services.auth.grants import grant_id
-from shared.identity import Caller, access_caller
+from shared.access_tokens import access_caller
+from shared.callers import Caller
 from tests.service.account_holder import Ada, auth_of
 from tests.service.gateway_edges import MovableClock
 from tests.service.oauth_edges import OAT, SCOPES, SECRET, Client, claims, consented, error, with_partner

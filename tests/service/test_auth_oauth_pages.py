@@ -14,8 +14,8 @@ from services.auth.browsers import Browsers
 from services.auth.consent import WORDS
 from services.auth.grants import grant_id
 from services.auth.settings import Settings
+from shared.callers import GRANTABLE_SCOPES
 from shared.clock import utc_now
-from shared.identity import GRANTABLE_SCOPES
 from tests.service.account_holder import EMAIL, OTHER, Ada, auth_of
 from tests.service.gateway_edges import MovableClock
 from tests.service.oauth_edges import OAT, SCOPES, Browser, Client, consented, with_partner

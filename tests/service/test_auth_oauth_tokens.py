@@ -16,7 +16,8 @@ from services.auth.grants import grant_id
 from services.auth.oauth_errors import OAuthError
 from services.auth.session_documents import SESSIONS
 from services.auth.store import Store
-from shared.identity import Caller, access_caller
+from shared.access_tokens import access_caller
+from shared.callers import Caller
 from tests.service.account_holder import Ada, auth_of
 from tests.service.gateway_edges import MovableClock
 from tests.service.oauth_edges import CALLBACK, CHALLENGE, OAT, VERIFIER, Client, claims, consented, error, with_partner

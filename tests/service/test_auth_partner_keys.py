@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared import topics
-from shared.identity import is_api_key, new_api_key
+from shared.keys import is_api_key, new_api_key
 from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.partnering import BY, SCOPES, Desk, desk_of, problem

@@ -15,11 +15,12 @@ from services.auth.app import create_app
 from services.auth.sessions import CUTOFFS, SESSIONS, Session
 from services.auth.settings import Settings
 from services.auth.tokens import RefreshToken, RefreshTokens
-from shared import events, topics
+from shared import topics
+from shared.callers import SCOPES, Caller
 from shared.clock import utc_now
 from shared.documents import Documents
 from shared.errors import Problem
-from shared.identity import SCOPES, Caller
+from shared.events.auth import SessionRevoked
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.running import Running, common_settings, running
@@ -94,10 +95,10 @@ def problem(answer: Any) -> tuple[int, str]:
 REFUSED = (401, "invalid-refresh-token")
 
 
-async def told(service: Running, count: int) -> list[events.SessionRevoked]:
+async def told(service: Running, count: int) -> list[SessionRevoked]:
     values = service.published[topics.REVOCATIONS.name]
     await eventually(lambda: len(values) >= count)
-    return [events.SessionRevoked.model_validate_json(value) for value in values]
+    return [SessionRevoked.model_validate_json(value) for value in values]
 
 
 def documents(service: Running) -> Documents:

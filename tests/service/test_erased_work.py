@@ -14,7 +14,7 @@ from services.webhooks.records import COLLECTIONS, DELIVERIES, Endpoint
 from services.webhooks.store import Store
 from shared.documents import Documents, open_documents
 from shared.errors import Erased
-from shared.events import GrantUpdated, UserErased
+from shared.events.auth import GrantUpdated, UserErased
 from shared.kafka import Broker, make_broker, publish_bytes, subscribe, subscribe_batches
 from shared.objects import Objects
 from shared.settings import ServiceSettings

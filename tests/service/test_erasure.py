@@ -14,7 +14,7 @@ from shared.documents import Collection, Conflict, Document, Documents, Index, P
 from shared.erased import ErasedUsers, GuardedDocuments, Impersonal, Personal
 from shared.erasure import KEPT, SETTLE, TOMBSTONES, Erasure, Tombstone
 from shared.errors import Erased, Unavailable
-from shared.events import Profile, UserErased, UserUpdated
+from shared.events.auth import Profile, UserErased, UserUpdated
 from shared.objects import Objects
 from shared.outbox import Relay
 from tests.service.gateway_edges import MovableClock

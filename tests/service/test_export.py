@@ -17,7 +17,8 @@ from shared import topics
 from shared.clock import truncated, utc_now
 from shared.documents import Documents, open_documents
 from shared.errors import Unavailable
-from shared.events import ExportPartReady, ExportRequested
+from shared.events.auth import ExportRequested
+from shared.events.personal import ExportPartReady
 from shared.export import KEPT, PARTS, SWEPT_AFTER, Exporter, ExportPart
 from shared.exported import File, Lines, NotExported, members_of, rows, undeclared, write
 from shared.objects import UNFINISHED, Objects

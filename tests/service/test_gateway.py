@@ -19,10 +19,11 @@ from services.auth.settings import Settings as AuthSettings
 from services.gateway.proxy import Unanswered
 from services.gateway.upstreams import AiohttpUpstreams
 from shared import topics
+from shared.access_tokens import sign_access_token
 from shared.clock import utc_now
-from shared.events import BatchSubmitted, PhotoSubmitted
-from shared.identity import generate_key_files, load_private_jwk, new_api_key, sign_access_token
+from shared.events.gateway import BatchSubmitted, PhotoSubmitted
 from shared.kafka import make_broker
+from shared.keys import generate_key_files, load_private_jwk, new_api_key
 from tests.service.gateway_edges import USER, Gateway, answer, gateway
 
 SAMPLE = {"metric": "heart_rate", "start": "2026-03-01T08:00:00+01:00", "value": 61}

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from shared import topics
-from shared.events import BatchSubmitted
+from shared.events.gateway import BatchSubmitted
 from tests.service.gateway_edges import Gateway, gateway
 
 BATCHES = topics.BATCHES.name

@@ -11,8 +11,10 @@ from services.gateway.flows import MAX_FLOWING_EACH, Flows
 from services.gateway.grants import Grants, Partners
 from services.gateway.proxy import Answer, Unanswered
 from services.gateway.revocations import Revocations
+from shared.access_tokens import sign_access_token
+from shared.callers import ANONYMOUS, Caller
 from shared.errors import Problem
-from shared.identity import ANONYMOUS, Caller, load_private_jwk, new_api_key, sign_access_token
+from shared.keys import load_private_jwk, new_api_key
 from tests.polling import eventually
 from tests.service.gateway_edges import USER, Gateway, answer, gateway
 from tests.service.running import common_settings

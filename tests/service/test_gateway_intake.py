@@ -17,7 +17,7 @@ from services.gateway.app import create_app
 from services.gateway.pressure import Backlog
 from services.gateway.settings import Settings
 from shared import topics
-from shared.events import BatchSubmitted
+from shared.events.gateway import BatchSubmitted
 from shared.topics import Topic
 from tests.polling import eventually
 from tests.service.gateway_edges import USER, Gateway, answer, gateway

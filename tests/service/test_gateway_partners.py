@@ -21,17 +21,13 @@ from services.gateway.revocations import Revocations
 from services.gateway.routes import ROUTES, Route
 from services.gateway.settings import Settings
 from services.webhooks.public import TYPES
+from shared.callers import GRANTABLE_SCOPES, SCOPES, Caller
 from shared.errors import Problem, Unavailable
-from shared.events import GrantUpdated, MessagePublished, SessionRevoked
-from shared.identity import (
-    GRANTABLE_SCOPES,
-    SCOPES,
-    Caller,
-    InternalTokenVerifier,
-    load_private_jwk,
-    new_api_key,
-    signed,
-)
+from shared.events.auth import GrantUpdated, SessionRevoked
+from shared.events.webhooks import MessagePublished
+from shared.internal_tokens import InternalTokenVerifier
+from shared.keys import load_private_jwk, new_api_key
+from shared.tokens import signed
 from tests.service.gateway_edges import USER, Gateway, Stream, answer, gateway, partner
 
 AT = datetime(2026, 3, 1, 8, tzinfo=UTC)

@@ -16,9 +16,10 @@ from services.gateway.openapi import merge
 from services.gateway.redis_buckets import AGAIN_S, WAIT_S
 from services.gateway.routes import ROUTES, Route
 from shared import problems, topics
+from shared.callers import SCOPES
 from shared.clock import utc_now
-from shared.events import GrantUpdated, PartnerUpdated
-from shared.identity import SCOPES, new_api_key
+from shared.events.auth import GrantUpdated, PartnerUpdated
+from shared.keys import new_api_key
 from tests.polling import eventually
 from tests.service.gateway_edges import USER, Gateway, Stream, answer, gateway
 

@@ -20,10 +20,13 @@ from services.gateway.grants import Grants, Partners
 from services.gateway.revocations import Revocations
 from services.gateway.routes import ROUTES
 from services.gateway.settings import Settings
+from shared.access_tokens import sign_access_token
+from shared.callers import Caller
 from shared.errors import Problem, Unavailable
-from shared.events import SessionRevoked
-from shared.identity import Caller, generate_key_files, load_private_jwk, sign_access_token, signed
+from shared.events.auth import SessionRevoked
 from shared.kafka import make_broker
+from shared.keys import generate_key_files, load_private_jwk
+from shared.tokens import signed
 from tests.service.gateway_edges import USER, Gateway, Stream, answer, gateway
 from tests.service.running import common_settings
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.gateway import reading, sockets
 from services.gateway.feeds import MAX_READERS_PER_USER
-from shared.events import SessionRevoked
+from shared.events.auth import SessionRevoked
 from tests.polling import eventually
 from tests.service.gateway_edges import USER, Gateway, gateway
 from tests.service.live_messages import Webhooks, publish

@@ -13,7 +13,7 @@ from services.gateway.tickets import LIFETIME_S, Tickets
 from services.gateway.uses import MemoryUses, RedisUses
 from shared.clock import utc_now
 from shared.errors import Problem
-from shared.events import GrantUpdated, SessionRevoked
+from shared.events.auth import GrantUpdated, SessionRevoked
 from tests.service.gateway_edges import USER, Gateway, Stream, gateway
 from tests.service.live_messages import Webhooks, publish
 from tests.service.live_sockets import Socket

@@ -18,9 +18,11 @@ from services.inference.app import create_app
 from services.inference.settings import Settings
 from services.inference.table import Line
 from services.inference.triton import OcrResult
-from shared import events, topics
+from shared import topics
 from shared.errors import Unavailable
-from shared.events import ObjectRef, PhotoRead, PhotoRejected, PhotoSubmitted
+from shared.events.event import ObjectRef
+from shared.events.gateway import PhotoSubmitted
+from shared.events.inference import PhotoRead, PhotoRejected
 from shared.kafka import make_broker
 from shared.objects import Objects
 from tests.labels import LABELS
@@ -246,4 +248,4 @@ async def test_the_trace_goes_on(service: Inference) -> None:
 
 
 def test_events_fit_their_topic() -> None:
-    assert topics.READINGS.events == (events.PhotoRead, events.PhotoRejected)
+    assert topics.READINGS.events == (PhotoRead, PhotoRejected)

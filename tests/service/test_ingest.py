@@ -15,7 +15,8 @@ from services.ingest.workers import revised
 from shared import topics
 from shared.documents import Conflict, Documents
 from shared.errors import Unavailable
-from shared.events import DayRecomputed, Profile, UserUpdated
+from shared.events.auth import Profile, UserUpdated
+from shared.events.ingest import DayRecomputed
 from tests.batches import batch, encoded, series
 from tests.polling import eventually
 from tests.service.ingesting import DEAD, EIGHT, MINUTE, Ingest, heart, ingesting, steps

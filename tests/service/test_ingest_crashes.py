@@ -24,7 +24,7 @@ from services.ingest.samples import CheckedBatch, check
 from services.ingest.storing import Storing
 from shared.documents import Documents, Put, open_documents
 from shared.errors import Unavailable
-from shared.events import BatchSubmitted
+from shared.events.gateway import BatchSubmitted
 from tests.batches import batch, series
 from tests.service.ingesting import EIGHT, EVER, MINUTE, gone, named, session, steps
 

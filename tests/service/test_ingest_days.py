@@ -17,16 +17,9 @@ from services.ingest.records import DAYS, DEVICES, DIRTY_DAYS, RECOMPUTATIONS, S
 from services.ingest.settings import Settings
 from shared import topics
 from shared.documents import Documents, open_documents
-from shared.events import (
-    UNKNOWN_OFFSET,
-    DayRecomputed,
-    DayUpdated,
-    Profile,
-    SeriesColumns,
-    SessionSubmitted,
-    StageColumns,
-    UserUpdated,
-)
+from shared.events.auth import Profile, UserUpdated
+from shared.events.gateway import UNKNOWN_OFFSET, SeriesColumns, SessionSubmitted, StageColumns
+from shared.events.ingest import DayRecomputed, DayUpdated
 from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
 from tests.polling import eventually

@@ -21,7 +21,8 @@ from services.ingest.samples import check
 from services.ingest.searching import DeletionSearch
 from services.ingest.storing import Storing
 from shared.documents import open_documents
-from shared.events import DayRecomputed, SeriesColumns
+from shared.events.gateway import SeriesColumns
+from shared.events.ingest import DayRecomputed
 from tests.batches import batch, series
 from tests.polling import eventually
 from tests.service.ingesting import EIGHT, EVER, MINUTE, Ingest, gone, ingesting, named, session, steps

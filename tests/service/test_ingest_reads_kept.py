@@ -21,7 +21,7 @@ from services.ingest.records import (
 )
 from services.ingest.removals import place_id
 from shared.documents import Put
-from shared.events import StageColumns, StreamColumns
+from shared.events.gateway import StageColumns, StreamColumns
 from tests.service.reading import DAY_HOUR, HOUR, MIDNIGHT, MINUTE, NOW, Reading, every, reading_from
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from services.ingest.moments import micros
 from shared import topics
-from shared.events import DeletionSubmitted, SessionSubmitted, StreamColumns
+from shared.events.gateway import DeletionSubmitted, SessionSubmitted, StreamColumns
 from tests.batches import batch, encoded, series
 from tests.service.reading import CET, HOUR, MIDNIGHT, Reading, reading_from
 

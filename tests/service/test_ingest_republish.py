@@ -16,10 +16,10 @@ from services.ingest.records import COLLECTIONS, DAYS, REPUBLICATIONS, Day, Repu
 from services.ingest.republish import PAGE, Republisher
 from services.ingest.settings import Settings
 from shared import topics
+from shared.callers import OPERATOR_SCOPE, SCOPES
 from shared.documents import Documents, open_documents
 from shared.errors import Rejected, Unavailable
-from shared.events import DayRecomputed, DayUpdated
-from shared.identity import OPERATOR_SCOPE, SCOPES
+from shared.events.ingest import DayRecomputed, DayUpdated
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.running import SCAN_S, Running, common_settings, running

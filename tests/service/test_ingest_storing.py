@@ -14,7 +14,7 @@ from services.ingest.buckets import unpack
 from services.ingest.records import BUCKETS, DEVICES, TAILS, ZONES
 from services.ingest.tails import LARGEST, SMALLEST
 from services.ingest.turn import MAX_BUCKET_ROWS
-from shared.events import BatchObject, BatchSubmitted, SeriesColumns
+from shared.events.gateway import BatchObject, BatchSubmitted, SeriesColumns
 from shared.objects import Objects
 from tests.batches import batch, encoded, series
 from tests.polling import eventually

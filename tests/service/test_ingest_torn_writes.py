@@ -21,7 +21,7 @@ from services.ingest.storing import Caused, Storing
 from shared import topics
 from shared.documents import Documents, Put, open_documents
 from shared.errors import Unavailable
-from shared.events import BatchSubmitted, DeletionSubmitted, SessionSubmitted
+from shared.events.gateway import BatchSubmitted, DeletionSubmitted, SessionSubmitted
 from shared.kafka import make_broker
 from tests.batches import batch, encoded, series
 from tests.polling import eventually

@@ -16,20 +16,10 @@ from services.insights.store import LEDGERS, Ledger, Store
 from shared import topics
 from shared.documents import Documents, open_documents
 from shared.errors import Unavailable
-from shared.events import (
-    DayMetric,
-    DayRecomputed,
-    DayUpdated,
-    DiaryEntry,
-    EntryCreated,
-    EntryDeleted,
-    EntryUpdated,
-    InsightCreated,
-    LedgerUpdated,
-    Nutrients,
-    Profile,
-    UserUpdated,
-)
+from shared.events.auth import Profile, UserUpdated
+from shared.events.ingest import DayMetric, DayRecomputed, DayUpdated
+from shared.events.insights import InsightCreated, LedgerUpdated
+from shared.events.nutrition import DiaryEntry, EntryCreated, EntryDeleted, EntryUpdated, Nutrients
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.running import Running, common_settings, running

@@ -8,9 +8,12 @@ from aiokafka import ConsumerRecord
 from faststream.kafka import TestKafkaBroker
 
 from infra.topics import wanted
-from shared import events, kafka, spans, telemetry
+from shared import kafka, spans, telemetry
 from shared.dead_letters import DeadLetterCause
 from shared.errors import Rejected, Unavailable
+from shared.events.auth import UserUpdated
+from shared.events.event import Event
+from shared.events.ingest import DayUpdated
 from shared.kafka import Broker, make_broker, publish, publish_bytes, subscribe
 from shared.redaction import whereabouts
 from shared.settings import ServiceSettings
@@ -18,7 +21,7 @@ from shared.start import start_broker
 from shared.topics import DAYS, Topic
 from tests.service.kafka_letters import PARENT, collect, headers, user
 
-TOPIC = Topic("auth.users.v1", "state", "user_id", (events.UserUpdated,), ("nutrition",))
+TOPIC = Topic("auth.users.v1", "state", "user_id", (UserUpdated,), ("nutrition",))
 
 
 @pytest.fixture
@@ -33,9 +36,9 @@ def dead(broker: Broker) -> list[ConsumerRecord[Any, Any]]:
 
 
 async def test_an_event_arrives_in_the_trace_of_its_publisher(broker: Broker) -> None:
-    seen: list[tuple[events.Event, str | None]] = []
+    seen: list[tuple[Event, str | None]] = []
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         seen.append((event, telemetry.current_trace_id()))
 
     subscribe(broker, TOPIC, "nutrition", handle)
@@ -52,7 +55,7 @@ async def test_a_rejected_record_is_a_dead_letter_at_once(broker: Broker, dead: 
     told: list[tuple[bytes, DeadLetterCause]] = []
     seen: list[str] = []
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         seen.append(event.user_id)
         if event.user_id == "bad":
             raise Rejected("not-wanted", "Jane Doe is not wanted")
@@ -89,7 +92,7 @@ async def test_a_rejected_record_is_a_dead_letter_at_once(broker: Broker, dead: 
 async def test_a_record_as_large_as_the_broker_takes_fits_into_a_dead_letter(
     broker: Broker, dead: list[ConsumerRecord[Any, Any]]
 ) -> None:
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise AssertionError("never called")
 
     subscribe(broker, TOPIC, "nutrition", handle)
@@ -114,7 +117,7 @@ async def test_a_record_as_large_as_the_broker_takes_fits_into_a_dead_letter(
 async def test_what_does_not_decode_is_a_dead_letter(
     broker: Broker, dead: list[ConsumerRecord[Any, Any]], value: bytes, text: str
 ) -> None:
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise AssertionError("never called")
 
     subscribe(broker, TOPIC, "nutrition", handle)
@@ -127,7 +130,7 @@ async def test_what_does_not_decode_is_a_dead_letter(
 
 
 async def test_deletions_and_newer_types_are_skipped(broker: Broker, dead: list[ConsumerRecord[Any, Any]]) -> None:
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise AssertionError("never called")
 
     subscribe(broker, TOPIC, "nutrition", handle)
@@ -144,7 +147,7 @@ async def test_an_unknown_exception_is_tried_three_times(
 ) -> None:
     calls = 0
 
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         nonlocal calls
         calls += 1
         if calls <= failures:
@@ -159,7 +162,7 @@ async def test_an_unknown_exception_is_tried_three_times(
 
 
 async def test_later_reaches_the_caller_where_nothing_is_delivered_again(broker: Broker) -> None:
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise Unavailable("database")
 
     subscribe(broker, TOPIC, "nutrition", handle)
@@ -171,7 +174,7 @@ async def test_later_reaches_the_caller_where_nothing_is_delivered_again(broker:
 async def test_a_failing_on_dead_letter_does_not_stop_the_dead_letter(
     broker: Broker, dead: list[ConsumerRecord[Any, Any]]
 ) -> None:
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise Rejected("no")
 
     async def on_dead_letter(_: bytes, __: DeadLetterCause) -> None:
@@ -186,7 +189,7 @@ async def test_a_failing_on_dead_letter_does_not_stop_the_dead_letter(
 async def test_on_dead_letter_without_its_database_means_later(
     broker: Broker, dead: list[ConsumerRecord[Any, Any]]
 ) -> None:
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise Rejected("no")
 
     async def on_dead_letter(_: bytes, __: DeadLetterCause) -> None:
@@ -219,7 +222,7 @@ def test_dead_letters_are_not_subscribed_to(broker: Broker) -> None:
 def test_a_topic_with_several_types_decodes_each() -> None:
     day = {"event_id": "e", "occurred_at": "2026-03-01T00:00:00Z", "user_id": "u", "date": "2026-03-01", "zone": "UTC"}
     found = kafka.event_decoder(DAYS)(msgspec.json.encode({**day, "type": "day.updated", "revision": 1, "metrics": {}}))
-    assert isinstance(found, events.DayUpdated)
+    assert isinstance(found, DayUpdated)
 
 
 def test_whereabouts_name_the_place_and_never_the_message() -> None:

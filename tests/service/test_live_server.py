@@ -20,7 +20,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from services.gateway import feeds
-from shared.events import SessionRevoked
+from shared.events.auth import SessionRevoked
 from shared.websocket import WithoutAddresses
 from tests.polling import eventually
 from tests.service.gateway_edges import USER, Gateway, gateway

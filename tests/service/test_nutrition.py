@@ -12,7 +12,10 @@ import pytest
 from services.nutrition.app import create_app
 from services.nutrition.foods import food_id
 from services.nutrition.settings import Settings
-from shared import events, topics
+from shared import topics
+from shared.events.auth import Profile, UserUpdated
+from shared.events.inference import PhotoRead, PhotoRejected
+from shared.events.nutrition import EntryCreated
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.running import Running, common_settings, running
@@ -44,21 +47,21 @@ def reading(photo_id: str = "p1", energy: str | None = "372", grams: str | None 
         "mode": {"model": "label_ocr", "weights_sha256": "0" * 64, "fallback": False},
         "grams": grams,
     }
-    return events.PhotoRead.model_validate(values | changed)
+    return PhotoRead.model_validate(values | changed)
 
 
-def user(revision: int, zone: str) -> events.UserUpdated:
-    return events.UserUpdated(
+def user(revision: int, zone: str) -> UserUpdated:
+    return UserUpdated(
         event_id=f"user-{revision}",
         occurred_at=datetime(2026, 3, 1, tzinfo=UTC),
         user_id=USER,
         revision=revision,
-        profile=events.Profile(home_zone=zone),
+        profile=Profile(home_zone=zone),
     )
 
 
-def entries(service: Running) -> list[events.EntryCreated]:
-    return [events.EntryCreated.model_validate_json(value) for value in service.published[topics.ENTRIES.name]]
+def entries(service: Running) -> list[EntryCreated]:
+    return [EntryCreated.model_validate_json(value) for value in service.published[topics.ENTRIES.name]]
 
 
 async def diary(service: Running, day: str, user_id: str = USER) -> Any:
@@ -103,7 +106,7 @@ async def test_bad_messages_are_dead_letters_and_the_next_one_is_handled(
 
 
 async def test_rejected_photos_and_unreadable_energy_make_no_entry(service: Running):
-    rejected = events.PhotoRejected(
+    rejected = PhotoRejected(
         event_id="r",
         occurred_at=datetime(2026, 3, 1, tzinfo=UTC),
         user_id=USER,

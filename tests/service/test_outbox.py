@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from shared.documents import Collection, Documents, Put, open_documents
 from shared.errors import Rejected, Unavailable
-from shared.events import PhotoSubmitted
+from shared.events.gateway import PhotoSubmitted
 from shared.metrics import METRICS
 from shared.outbox import (
     MAX_PENDING,

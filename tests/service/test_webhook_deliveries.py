@@ -11,8 +11,9 @@ from aiohttp import web
 
 from services.webhooks.pruning import Pruner
 from services.webhooks.records import DELIVERIES, MESSAGES, Delivery
-from shared import events, topics
+from shared import topics
 from shared.clock import utc_now
+from shared.events.auth import GrantUpdated
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import Running
@@ -230,8 +231,8 @@ async def _outcomes(service: Running, endpoint: dict[str, Any], count: int) -> b
     return len(one.history) == count and one.attempts == 0
 
 
-def revoked() -> events.GrantUpdated:
-    return events.GrantUpdated(
+def revoked() -> GrantUpdated:
+    return GrantUpdated(
         event_id="grant-2",
         occurred_at=utc_now(),
         grant_id="grant",

@@ -14,8 +14,9 @@ from standardwebhooks.webhooks import Webhook
 from services.webhooks import signing
 from services.webhooks.endpoint_models import NewEndpoint
 from services.webhooks.store import ENDPOINTS
-from shared import events, topics
+from shared import topics
 from shared.clock import utc_now
+from shared.events.auth import UserErased
 from tests.polling import eventually
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import Running
@@ -231,7 +232,7 @@ async def test_an_erased_user_is_taken_out_of_what_partners_asked_for(service: R
     alone = await created(service, receiver.url, user_ids=[USER])
     among = await created(service, receiver.url, key="b", user_ids=["usr_z", USER], partner="p2")
     everybody = await created(service, receiver.url, key="c")
-    erased = events.UserErased(event_id="gone", occurred_at=utc_now(), user_id=USER, revision=2)
+    erased = UserErased(event_id="gone", occurred_at=utc_now(), user_id=USER, revision=2)
     for _ in range(2):
         await service.send(topics.USERS, erased)
         shown = {one["endpoint_id"]: one["user_ids"] for one in await listed(service)}

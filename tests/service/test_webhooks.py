@@ -21,10 +21,15 @@ from services.webhooks.schedule import WAITS
 from services.webhooks.settings import Settings
 from services.webhooks.signing import parsed, verify
 from services.webhooks.store import Delivery, Store
-from shared import events, telemetry, topics
+from shared import telemetry, topics
 from shared.clock import utc_now
 from shared.documents import Documents, Duplicate, Page
 from shared.errors import Unavailable
+from shared.events.auth import GrantUpdated, PartnerUpdated, UserErased
+from shared.events.inference import PhotoRejected
+from shared.events.ingest import DayMetric, DayUpdated
+from shared.events.insights import Fact, InsightCreated
+from shared.events.webhooks import MessagePublished
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.receiver import LOCAL_DELIVERIES, Receiver, receiving
@@ -74,8 +79,8 @@ def webhooks(folder: Path, clock: MovableClock, **changed: Any):
     return running(app, broker, "webhooks", folder, listen=(topics.MESSAGES.name, DEAD, DEAD_INSIGHT, DEAD_PARTNER))
 
 
-def insight(number: int = 1, user_id: str = USER) -> events.InsightCreated:
-    return events.InsightCreated(
+def insight(number: int = 1, user_id: str = USER) -> InsightCreated:
+    return InsightCreated(
         event_id=f"insight-{user_id}-{number}",
         occurred_at=datetime(2026, 3, 1, 8, tzinfo=UTC),
         user_id=user_id,
@@ -83,25 +88,25 @@ def insight(number: int = 1, user_id: str = USER) -> events.InsightCreated:
         date=date(2026, 3, 1),
         title="Steps",
         text="11,143 steps",
-        facts=(events.Fact(id="steps", value=Decimal("11143"), unit="{steps}", window="1 d", n=2),),
+        facts=(Fact(id="steps", value=Decimal("11143"), unit="{steps}", window="1 d", n=2),),
         mode="deterministic",
     )
 
 
-def day(number: int = 1, user_id: str = USER) -> events.DayUpdated:
-    return events.DayUpdated(
+def day(number: int = 1, user_id: str = USER) -> DayUpdated:
+    return DayUpdated(
         event_id=f"day-{user_id}-{number}",
         occurred_at=datetime(2026, 3, 1, 8, tzinfo=UTC),
         user_id=user_id,
         date=date(2026, 3, 1),
         zone="Europe/Berlin",
         revision=number,
-        metrics={"steps": events.DayMetric(unit="{steps}", count=2, sum=11143)},
+        metrics={"steps": DayMetric(unit="{steps}", count=2, sum=11143)},
     )
 
 
-def rejected_photo(number: int) -> events.PhotoRejected:
-    return events.PhotoRejected(
+def rejected_photo(number: int) -> PhotoRejected:
+    return PhotoRejected(
         event_id=f"photo-{number}",
         occurred_at=datetime(2026, 3, 1, 8, tzinfo=UTC),
         user_id=USER,
@@ -122,7 +127,7 @@ def grant(revision: int = 1, *, scopes: tuple[str, ...] = SCOPES, revoked: bool 
         "scopes": scopes,
         "revoked_at": utc_now() if revoked else None,
     }
-    return events.GrantUpdated(**(values | changed))
+    return GrantUpdated(**(values | changed))
 
 
 async def endpoint(service: Running, url: str, *, partner: str = PARTNER, key: str = "k", **fields: Any):
@@ -140,9 +145,9 @@ async def deliveries(service: Running, made: Any) -> tuple[Delivery, ...]:
     return await store(service).deliveries(made.json()["endpoint_id"])
 
 
-def messages(service: Running) -> list[events.MessagePublished]:
+def messages(service: Running) -> list[MessagePublished]:
     values = service.published[topics.MESSAGES.name]
-    return [events.MessagePublished.model_validate_json(value) for value in values]
+    return [MessagePublished.model_validate_json(value) for value in values]
 
 
 async def test_an_event_becomes_a_signed_delivery_and_a_public_message(service: Running, receiver: Receiver):
@@ -359,8 +364,8 @@ async def test_a_grant_that_ends_cancels_what_waits(service: Running, receiver: 
     assert len(await deliveries(service, made)) == 1
 
 
-def partner(revision: int, state: Literal["active", "suspended"]) -> events.PartnerUpdated:
-    return events.PartnerUpdated(
+def partner(revision: int, state: Literal["active", "suspended"]) -> PartnerUpdated:
+    return PartnerUpdated(
         event_id=f"partner-{revision}",
         occurred_at=utc_now(),
         partner_id=PARTNER,
@@ -391,7 +396,7 @@ async def test_a_suspended_partner_hears_all_the_same_whom_it_must_forget(servic
     await endpoint(service, receiver.url)
     await service.send(topics.GRANTS, grant())
     await service.send(topics.PARTNERS, partner(1, "suspended"))
-    erased = events.UserErased(event_id="e", occurred_at=utc_now(), user_id=USER, revision=2)
+    erased = UserErased(event_id="e", occurred_at=utc_now(), user_id=USER, revision=2)
     await service.send(topics.USERS, erased)
     await eventually(lambda: len(receiver.received) == 1)
     assert json.loads(receiver.received[0].body)["type"] == "user.erased"

@@ -13,10 +13,13 @@ from services.webhooks.handlers import Handlers
 from services.webhooks.mapping import public_message
 from services.webhooks.records import COLLECTIONS, DELIVERIES, GRANTS, MESSAGES, Delivery, Endpoint, Message
 from services.webhooks.store import Store
-from shared import events
 from shared.clock import utc_now
 from shared.documents import Collection, Documents, Index, open_documents
 from shared.errors import Unavailable
+from shared.events.auth import GrantUpdated
+from shared.events.event import Event
+from shared.events.ingest import DayUpdated
+from shared.events.webhooks import MessagePublished
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SINCE = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -30,19 +33,19 @@ class Process:
         self.documents = documents
         self.store = Store(documents, clock)
         self.handlers = Handlers(self.store, self._publish, self._forget)
-        self.published: list[events.MessagePublished] = []
+        self.published: list[MessagePublished] = []
         self.refused = ""
 
     async def _forget(self, user_id: str) -> None:
         raise AssertionError(f"nobody erased {user_id}")
 
-    async def _publish(self, event: events.MessagePublished, traceparent: str | None) -> None:
+    async def _publish(self, event: MessagePublished, traceparent: str | None) -> None:
         if event.user_id == self.refused:
             raise Unavailable("broker")
         assert traceparent == TRACEPARENT
         self.published.append(event)
 
-    async def write(self, *told: events.Event) -> None:
+    async def write(self, *told: Event) -> None:
         await self.handlers.write([(public_message(one), TRACEPARENT) for one in told])
 
     def told(self, user_id: str) -> list[tuple[int, str]]:
@@ -73,8 +76,8 @@ async def connect(url: str) -> AsyncIterator[Callable[..., Awaitable[Process]]]:
 Connect = Callable[..., Awaitable[Process]]
 
 
-def day(user_id: str, number: int) -> events.DayUpdated:
-    return events.DayUpdated(
+def day(user_id: str, number: int) -> DayUpdated:
+    return DayUpdated(
         event_id=f"{user_id}-{number}",
         occurred_at=SINCE,
         user_id=user_id,
@@ -89,8 +92,8 @@ def link(number: int) -> str:
     return f"/v1/days/2026-03-{number:02}"
 
 
-def grant(since: datetime = SINCE) -> events.GrantUpdated:
-    return events.GrantUpdated(
+def grant(since: datetime = SINCE) -> GrantUpdated:
+    return GrantUpdated(
         event_id="grant",
         occurred_at=since,
         grant_id="grant",

@@ -21,7 +21,8 @@ from services.nutrition.app import create_app as nutrition
 from services.nutrition.settings import Settings as NutritionSettings
 from services.webhooks.app import create_app as webhooks
 from services.webhooks.settings import Settings as WebhooksSettings
-from shared.identity import SCOPES, Caller, InternalTokenSigner
+from shared.callers import SCOPES, Caller
+from shared.internal_tokens import InternalTokenSigner
 from shared.kafka import make_broker
 from shared.settings import ServiceSettings
 from shared.start import starting

@@ -12,9 +12,11 @@ import msgspec
 from services.webhooks.app import create_app
 from services.webhooks.settings import Settings
 from services.webhooks.store import COLLECTIONS, ENDPOINTS, Delivery, Endpoint
-from shared import events, topics
+from shared import topics
 from shared.clock import utc_now
 from shared.documents import Collection, Documents, open_documents
+from shared.events.auth import GrantUpdated
+from shared.events.insights import Fact, InsightCreated
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.receiver import LOCAL_DELIVERIES
@@ -56,7 +58,7 @@ async def tell(service: Running, number: int = 1, text: str = "11,143 steps") ->
     """A grant, and a message that it covers."""
     await service.send(
         topics.GRANTS,
-        events.GrantUpdated(
+        GrantUpdated(
             event_id="grant-1",
             occurred_at=utc_now() - timedelta(seconds=5),
             grant_id="grant",
@@ -69,7 +71,7 @@ async def tell(service: Running, number: int = 1, text: str = "11,143 steps") ->
     )
     await service.send(
         topics.INSIGHTS,
-        events.InsightCreated(
+        InsightCreated(
             event_id=f"insight-{number}",
             occurred_at=datetime(2026, 3, 1, 8, tzinfo=UTC),
             user_id=USER,
@@ -77,7 +79,7 @@ async def tell(service: Running, number: int = 1, text: str = "11,143 steps") ->
             date=date(2026, 3, 1),
             title="Steps",
             text=text,
-            facts=(events.Fact(id="steps", value=Decimal("11143"), unit="{steps}", window="1 d", n=2),),
+            facts=(Fact(id="steps", value=Decimal("11143"), unit="{steps}", window="1 d", n=2),),
             mode="deterministic",
         ),
     )

@@ -14,7 +14,7 @@ from services.gateway.batches import MAX_POINTS, MAX_RECORDS, MAX_SERIES, read_b
 from services.gateway.samples import Sample, few_series, many_series, series_keys
 from services.gateway.times import parse_time, parse_times
 from shared.errors import Problem
-from shared.events import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
+from shared.events.gateway import UNKNOWN_OFFSET, BatchSubmitted, SeriesColumns
 
 AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
 DEVICE = {"id": "watch-1", "kind": "watch"}

@@ -24,7 +24,7 @@ from infra.local.dead_letters import (
     printable,
     source_and_service,
 )
-from shared.events import BatchSubmitted, SeriesColumns
+from shared.events.gateway import BatchSubmitted, SeriesColumns
 from shared.unresolved import Marks
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from services.webhooks.event_types import OPERATIONAL_MODELS, EventTypeView, event_types
 from services.webhooks.mapping import public_message
 from services.webhooks.public import OPERATIONAL, TYPES, Body, ThinData, thin
-from shared.identity import SCOPES
+from shared.callers import SCOPES
 from tests.unit.test_public_messages import AT, EVENTS
 
 PUBLISHED = {one.type: one for one in event_types().event_types}

@@ -8,7 +8,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from shared import topics
 from shared.clock import utc_now
-from shared.events import Event, MessagePublished
+from shared.events.event import Event
+from shared.events.webhooks import MessagePublished
 from shared.following import Follower
 from shared.metrics import METRICS
 from shared.places import Record

@@ -17,28 +17,13 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
 from starlette.requests import Request
 
+from shared.access_tokens import ACCESS_TYPE, access_caller, sign_access_token
+from shared.callers import ANONYMOUS, OPERATOR_SCOPE, SCOPES, Caller
 from shared.errors import Problem
-from shared.identity import (
-    ANONYMOUS,
-    OPERATOR_SCOPE,
-    SCOPES,
-    Caller,
-    InternalTokenSigner,
-    InternalTokenVerifier,
-    UnknownKey,
-    caller_of,
-    check_scope,
-    generate_key_files,
-    install_identity,
-    is_api_key,
-    load_jwks,
-    load_private_jwk,
-    new_api_key,
-    public_jwks,
-    require,
-    sign_access_token,
-    verify_access_token,
-)
+from shared.identity import caller_of, check_scope, install_identity, require
+from shared.internal_tokens import InternalTokenSigner, InternalTokenVerifier
+from shared.keys import generate_key_files, is_api_key, load_jwks, load_private_jwk, new_api_key, public_jwks
+from shared.tokens import UnknownKey, verified
 
 NOW = 1_800_000_000.0
 ISSUER, AUDIENCE = "https://issuer.example", "https://api.example"
@@ -66,7 +51,8 @@ def token(claims: dict[str, Any] | None = None, key: Any = KEY, **header: object
 
 
 def verify(text: str) -> Caller:
-    return verify_access_token(text, KEYS, issuer=ISSUER, audience=AUDIENCE, now=NOW)
+    claims = verified(text, KEYS, token_type=ACCESS_TYPE, issuer=ISSUER, audience=AUDIENCE, now=NOW)
+    return access_caller(claims)
 
 
 def unsigned() -> str:

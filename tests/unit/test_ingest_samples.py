@@ -15,7 +15,7 @@ from services.ingest.metrics import METRICS, Stage
 from services.ingest.refusals import CODES
 from services.ingest.samples import FEW_ROWS, CheckedBatch, CheckedSeries, check, decode, decode_head
 from shared.errors import Rejected
-from shared.events import UNKNOWN_OFFSET, DeletionSubmitted, SeriesColumns, SessionSubmitted, StageColumns
+from shared.events.gateway import UNKNOWN_OFFSET, DeletionSubmitted, SeriesColumns, SessionSubmitted, StageColumns
 from tests.batches import batch, encoded, series
 
 # The machine may be busy with other tests.

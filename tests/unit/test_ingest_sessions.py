@@ -14,7 +14,7 @@ from services.ingest.metrics import STREAMS, TOTALS, Stage
 from services.ingest.refusals import CODES
 from services.ingest.sessions import CheckedSession, Taken, check_session
 from services.ingest.zones import zone_of
-from shared.events import UNKNOWN_OFFSET, DeletionSubmitted, SessionSubmitted, StageColumns, StreamColumns
+from shared.events.gateway import UNKNOWN_OFFSET, DeletionSubmitted, SessionSubmitted, StageColumns, StreamColumns
 
 # The machine may be busy with other tests.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -17,7 +17,7 @@ from services.ingest.moments import local_moment, micros, stamps
 from services.ingest.points import encoded
 from services.ingest.priorities import Ranking
 from services.ingest.timeseries import END_OF_TIME_US, STEPS, Flow, Wanted
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 DAY_US = 24 * HOUR_US
 NOON = 20_513 * DAY_US + 12 * HOUR_US

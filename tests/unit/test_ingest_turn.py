@@ -15,7 +15,7 @@ from services.ingest.samples import CheckedBatch, CheckedSeries
 from services.ingest.touched import touched_days
 from services.ingest.turn import Tally, gather, merge_turn
 from services.ingest.zones import ZoneChange, ZoneHistory
-from shared.events import UNKNOWN_OFFSET
+from shared.events.gateway import UNKNOWN_OFFSET
 
 # The machine may be busy with other tests.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

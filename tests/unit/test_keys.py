@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.auth.keys import key_id, read_key_file
-from shared.identity import is_api_key, new_api_key
+from shared.keys import is_api_key, new_api_key
 
 
 def test_a_new_key_has_form_and_checksum() -> None:

@@ -18,7 +18,7 @@ from services.nutrition.foods import (
     unknown,
 )
 from shared.errors import Rejected
-from shared.events import LabelReading, NutrientReading, PhotoRead, ReadingMode
+from shared.events.inference import LabelReading, NutrientReading, PhotoRead, ReadingMode
 
 AT = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
 amounts = st.builds(

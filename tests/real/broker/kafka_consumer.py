@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from shared import events
+from shared.events.auth import UserUpdated
 from shared.kafka import make_broker, subscribe, subscribe_batches
 from shared.settings import ServiceSettings
 from shared.start import start_broker
@@ -15,17 +15,17 @@ from shared.topics import Topic
 
 async def main() -> None:
     description = json.loads(sys.argv[1])
-    topic = Topic(description["topic"], "log", "user_id", (events.UserUpdated,), (), description["partitions"])
+    topic = Topic(description["topic"], "log", "user_id", (UserUpdated,), (), description["partitions"])
     broker = make_broker(ServiceSettings(), "nutrition")
 
-    def decide(event: events.UserUpdated) -> str:
+    def decide(event: UserUpdated) -> str:
         return event.user_id
 
     async def write(decisions: list[tuple[str, str | None]]) -> None:
         await asyncio.sleep(0.05)  # time to be killed in
         await asyncio.to_thread(append, Path(description["store"]), [user_id for user_id, _ in decisions])
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         await asyncio.sleep(0.005)
         await asyncio.to_thread(append, Path(description["store"]), [event.user_id])
 

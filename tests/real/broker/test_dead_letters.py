@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from shared import events
 from shared.dead_letter_count import Counter
 from shared.errors import Rejected
+from shared.events.auth import UserUpdated
+from shared.events.operator import DeadLetterResolved
 from shared.kafka import make_broker, publish, publish_bytes
 from shared.metrics import METRICS
 from shared.settings import ServiceSettings
@@ -25,7 +26,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 async def poisoned(settings: ServiceSettings, topic: Topic, revisions: int = 3) -> None:
     """`revisions` events of the user "u" that nobody can handle, then bytes that are none."""
 
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise Rejected("no-such-user")
 
     async with subscribed(settings, topic, handle) as broker:
@@ -93,7 +94,7 @@ async def test_a_replay_reaches_its_reader_once_and_is_written_down(
 
     seen: list[int] = []
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         seen.append(event.revision)
 
     async with subscribed(settings, topic, handle):
@@ -123,7 +124,7 @@ async def test_what_fails_again_after_a_replay_is_a_new_dead_letter(
 ) -> None:
     await poisoned(settings, topic, revisions=0)
 
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         return
 
     async with subscribed(settings, topic, handle):
@@ -149,8 +150,7 @@ async def test_drop_needs_a_note_and_status_warns_until_all_is_dealt_with(
     await mymacro(kafka, "dlq", "drop", "--all", "--note", "the end")
     assert "dead letter" not in await mymacro(kafka, "status")
     lines = [
-        events.DeadLetterResolved.model_validate_json(record.value)
-        for record in await read_all(settings, RESOLUTIONS.name, 1)
+        DeadLetterResolved.model_validate_json(record.value) for record in await read_all(settings, RESOLUTIONS.name, 1)
     ]
     of_topic = [line for line in lines if line.source == topic.name]
     assert [(line.action, line.note, line.by) for line in of_topic] == [
@@ -161,7 +161,7 @@ async def test_drop_needs_a_note_and_status_warns_until_all_is_dealt_with(
 async def test_the_metric_goes_up_with_dead_letters_and_down_with_what_operators_do(
     kafka: Stack, settings: ServiceSettings, topic: Topic
 ) -> None:
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise Rejected("no-such-user")
 
     def shown() -> float | None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from infra.local.settings import ROOT
-from shared import events
 from shared.errors import Unavailable
+from shared.events.auth import UserUpdated
+from shared.events.event import Event
 from shared.following import follow
 from shared.kafka import Broker, make_broker, publish, subscribe
 from shared.settings import ServiceSettings
@@ -82,10 +83,10 @@ async def test_a_broker_that_is_killed_under_load_loses_nothing_acknowledged(
     reasons: list[str] = []
     stop = asyncio.Event()
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         singles.add(event.user_id)
 
-    async def take(event: events.Event) -> None:
+    async def take(event: Event) -> None:
         followed.add(event.user_id)
 
     async def produce(broker: Broker, worker: int) -> None:
@@ -127,7 +128,7 @@ async def test_a_broker_that_is_killed_under_load_loses_nothing_acknowledged(
 async def test_a_service_may_start_before_kafka(settings: ServiceSettings, topic: Topic, kafka: Stack) -> None:
     seen: list[str] = []
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         seen.append(event.user_id)
 
     pid = kafka.kill("kafka")

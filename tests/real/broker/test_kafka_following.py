@@ -3,7 +3,8 @@
 import asyncio
 import time
 
-from shared import events
+from shared.events.auth import UserUpdated
+from shared.events.event import Event
 from shared.following import follow, read_state
 from shared.kafka import make_broker, publish, publish_bytes
 from shared.settings import ServiceSettings
@@ -18,7 +19,7 @@ async def test_a_state_topic_is_read_whole_before_the_reader_is_there(settings: 
     await create(settings, topic)
     state: dict[str, int] = {}
 
-    async def apply(key: str, event: events.Event | None) -> None:
+    async def apply(key: str, event: Event | None) -> None:
         if event is None:
             state.pop(key, None)
         else:
@@ -43,7 +44,7 @@ async def test_a_follower_sees_what_comes_after_it_is_there(settings: ServiceSet
         for turn in range(5):
             seen: list[str] = []
 
-            async def take(event: events.Event, seen: list[str] = seen) -> None:
+            async def take(event: Event, seen: list[str] = seen) -> None:
                 seen.append(event.user_id)
 
             follower = await follow(settings, topic, take)
@@ -57,7 +58,7 @@ async def test_the_watchdog_sees_a_handler_that_never_ends(settings: ServiceSett
     release = asyncio.Event()
     reasons: list[str] = []
 
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         await release.wait()
 
     async with (

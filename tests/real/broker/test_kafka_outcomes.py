@@ -5,8 +5,8 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from shared import events
 from shared.errors import Rejected, Unavailable
+from shared.events.auth import UserUpdated
 from shared.kafka import make_broker, publish, publish_bytes, subscribe, subscribe_batches
 from shared.settings import ServiceSettings
 from shared.topics import Topic
@@ -29,7 +29,7 @@ async def test_a_poison_record_becomes_a_dead_letter_and_the_next_is_handled(
 ) -> None:
     seen: list[int] = []
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         seen.append(event.revision)
         if event.revision == 2:
             raise Rejected("no-such-user")
@@ -69,7 +69,7 @@ async def test_later_keeps_the_place_and_the_membership_while_other_partitions_g
     seen: list[tuple[str, int]] = []
     tries = 0
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         nonlocal tries
         if event.user_id == waiting and away:
             tries += 1
@@ -102,7 +102,7 @@ async def test_a_record_that_waits_goes_to_a_new_member_with_its_partition(
     away = True
     seen: set[str] = set()
 
-    async def handle(event: events.UserUpdated) -> None:
+    async def handle(event: UserUpdated) -> None:
         if away:
             raise Unavailable("database")
         seen.add(event.user_id)
@@ -124,7 +124,7 @@ async def test_a_batch_that_waits_comes_again_whole(settings: ServiceSettings, t
     away = True
     writes: list[list[tuple[str, int]]] = []
 
-    def decide(event: events.UserUpdated) -> tuple[str, int]:
+    def decide(event: UserUpdated) -> tuple[str, int]:
         if event.revision == 3:
             raise Rejected("three")
         return event.user_id, event.revision
@@ -158,7 +158,7 @@ async def test_a_dead_letter_that_cannot_be_sent_means_later(settings: ServiceSe
     await admin.create_topics([NewTopic(topic.name, 1, 1)])
     told: list[bytes] = []
 
-    async def handle(_: events.UserUpdated) -> None:
+    async def handle(_: UserUpdated) -> None:
         raise Rejected("no")
 
     async def on_dead_letter(raw: bytes, _: Any) -> None:
