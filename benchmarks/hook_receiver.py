@@ -21,8 +21,8 @@ async def serve() -> None:
         return web.Response(status=204)
 
     async def hang(_: web.Request) -> web.Response:
-        await asyncio.sleep(3600)
-        return web.Response(status=204)
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets the event")
 
     async def told(_: web.Request) -> web.Response:
         answer = web.json_response(times)

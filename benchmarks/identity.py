@@ -52,8 +52,7 @@ ROUNDS = 7
 CHECKS = 20_000
 SECONDS = 3.0
 AT_ONCE = 50
-SIGN_IN_S = 10.0
-PROBE_S = 0.01
+SIGN_IN_S, PROBE_S, STARTS_S = 10.0, 0.01, 60.0
 PARTNER = "prt_benchmark"
 # Beside the app's own routes: the answer of /v1/whoami for anyone, without limits.
 FREE = "/free"
@@ -210,8 +209,9 @@ async def measure_tax(pid: int, port: int) -> dict[str, Any]:
     }
 
 
-def sign_in(url: str, accounts: list[dict[str, str]], seconds: float, counted: Any) -> None:
+def sign_in(url: str, accounts: list[dict[str, str]], seconds: float, counted: Any, imported: Any) -> None:
     """Everybody signs in, again and again, all at once; a process of its own. `counted` is told how often."""
+    imported.set()
 
     async def people() -> None:
         until = time.monotonic() + seconds
@@ -266,10 +266,10 @@ def measure_livez(instance: Instance) -> dict[str, Any]:
     accounts = asyncio.run(accounts_of(instance))
     alone = probe(ports, time.monotonic() + SIGN_IN_S / 2)
     context = multiprocessing.get_context("spawn")
-    counted = context.Value("i", 0)
-    people = context.Process(target=sign_in, args=(instance.url, accounts, SIGN_IN_S + 2, counted))
+    counted, imported = context.Value("i", 0), context.Event()
+    people = context.Process(target=sign_in, args=(instance.url, accounts, SIGN_IN_S + 2, counted, imported))
     people.start()
-    time.sleep(1)  # it imports first
+    imported.wait(STARTS_S)
     during = probe(ports, time.monotonic() + SIGN_IN_S)
     people.join(60)
     found: dict[str, Any] = {
