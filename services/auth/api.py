@@ -78,7 +78,10 @@ async def sign_up(body: SignUp, key: IdempotencyKey, deps: DepsOf, _: Annotated[
 async def grant(
     body: GrantRequest, key: IdempotencyKey, deps: DepsOf, caller: Annotated[Caller, require("grants:write")]
 ) -> GrantAnswer:
-    """Let a partner see some of your data. A new grant to the same partner replaces the old one."""
+    """Let a partner see some of your data. A new grant to the same partner replaces the old one.
+
+    A repeat under the same Idempotency-Key gives nothing again that was taken back since: 409 `grant-revoked`.
+    """
     granted = await enrolment.grant(deps, str(caller.user_id), key, body.partner_id, body.scopes)
     return _grant_answer(granted)
 

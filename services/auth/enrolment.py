@@ -233,7 +233,8 @@ async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Seq
     """What the partner may see from now on; a repeated request changes nothing.
 
     Raises:
-        Problem: 404 no such partner, 422 scopes it cannot have, or another request under this key.
+        Problem: 404 no such partner, 409 a repeat of a request whose grant was taken back since, 422 scopes it cannot
+            have, or another request under this key.
     """
     partner = await deps.store.partner(partner_id)
     if partner is None or partner.state != "active":

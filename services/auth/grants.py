@@ -77,12 +77,16 @@ def was_answered(grant: Grant, key: str, hashed: str) -> bool:
     """Whether this very request was answered before.
 
     Raises:
-        Problem: 422, another request was sent under the same key.
+        Problem: 422 another request was sent under the same key, 409 what this one gave was taken back since.
     """
     earlier = dict(grant.requests).get(key)
     if earlier is not None and earlier != hashed:
         raise Problem(
             422, "idempotency-key-reused", "This Idempotency-Key was used with another body. Take a fresh key."
+        )
+    if earlier is not None and grant.revoked_at is not None:
+        raise Problem(
+            409, "grant-revoked", "This grant was taken back since. Take a fresh Idempotency-Key to grant again."
         )
     return earlier is not None
 

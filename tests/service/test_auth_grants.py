@@ -78,8 +78,8 @@ async def test_a_grant_that_comes_to_life_again_begins_anew(desk: Desk) -> None:
     given = (await grant(desk, partner_id)).json()
     (before,) = await listed(desk)
     await revoke(desk, given["grant_id"])
-    # A late repeat of the request that gave it does not give it again.
-    assert (await grant(desk, partner_id)).status_code == 201
+    # A late repeat of the request that gave it does not give it again, and says so.
+    assert problem(await grant(desk, partner_id)) == (409, "grant-revoked")
     assert await listed(desk) == []
     assert (await grant(desk, partner_id, "g2")).json()["revision"] == 3
     (after,) = await listed(desk)
