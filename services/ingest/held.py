@@ -1,7 +1,8 @@
 """What is held of a user's metric: buckets with their tails merged in, read in an order that misses nothing.
 
 A tail is merged by writing the bucket first and then the tail, empty. So tails are read before buckets: rows that move
-in between are seen twice, and where both know an identity the bucket is right.
+in between are seen twice. Where both know an identity the higher version is right, and the bucket's of two alike: it
+may have been written by somebody who did not see the tail, or the tail by somebody who did not see the bucket.
 """
 
 from collections.abc import AsyncGenerator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.ingest.buckets import Array, joined, unpack
+from services.ingest.buckets import Array, joined, merge, unpack
 from services.ingest.metrics import METRICS
 from services.ingest.records import BUCKETS, TAILS, Bucket, Tail
 from shared.documents import Documents
@@ -31,12 +32,20 @@ class Held:
 
 
 def with_tail(rows: Array, tail: Array) -> Array:
-    """A bucket's rows and those of its tail that it does not know, sorted by start."""
-    unknown = tail[~known(tail, rows)]
-    if not len(unknown):
-        return rows
-    both = joined((rows, unknown))
+    """A bucket's rows and those of its tail as one, sorted by start."""
+    if known(tail, rows).any():
+        return merge(tail, np.zeros(len(tail), "i8"), rows, np.zeros(len(rows), "i8"), 1).rows
+    both = joined((rows, tail))
     return both[np.argsort(both["start"], kind="stable")]
+
+
+def outstanding(tail: Array, rows: Array) -> Array:
+    """The rows of a tail that its bucket's `rows` say nothing as new of."""
+    left = np.ones(len(tail), bool)
+    for place in np.flatnonzero(known(tail, rows)):
+        same = (rows["id_hi"] == tail["id_hi"][place]) & (rows["id_lo"] == tail["id_lo"][place])
+        left[place] = bool((rows["version"][same] < tail["version"][place]).all())
+    return tail[left]
 
 
 def known(rows: Array, others: Array) -> Array:

@@ -31,8 +31,8 @@ class Bucket(Document, frozen=True, kw_only=True):
 class Tail(Document, frozen=True, kw_only=True):
     """A few rows that came one by one and are not yet merged into the bucket of the same id.
 
-    Where both know an identity the bucket is right: it was written later, with the tail merged into it. While the
-    bucket's version is `bucket_version` it knows none of them.
+    Where both know an identity the higher version is right, the bucket's of two alike. While the bucket's version is
+    `bucket_version` there is nothing in it that these rows do not outdo.
     """
 
     user_id: str

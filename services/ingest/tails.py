@@ -7,7 +7,7 @@ from zlib import crc32
 import numpy as np
 
 from services.ingest.buckets import NO_ROWS, Array, Columns, unpack
-from services.ingest.held import known, with_tail
+from services.ingest.held import outstanding, with_tail
 from services.ingest.metrics import METRICS
 from services.ingest.packing import times_of
 from services.ingest.records import Bucket, Tail
@@ -37,13 +37,13 @@ class HeldBucket:
 
     @property
     def tail_rows(self) -> Array:
-        """The tail's rows that the bucket does not know."""
+        """The tail's rows that are not in the bucket yet."""
         if self.tail is None or self.bucket is None or not self.tail.columns.count:
             return NO_ROWS
         rows = unpack(self.tail.columns)
         if self.tail.bucket_version == self.bucket.version:
             return rows
-        return rows[~known(rows, unpack(self.bucket.columns))]
+        return outstanding(rows, unpack(self.bucket.columns))
 
 
 def stored_rows(turn: Turn, held: Mapping[str, HeldBucket]) -> tuple[list[Array | None], frozenset[int]]:

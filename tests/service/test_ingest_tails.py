@@ -2,9 +2,10 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +19,7 @@ from services.ingest.records import BUCKETS, COLLECTIONS, TAILS
 from services.ingest.samples import check
 from services.ingest.storing import Storing
 from services.ingest.turn import BucketKey
-from shared.documents import Documents, open_documents
+from shared.documents import Documents, Put, open_documents
 from tests.batches import batch, series
 from tests.service.ingesting import EIGHT, EVER, gone
 
@@ -119,6 +120,47 @@ def test_turns_of_single_new_samples_go_through_a_tail(tmp_path: Path) -> None:
     found, writes = asyncio.run(stored(tmp_path, turns))
     assert found == after(turns)
     assert writes >= 25
+
+
+class Overtaken:
+    """Documents in which somebody else's write happens just before the next one."""
+
+    def __init__(self, documents: Documents, others: Callable[[], Awaitable[object]]) -> None:
+        self._documents = documents
+        self._others: Callable[[], Awaitable[object]] | None = others
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._documents, name)
+
+    async def put_many(self, puts: Sequence[Put]) -> Any:
+        others, self._others = self._others, None
+        if others is not None:
+            await others()
+        return await self._documents.put_many(puts)
+
+
+@pytest.mark.parametrize("newer_in_tail", [True, False])
+async def test_writers_who_did_not_see_each_other_hide_no_newer_sample(tmp_path: Path, newer_in_tail: bool) -> None:
+    documents = open_documents(f"sqlite:///{tmp_path}", "ingest")
+    await documents.open(COLLECTIONS)
+    other = Storing(documents, lambda: NOW)
+    await other.store([(sent(0, [(n, 50, 0, True) for n in range(40)]), None)])
+    many: list[Sample] = [(n, 70, 1, True) for n in range(45, 60)]
+    one: list[Sample] = [(50, 80, 2 if newer_in_tail else 0, True)]
+
+    slow = Storing(Overtaken(documents, lambda: other.store([(sent(1, many), None)])), lambda: NOW)
+    await slow.store([(sent(2, one), None)])
+    tail = (await documents.find(TAILS, "user_metric_hour", ("user-1",))).documents[0]
+    assert tail.columns.count == 1
+    wanted = after([[many], [one]])[40:]
+    kept = [(second, 50.0) for second in range(40)] + wanted
+    assert await read(documents) == kept
+
+    # What came through neither's eyes goes into the bucket with the next rows, and stays as it is.
+    await other.store([(sent(3, [(61, 90, 0, True)]), None)])
+    await other.store([(sent(4, [(n, 91, 0, True) for n in range(62, 70)]), None)])
+    assert await read(documents) == [*kept, (61, 90.0), *((n, 91.0) for n in range(62, 70))]
+    await documents.close()
 
 
 async def test_buckets_are_remembered_while_there_is_room_and_never_stale(tmp_path: Path) -> None:
