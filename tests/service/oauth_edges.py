@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 
+from services.auth.grants import Grant, grant_id
 from services.auth.partners import PARTNERS, ClientSecret, Partner, secret_hash
 from tests.service.account_holder import EMAIL, HOME, PASSWORD, Ada
 
@@ -20,7 +21,10 @@ VERIFIER = "v" * 50
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
 PATH = "/oauth/authorize"
 SCOPE = "days:read diary:read"
-OAT = "prt_oat"
+REFUSED = (400, "invalid_grant")
+# What a name or an address must not become on a page.
+MARKUP = "<script>alert(1)</script>\"'><b>"
+OAT, RYE = "prt_oat", "prt_rye"
 SCOPES = ("days:read", "diary:read", "ledger:read", "partner:read", "samples:read", "webhooks:write")
 
 
@@ -158,6 +162,34 @@ async def consented(ada: Ada, client: Client, browser: Browser | None = None, **
         answer = await browser.sign_in()
     assert "decide" in browser.forms, answer.text
     return sent_back(await browser.allow())["code"]
+
+
+async def signed_in(ada: Ada, client: Client, **changed: str | None) -> Browser:
+    """A browser that shows the page on which a person decides."""
+    browser = Browser(ada)
+    await browser.open(client.link(**changed))
+    await browser.sign_in()
+    assert "decide" in browser.forms
+    return browser
+
+
+async def granted(ada: Ada) -> Grant | None:
+    """What Ada lets Oat see."""
+    return await ada.service.app.state.deps.store.grant(grant_id(ada.user_id, OAT))
+
+
+async def tokens(ada: Ada, client: Client, **changed: str | None) -> dict[str, Any]:
+    """What the client holds after the whole way through the pages."""
+    answer = await client.exchange(await consented(ada, client, **changed))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def is_active(client: Client, token: str) -> bool:
+    """What introspection says."""
+    answer = await client.post("/oauth/introspect", token=token)
+    assert answer.status_code == 200
+    return answer.json()["active"]
 
 
 def claims(token: str) -> dict[str, Any]:

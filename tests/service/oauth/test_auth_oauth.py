@@ -2,44 +2,25 @@
 
 import html
 import re
-from collections.abc import AsyncGenerator
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from services.auth.grants import grant_id
-from tests.service.account_holder import EMAIL, Ada, auth_of
-from tests.service.gateway_edges import MovableClock
-from tests.service.oauth_edges import CALLBACK, OAT, PATH, Browser, Client, sent_back, with_partner
+from tests.service.account_holder import EMAIL, Ada
+from tests.service.oauth_edges import (
+    CALLBACK,
+    MARKUP,
+    OAT,
+    PATH,
+    Browser,
+    Client,
+    granted,
+    sent_back,
+    signed_in,
+    with_partner,
+)
 
 ISSUER = "https://mymacrotracker.dev/auth"
-MARKUP = "<script>alert(1)</script>\"'><b>"
-
-
-@pytest.fixture
-async def ada(tmp_path: Path) -> AsyncGenerator[Ada]:
-    async with auth_of(tmp_path, MovableClock()) as one:
-        await with_partner(one)
-        yield one
-
-
-@pytest.fixture
-def client(ada: Ada) -> Client:
-    return Client(ada)
-
-
-async def granted(ada: Ada) -> Any:
-    return await ada.service.app.state.deps.store.grant(grant_id(ada.user_id, OAT))
-
-
-async def signed_in(ada: Ada, client: Client, **changed: str | None) -> Browser:
-    browser = Browser(ada)
-    await browser.open(client.link(**changed))
-    await browser.sign_in()
-    assert "decide" in browser.forms
-    return browser
 
 
 async def test_a_person_signs_in_allows_and_is_sent_back_with_a_code(ada: Ada, client: Client) -> None:

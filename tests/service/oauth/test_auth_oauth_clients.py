@@ -1,53 +1,30 @@
 """OAuth clients: how they prove who they are, their own tokens, calling tokens back and looking them up."""
 
 import base64
-from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from services.auth.grants import grant_id
 from shared.access_tokens import access_caller
 from shared.callers import Caller
-from tests.service.account_holder import Ada, auth_of
-from tests.service.gateway_edges import MovableClock
-from tests.service.oauth_edges import OAT, SCOPES, SECRET, Client, claims, consented, error, with_partner
+from tests.service.account_holder import Ada
+from tests.service.oauth_edges import (
+    OAT,
+    REFUSED,
+    RYE,
+    SCOPES,
+    SECRET,
+    Client,
+    claims,
+    consented,
+    error,
+    is_active,
+    tokens,
+    with_partner,
+)
 
-RYE = "prt_rye"
-REFUSED = (400, "invalid_grant")
 UNKNOWN = (401, "invalid_client")
-
-
-@pytest.fixture
-async def ada(tmp_path: Path) -> AsyncGenerator[Ada]:
-    async with auth_of(tmp_path, MovableClock()) as one:
-        await with_partner(one)
-        await with_partner(one, RYE, name="Rye")
-        yield one
-
-
-@pytest.fixture
-def client(ada: Ada) -> Client:
-    return Client(ada)
-
-
-@pytest.fixture
-def rye(ada: Ada) -> Client:
-    return Client(ada, RYE)
-
-
-async def tokens(ada: Ada, client: Client, **changed: str | None) -> dict[str, Any]:
-    answer = await client.exchange(await consented(ada, client, **changed))
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def is_active(client: Client, token: str) -> bool:
-    answer = await client.post("/oauth/introspect", token=token)
-    assert answer.status_code == 200
-    return answer.json()["active"]
 
 
 BAD_CLIENTS: dict[str, dict[str, str]] = {

@@ -2,9 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,42 +16,21 @@ from services.auth.session_documents import SESSIONS
 from services.auth.store import Store
 from shared.access_tokens import access_caller
 from shared.callers import Caller
-from tests.service.account_holder import Ada, auth_of
-from tests.service.gateway_edges import MovableClock
-from tests.service.oauth_edges import CALLBACK, CHALLENGE, OAT, VERIFIER, Client, claims, consented, error, with_partner
-
-RYE = "prt_rye"
-REFUSED = (400, "invalid_grant")
-
-
-@pytest.fixture
-async def ada(tmp_path: Path) -> AsyncGenerator[Ada]:
-    async with auth_of(tmp_path, MovableClock()) as one:
-        await with_partner(one)
-        await with_partner(one, RYE, name="Rye")
-        yield one
-
-
-@pytest.fixture
-def client(ada: Ada) -> Client:
-    return Client(ada)
-
-
-@pytest.fixture
-def rye(ada: Ada) -> Client:
-    return Client(ada, RYE)
-
-
-async def tokens(ada: Ada, client: Client, **changed: str | None) -> dict[str, Any]:
-    answer = await client.exchange(await consented(ada, client, **changed))
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def is_active(client: Client, token: str) -> bool:
-    answer = await client.post("/oauth/introspect", token=token)
-    assert answer.status_code == 200
-    return answer.json()["active"]
+from tests.service.account_holder import Ada
+from tests.service.oauth_edges import (
+    CALLBACK,
+    CHALLENGE,
+    OAT,
+    REFUSED,
+    VERIFIER,
+    Client,
+    claims,
+    consented,
+    error,
+    is_active,
+    tokens,
+    with_partner,
+)
 
 
 async def revoke_grant(ada: Ada) -> None:

@@ -1,10 +1,7 @@
 """The pages of the authorization endpoint: what guards them, whose forms they take, what they say."""
 
 import re
-from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -12,39 +9,11 @@ from pydantic import ValidationError
 from services.auth import sessions
 from services.auth.browsers import Browsers
 from services.auth.consent import WORDS
-from services.auth.grants import grant_id
 from services.auth.settings import Settings
 from shared.callers import GRANTABLE_SCOPES
 from shared.clock import utc_now
-from tests.service.account_holder import EMAIL, OTHER, Ada, auth_of
-from tests.service.gateway_edges import MovableClock
-from tests.service.oauth_edges import OAT, SCOPES, Browser, Client, consented, with_partner
-
-MARKUP = "<script>alert(1)</script>\"'><b>"
-
-
-@pytest.fixture
-async def ada(tmp_path: Path) -> AsyncGenerator[Ada]:
-    async with auth_of(tmp_path, MovableClock()) as one:
-        await with_partner(one)
-        yield one
-
-
-@pytest.fixture
-def client(ada: Ada) -> Client:
-    return Client(ada)
-
-
-async def granted(ada: Ada) -> Any:
-    return await ada.service.app.state.deps.store.grant(grant_id(ada.user_id, OAT))
-
-
-async def signed_in(ada: Ada, client: Client, **changed: str | None) -> Browser:
-    browser = Browser(ada)
-    await browser.open(client.link(**changed))
-    await browser.sign_in()
-    assert "decide" in browser.forms
-    return browser
+from tests.service.account_holder import EMAIL, OTHER, Ada
+from tests.service.oauth_edges import MARKUP, SCOPES, Browser, Client, consented, granted, signed_in, with_partner
 
 
 async def test_names_are_text_on_every_page(ada: Ada, client: Client) -> None:
