@@ -66,6 +66,7 @@ def trickle(head: bytes) -> Behaviour:
         while True:
             writer.write(b"x")
             await writer.drain()
+            # The receiver's pace: slow, and never so slow that nothing came within a bound.
             await asyncio.sleep(0.05)
 
     return behave

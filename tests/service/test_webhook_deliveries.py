@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +12,13 @@ from aiohttp import web
 from services.webhooks.pruning import Pruner
 from services.webhooks.records import DELIVERIES, MESSAGES, Delivery
 from shared import topics
-from shared.clock import utc_now
 from shared.events.auth import GrantUpdated
 from tests.polling import eventually
-from tests.service.receiver import Receiver, receiving
+from tests.service.gateway_edges import MovableClock
+from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.webhook_endpoints import PARTNER, USER, created, database, tell, tried, webhooks
-
-
-class MovableClock:
-    """The present, which a test can push forward."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-
-    def __call__(self) -> datetime:
-        return utc_now() + self.ahead
-
-
-@pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock()
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
+from tests.service.webhook_endpoints import created, database, tell, tried, webhooks
+from tests.service.webhook_events import PARTNER, USER, grant
 
 
 @pytest.fixture
@@ -150,19 +130,17 @@ async def test_one_success_ends_the_count(service: Running, receiver: Receiver, 
     receiver.answers.extend(broken(1))
     made = await created(service, receiver.url)
     await tell(service)
-    path = f"/v1/webhook-endpoints/{made['endpoint_id']}"
 
-    async def failing() -> bool:
-        return (await ask(service, "GET", path)).json()["failing_since"] is not None
+    async def counted(failures: int) -> bool:
+        now = await service.app.state.store.endpoint(made["endpoint_id"])
+        return now.failures == failures
 
-    await eventually(failing)
+    await eventually(lambda: counted(1))
     clock.ahead += timedelta(seconds=30)
     await eventually(lambda: states(service, made, ["delivered"]))
-
-    async def well() -> bool:
-        return not await failing()
-
-    await eventually(well)
+    await eventually(lambda: counted(0))
+    shown = await ask(service, "GET", f"/v1/webhook-endpoints/{made['endpoint_id']}")
+    assert (shown.json()["failing_since"], shown.json()["state"]) == (None, "enabled")
 
 
 async def test_partners_see_their_deliveries_with_attempts_and_trace(service: Running, receiver: Receiver):
@@ -232,16 +210,7 @@ async def _outcomes(service: Running, endpoint: dict[str, Any], count: int) -> b
 
 
 def revoked() -> GrantUpdated:
-    return GrantUpdated(
-        event_id="grant-2",
-        occurred_at=utc_now(),
-        grant_id="grant",
-        user_id=USER,
-        partner_id=PARTNER,
-        revision=2,
-        scopes=("insights:read",),
-        revoked_at=utc_now(),
-    )
+    return grant(2, scopes=("insights:read",), revoked=True)
 
 
 async def test_what_waits_is_cancelled_when_its_grant_has_died(

@@ -1,8 +1,8 @@
-"""A partner's endpoints: read, changed, paused, tested, signed with new keys, ended; and nobody else's."""
+"""A partner's endpoints: read, changed, paused, tested, ended; and nobody else's."""
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,16 @@ import msgspec
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from services.webhooks import signing
 from services.webhooks.endpoint_models import NewEndpoint
 from services.webhooks.store import ENDPOINTS
 from shared import topics
 from shared.clock import utc_now
 from shared.events.auth import UserErased
 from tests.polling import eventually
-from tests.service.receiver import Receiver, receiving
+from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.test_webhook_secrets import files_with
-from tests.service.webhook_endpoints import PARTNER, USER, created, database, endpoint, tell, webhooks
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
+from tests.service.webhook_endpoints import created, database, endpoint, tell, webhooks
+from tests.service.webhook_events import PARTNER, USER
 
 
 @pytest.fixture
@@ -41,10 +34,6 @@ async def ask(
 ) -> httpx2.Response:
     headers = service.headers(partner_id=partner, scopes=("webhooks:write",), key=key)
     return await service.http.request(method, f"/v1/webhook-endpoints{path}", json=body, headers=headers)
-
-
-async def rotated(service: Running, made: dict[str, Any], key: str = "r", **asked: Any) -> httpx2.Response:
-    return await ask(service, "POST", f"/{made['endpoint_id']}/secrets", asked, key=key)
 
 
 async def told(service: Running, receiver: Receiver, number: int) -> dict[str, str]:
@@ -280,71 +269,6 @@ async def test_a_test_message_goes_out_signed_and_once(service: Running, receive
     await eventually(lambda: len(receiver.received) == 2)
 
 
-async def test_a_new_secret_and_the_old_one_both_sign_until_the_overlap_is_over(tmp_path: Path, receiver: Receiver):
-    ahead = timedelta(0)
-    async with webhooks(tmp_path, lambda: utc_now() + ahead) as service:
-        made = await created(service, receiver.url)
-        answer = await rotated(service, made, overlap_s=3600)
-        assert answer.status_code == 201
-        fresh = answer.json()
-        assert (fresh["secret"] != made["secret"], fresh["signature"], fresh["public_key"]) == (True, "hmac", None)
-        headers = await told(service, receiver, 1)
-        for secret in (made["secret"], fresh["secret"]):
-            assert Webhook(secret).verify(receiver.received[-1].body, headers)["type"] == "insight.created"
-        (shown,) = await listed(service)
-        assert [key["expires_at"] for key in shown["keys"]] == [None, fresh["earlier_until"]]
-        ahead = timedelta(hours=1, seconds=1)
-        headers, body = await told(service, receiver, 2), receiver.received[-1].body
-        signing.verify([signing.parsed(fresh["secret"])], headers, body, utc_now() + ahead)
-        with pytest.raises(signing.SignatureRefused, match="no signature fits"):
-            signing.verify([signing.parsed(made["secret"])], headers, body, utc_now() + ahead)
-        (shown,) = await listed(service)
-        assert len(shown["keys"]) == 1
-        for secret in (made["secret"], fresh["secret"]):
-            assert files_with(tmp_path, signing.parsed(secret)) == []
-
-
-async def test_without_an_overlap_the_old_secret_ends_at_once(service: Running, receiver: Receiver):
-    made = await created(service, receiver.url)
-    fresh = (await rotated(service, made, overlap_s=0)).json()
-    assert fresh["earlier_until"] is None
-    headers = await told(service, receiver, 1)
-    assert len(headers["webhook-signature"].split(" ")) == 1
-    assert Webhook(fresh["secret"]).verify(receiver.received[0].body, headers)
-
-
-async def test_a_repeated_rotation_gives_the_same_secret(service: Running, receiver: Receiver):
-    made = await created(service, receiver.url)
-    first, again = [await rotated(service, made, overlap_s=60) for _ in range(2)]
-    assert first.json() == again.json()
-    assert code(await rotated(service, made, overlap_s=61)) == (422, "idempotency-key-reused")
-    assert code(await rotated(service, made, overlap_s=60, signature="hmac")) == (422, "idempotency-key-reused")
-    assert len((await listed(service))[0]["keys"]) == 2
-    assert (await created(service, receiver.url))["secret"] == made["secret"]
-
-
-async def test_four_keys_sign_at_most(service: Running, receiver: Receiver):
-    made = await created(service, receiver.url)
-    answers = [await rotated(service, made, str(number)) for number in range(4)]
-    assert [one.status_code for one in answers] == [201, 201, 201, 409]
-    assert code(answers[3])[1] == "too-many-secrets"
-    assert len((await told(service, receiver, 1))["webhook-signature"].split(" ")) == 4
-    last = (await rotated(service, made, "last", overlap_s=0)).json()
-    assert len((await listed(service))[0]["keys"]) == 1
-    headers = await told(service, receiver, 2)
-    assert Webhook(last["secret"]).verify(receiver.received[-1].body, headers)["data"]["sequence"] == 2
-
-
-async def test_of_equal_rotations_at_once_there_is_one_key(service: Running, receiver: Receiver):
-    made = await created(service, receiver.url)
-    answers = await asyncio.gather(*(rotated(service, made) for _ in range(6)))
-    assert {one.status_code for one in answers} == {201}
-    assert len({one.json()["secret"] for one in answers}) == 1
-    others = await asyncio.gather(*(rotated(service, made, f"other-{number}") for number in range(6)))
-    assert sorted(one.status_code for one in others) == [201, 201, 409, 409, 409, 409]
-    assert len((await listed(service))[0]["keys"]) == 4
-
-
 async def test_many_made_at_once_are_a_hundred_at_most(service: Running, receiver: Receiver):
     made = await asyncio.gather(*(created(service, receiver.url, key=str(number)) for number in range(120)))
     assert {one["status"] for one in made} <= {201, 409}
@@ -355,77 +279,8 @@ async def test_many_made_at_once_are_a_hundred_at_most(service: Running, receive
     assert len({(one["status"], one["endpoint_id"], one["secret"]) for one in same}) == 1
 
 
-@pytest.mark.parametrize("asked", [{"overlap_s": -1}, {"overlap_s": 86_401}, {"overlap_s": 1.5}, {"signature": "rsa"}])
-async def test_what_no_rotation_can_be(service: Running, receiver: Receiver, asked: dict[str, Any]):
-    made = await created(service, receiver.url)
-    assert code(await rotated(service, made, **asked)) == (422, "invalid-request")
-    assert len((await listed(service))[0]["keys"]) == 1
-
-
-async def test_ed25519_needs_no_secret_at_the_partners(service: Running, receiver: Receiver, tmp_path: Path):
-    made = await created(service, receiver.url, signature="ed25519")
-    assert made["secret"] is None
-    public = made["keys"][0]["public_key"]
-    assert public.startswith("whpk_")
-    headers = await told(service, receiver, 1)
-    assert headers["webhook-signature"].startswith("v1a,")
-    signing.verify([signing.parsed_key(public)], headers, receiver.received[0].body, utc_now())
-    async with database(tmp_path) as documents:
-        (key,) = (await endpoint(documents, made["endpoint_id"])).keys
-    assert (key.kind, key.public, len(key.sealed)) == ("ed25519", public, 32 + 77)
-
-
-async def test_an_endpoint_changes_over_to_the_other_kind(service: Running, receiver: Receiver):
-    made = await created(service, receiver.url)
-    fresh = (await rotated(service, made, signature="ed25519")).json()
-    assert (fresh["secret"], fresh["public_key"][:5]) == (None, "whpk_")
-    headers, body = await told(service, receiver, 1), receiver.received[0].body
-    signing.verify([signing.parsed_key(fresh["public_key"])], headers, body, utc_now())
-    assert Webhook(made["secret"]).verify(body, headers)["data"]["sequence"] == 1
-    next_one = (await rotated(service, made, "s", overlap_s=0)).json()
-    assert next_one["signature"] == "ed25519"
-
-
-async def test_a_sealed_seed_is_no_secret_of_the_other_kind(service: Running, receiver: Receiver, tmp_path: Path):
-    made = await created(service, receiver.url, signature="ed25519")
-    async with database(tmp_path) as documents:
-        known = await endpoint(documents, made["endpoint_id"])
-        passed_off = msgspec.structs.replace(known.keys[0], kind="hmac", public=None)
-        await documents.put(ENDPOINTS, msgspec.structs.replace(known, keys=(passed_off,)))
-    await ask(service, "POST", f"/{made['endpoint_id']}/tests", key="t")
-
-    async def tried() -> bool:
-        found = await service.app.state.store.deliveries(made["endpoint_id"])
-        return any(one.history for one in found)
-
-    await eventually(tried)
-    assert receiver.received == []
-
-
 def test_a_request_of_before_more_could_be_said_is_still_known():
     first = NewEndpoint.model_validate({"url": "https://a.example/", "event_types": ["photo.read", "day.updated"]})
     assert first.fingerprint() == "487733fe177765688cb8fd5f3758ee054091b1e2500214a0666e380823933268"
     more = NewEndpoint.model_validate({"url": "https://a.example/", "ordered": True})
     assert more.fingerprint() != NewEndpoint.model_validate({"url": "https://a.example/"}).fingerprint()
-
-
-async def test_events_can_be_asked_for_by_type(service: Running):
-    for number in range(3):
-        await tell(service, number)
-    for query, expected in [("type=insight.created", [1, 2, 3]), ("type=day.updated", []), ("", [1, 2, 3])]:
-        page = (await service.get(f"/v1/events?{query}", user_id=USER)).json()
-        assert [one["sequence"] for one in page["events"]] == expected
-        assert (page["next_after"], page["first_sequence"], page["last_sequence"]) == (3, 1, 3)
-    both = await service.get("/v1/events?type=day.updated&type=insight.created&after=2", user_id=USER)
-    assert [one["sequence"] for one in both.json()["events"]] == [3]
-    assert (await service.get("/v1/events?type=user.erased", user_id=USER)).status_code == 422
-    assert (await service.get("/v1/events?type=x", user_id=USER)).status_code == 422
-    nothing = (await service.get("/v1/events", user_id="nobody")).json()
-    assert (nothing["first_sequence"], nothing["last_sequence"]) == (1, 0)
-
-
-async def test_anybody_may_read_what_messages_look_like(service: Running):
-    answer = await service.http.get("/v1/event-types")
-    assert (answer.status_code, answer.headers["cache-control"]) == (200, "public, max-age=3600")
-    assert [one["type"] for one in answer.json()["event_types"]][:2] == ["receipts.completed", "day.updated"]
-    assert datetime.fromisoformat(answer.json()["event_types"][0]["examples"]["full"]["timestamp"]).tzinfo == UTC

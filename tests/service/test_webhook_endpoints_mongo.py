@@ -6,23 +6,18 @@ from pathlib import Path
 import pytest
 
 # These tests alone, run here with this module's `service`.
-from tests.service.receiver import Receiver, receiving
 from tests.service.running import Running
-from tests.service.test_webhook_endpoints import (  # noqa: F401
-    test_a_repeated_rotation_gives_the_same_secret,
-    test_an_endpoint_changes_over_to_the_other_kind,
+from tests.service.test_webhook_endpoints import (  # noqa: F401 - tests, run here
     test_an_endpoint_is_what_its_partner_made_it,
     test_changes_at_once_are_all_kept,
     test_many_made_at_once_are_a_hundred_at_most,
+)
+from tests.service.test_webhook_keys import (  # noqa: F401 - tests, run here
+    test_a_repeated_rotation_gives_the_same_secret,
+    test_an_endpoint_changes_over_to_the_other_kind,
     test_of_equal_rotations_at_once_there_is_one_key,
 )
 from tests.service.webhook_endpoints import webhooks
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What tries say of an endpoint that changed, or failed, since they were claimed, and of one that we broke."""
 
-from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,24 +13,20 @@ from services.webhooks.store import Store
 from shared.clock import utc_now
 from shared.documents import Documents
 from tests.polling import eventually
+from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import receiving
-from tests.service.test_webhook_deliveries import MovableClock, of, states
-from tests.service.webhook_endpoints import PARTNER, created, database, tell, tried, webhooks
+from tests.service.test_webhook_deliveries import of, states
+from tests.service.webhook_endpoints import created, tell, tried, webhooks
+from tests.service.webhook_events import PARTNER
 
 
 @pytest.fixture
-async def documents(tmp_path: Path) -> AsyncGenerator[Documents]:
-    async with database(tmp_path) as one:
-        yield one
+def health(webhooks_documents: Documents) -> Health:
+    return Health(webhooks_documents, Store(webhooks_documents, utc_now), utc_now)
 
 
-@pytest.fixture
-def health(documents: Documents) -> Health:
-    return Health(documents, Store(documents, utc_now), utc_now)
-
-
-async def stored(documents: Documents) -> Endpoint:
-    return await documents.insert(
+async def stored(webhooks_documents: Documents) -> Endpoint:
+    return await webhooks_documents.insert(
         ENDPOINTS,
         Endpoint(
             id="endpoint",
@@ -45,27 +40,29 @@ async def stored(documents: Documents) -> Endpoint:
     )
 
 
-async def now(documents: Documents) -> Endpoint:
-    found = await documents.get(ENDPOINTS, "endpoint")
+async def now(webhooks_documents: Documents) -> Endpoint:
+    found = await webhooks_documents.get(ENDPOINTS, "endpoint")
     assert found is not None
     return found
 
 
-async def test_a_410_of_a_url_that_was_changed_meanwhile_disables_nothing(documents: Documents, health: Health):
-    before = await stored(documents)
-    moved = await documents.put(ENDPOINTS, replace(before, url="https://new.example.org/"))
+async def test_a_410_of_a_url_that_was_changed_meanwhile_disables_nothing(
+    webhooks_documents: Documents, health: Health
+):
+    before = await stored(webhooks_documents)
+    moved = await webhooks_documents.put(ENDPOINTS, replace(before, url="https://new.example.org/"))
     await health.failed(before, gone=True)
-    assert (await now(documents)).state == "enabled"
+    assert (await now(webhooks_documents)).state == "enabled"
     await health.failed(moved, gone=True)
-    assert (await now(documents)).state == "disabled"
+    assert (await now(webhooks_documents)).state == "disabled"
 
 
-async def test_a_success_ends_a_count_that_began_after_it_was_claimed(documents: Documents, health: Health):
-    claimed = await stored(documents)
+async def test_a_success_ends_a_count_that_began_after_it_was_claimed(webhooks_documents: Documents, health: Health):
+    claimed = await stored(webhooks_documents)
     await health.failed(claimed, gone=False)
-    assert (await now(documents)).failing_since is not None
+    assert (await now(webhooks_documents)).failing_since is not None
     await health.succeeded(claimed)
-    assert ((await now(documents)).failing_since, (await now(documents)).failures) == (None, 0)
+    assert ((await now(webhooks_documents)).failing_since, (await now(webhooks_documents)).failures) == (None, 0)
 
 
 async def test_a_try_that_breaks_is_counted_and_the_message_comes_later(

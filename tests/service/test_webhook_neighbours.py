@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,13 @@ from aiohttp import web
 
 from services.webhooks.lanes import FIRST_WINDOW
 from tests.polling import eventually
-from tests.service.receiver import Receiver, receiving
+from tests.service import raw_receiver
+from tests.service.gateway_edges import MovableClock
+from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.test_webhook_deliveries import MovableClock, ask, of, states
-from tests.service.webhook_endpoints import PARTNER, created, tell, webhooks
-
-
-@pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock()
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
+from tests.service.test_webhook_deliveries import ask, of, states
+from tests.service.webhook_endpoints import created, tell, webhooks
+from tests.service.webhook_events import PARTNER
 
 
 @pytest.fixture
@@ -45,14 +36,7 @@ async def test_one_dead_endpoint_does_not_slow_another(service: Running, receive
 
 
 async def test_one_that_hangs_holds_up_no_other(service: Running, receiver: Receiver):
-    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(3600)
-        writer.close()
-
-    silent = await asyncio.start_server(hang, "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    try:
+    async with raw_receiver.receiving(raw_receiver.hang) as port:
         hanging = await created(service, f"http://127.0.0.1:{port}/", key="hangs")
         made = await created(service, receiver.url)
         for number in range(1, 41):
@@ -60,8 +44,6 @@ async def test_one_that_hangs_holds_up_no_other(service: Running, receiver: Rece
         await eventually(lambda: states(service, made, ["delivered"] * 40))
         # Its first window alone is under way.
         assert sum(one.attempts > 0 for one in await of(service, hanging)) == FIRST_WINDOW
-    finally:
-        silent.close()
 
 
 async def test_one_that_flaps_gets_each_message_in_the_end(service: Running, receiver: Receiver, clock: MovableClock):
@@ -90,14 +72,8 @@ async def test_a_cap_on_the_rate_is_kept(service: Running, receiver: Receiver):
 
 
 async def test_no_partner_holds_all_places_with_endpoints_that_hang(tmp_path: Path, receiver: Receiver):
-    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(3600)
-        writer.close()
-
-    silent = await asyncio.start_server(hang, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/"
-    try:
+    async with raw_receiver.receiving(raw_receiver.hang) as port:
+        url = f"http://127.0.0.1:{port}/"
         async with webhooks(tmp_path, webhooks_concurrency=8) as service:
             hanging = [await created(service, url, key=str(number)) for number in range(12)]
             other = await created(service, receiver.url, partner="another-partner")
@@ -109,8 +85,6 @@ async def test_no_partner_holds_all_places_with_endpoints_that_hang(tmp_path: Pa
             # Half of what the other left, and no more.
             tried = [one for made in hanging for one in await of(service, made) if one.attempts]
             assert len(tried) in (4, 5)
-    finally:
-        silent.close()
 
 
 async def send_test(service: Running, made: dict[str, Any], partner: str) -> None:

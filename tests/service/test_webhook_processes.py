@@ -19,7 +19,8 @@ from shared.secrets import open_secrets
 from tests.polling import eventually
 from tests.service.dispatch_process import settings_in
 from tests.service.running import common_settings
-from tests.service.webhook_endpoints import PARTNER, database
+from tests.service.webhook_endpoints import database
+from tests.service.webhook_events import PARTNER
 
 ENDPOINTS = 20
 PRODUCERS, EACH = 20, 200

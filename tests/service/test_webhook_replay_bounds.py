@@ -13,22 +13,12 @@ from services.webhooks.records import LONGEST, MESSAGES, REPLAYS
 from services.webhooks.replays import Replays
 from services.webhooks.store import DELIVERIES, Store, delivery_of
 from tests.polling import eventually
-from tests.service.receiver import Receiver, receiving
+from tests.service.gateway_edges import MovableClock
+from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.test_webhook_deliveries import MovableClock, ask, of
+from tests.service.test_webhook_deliveries import ask, of
 from tests.service.test_webhook_replays import an_hour_ago, done, replayed, told_all
 from tests.service.webhook_endpoints import database, webhooks
-
-
-@pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock()
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
 
 
 @pytest.fixture

@@ -15,21 +15,12 @@ from services.webhooks.store import Store
 from shared import topics
 from shared.clock import utc_now
 from tests.polling import eventually
-from tests.service.receiver import Receiver, receiving
+from tests.service.gateway_edges import MovableClock
+from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.test_webhook_deliveries import MovableClock, ask, broken, revoked, sequences, states
-from tests.service.webhook_endpoints import PARTNER, USER, created, database, tell, webhooks
-
-
-@pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock()
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
+from tests.service.test_webhook_deliveries import ask, broken, revoked, sequences, states
+from tests.service.webhook_endpoints import created, database, tell, webhooks
+from tests.service.webhook_events import PARTNER, USER
 
 
 @pytest.fixture

@@ -14,37 +14,15 @@ from shared.clock import utc_now
 from shared.documents import Documents
 from shared.secrets import KeysRefused, key_id
 from tests.polling import eventually
-from tests.service.receiver import Receiver, receiving
+from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.webhook_endpoints import (
-    NOT_SENT,
-    PARTNER,
-    created,
-    database,
-    endpoint,
-    sealed,
-    tell,
-    tried,
-    webhooks,
-)
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
+from tests.service.webhook_endpoints import NOT_SENT, created, database, endpoint, sealed, tell, tried, webhooks
+from tests.service.webhook_events import PARTNER
 
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncGenerator[Running]:
     async with webhooks(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture
-async def documents(service: Running, tmp_path: Path) -> AsyncGenerator[Documents]:
-    """The service's own database, beside it."""
-    async with database(tmp_path) as one:
         yield one
 
 
@@ -94,35 +72,35 @@ async def test_after_a_lost_key_a_rotation_without_overlap_is_enough(tmp_path: P
 
 
 async def test_after_a_rotation_the_next_delivery_seals_anew(
-    service: Running, receiver: Receiver, documents: Documents, tmp_path: Path
+    service: Running, receiver: Receiver, webhooks_documents: Documents, tmp_path: Path
 ):
     made = await created(service, receiver.url)
-    before = await endpoint(documents, made["endpoint_id"])
+    before = await endpoint(webhooks_documents, made["endpoint_id"])
     add_key(tmp_path)
     await tell(service, 1)
     await eventually(lambda: len(receiver.received) == 1)
-    after = await endpoint(documents, made["endpoint_id"])
+    after = await endpoint(webhooks_documents, made["endpoint_id"])
     assert key_id(sealed(after)) != key_id(sealed(before))
     assert msgspec.structs.replace(after, keys=before.keys, version=before.version) == before
     await tell(service, 2)
     await eventually(lambda: len(receiver.received) == 2)
-    assert await endpoint(documents, made["endpoint_id"]) == after
+    assert await endpoint(webhooks_documents, made["endpoint_id"]) == after
     for request in receiver.received:
         signing.verify([signing.parsed(made["secret"])], request.headers, request.body, utc_now())
     assert (await created(service, receiver.url))["secret"] == made["secret"]
 
 
 async def test_deliveries_side_by_side_after_a_rotation_all_arrive_signed(
-    service: Running, receiver: Receiver, documents: Documents, tmp_path: Path
+    service: Running, receiver: Receiver, webhooks_documents: Documents, tmp_path: Path
 ):
     made = await created(service, receiver.url)
-    before = await endpoint(documents, made["endpoint_id"])
+    before = await endpoint(webhooks_documents, made["endpoint_id"])
     add_key(tmp_path)
     await asyncio.gather(*(tell(service, number) for number in range(8)))
     await eventually(lambda: len(receiver.received) == 8)
     for request in receiver.received:
         signing.verify([signing.parsed(made["secret"])], request.headers, request.body, utc_now())
-    assert key_id(sealed(await endpoint(documents, made["endpoint_id"]))) != key_id(sealed(before))
+    assert key_id(sealed(await endpoint(webhooks_documents, made["endpoint_id"]))) != key_id(sealed(before))
 
 
 async def test_keys_may_come_from_the_setting(tmp_path: Path, receiver: Receiver):

@@ -15,11 +15,10 @@ from services.webhooks.store import ENDPOINTS
 from shared.clock import utc_now
 from shared.documents import Collection, Document, Documents, Index
 from tests.polling import eventually
-from tests.service.receiver import Receiver, receiving
+from tests.service.receiver import Receiver
 from tests.service.running import Running
 from tests.service.webhook_endpoints import (
     NOT_SENT,
-    PARTNER,
     created,
     database,
     endpoint,
@@ -29,24 +28,12 @@ from tests.service.webhook_endpoints import (
     tried,
     webhooks,
 )
-
-
-@pytest.fixture
-async def receiver() -> AsyncGenerator[Receiver]:
-    async with receiving() as one:
-        yield one
+from tests.service.webhook_events import PARTNER
 
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncGenerator[Running]:
     async with webhooks(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture
-async def documents(service: Running, tmp_path: Path) -> AsyncGenerator[Documents]:
-    """The service's own database, beside it."""
-    async with database(tmp_path) as one:
         yield one
 
 
@@ -81,12 +68,12 @@ async def test_a_repeated_creation_shows_the_same_secret(service: Running, recei
 
 
 async def test_secrets_swapped_between_endpoints_sign_nothing(
-    service: Running, receiver: Receiver, documents: Documents, caplog: pytest.LogCaptureFixture
+    service: Running, receiver: Receiver, webhooks_documents: Documents, caplog: pytest.LogCaptureFixture
 ):
     made = [await created(service, f"{receiver.url}/{key}", key=key) for key in ("a", "b")]
-    one, other = [await endpoint(documents, each["endpoint_id"]) for each in made]
-    await documents.put(ENDPOINTS, resealed(one, sealed(other)))
-    await documents.put(ENDPOINTS, resealed(other, sealed(one)))
+    one, other = [await endpoint(webhooks_documents, each["endpoint_id"]) for each in made]
+    await webhooks_documents.put(ENDPOINTS, resealed(one, sealed(other)))
+    await webhooks_documents.put(ENDPOINTS, resealed(other, sealed(one)))
     await tell(service)
     for each in made:
         delivery = await tried(service, each["endpoint_id"])
@@ -99,11 +86,11 @@ async def test_secrets_swapped_between_endpoints_sign_nothing(
 
 
 async def test_a_secret_moved_to_another_partner_does_not_open(
-    service: Running, receiver: Receiver, documents: Documents
+    service: Running, receiver: Receiver, webhooks_documents: Documents
 ):
     made = await created(service, receiver.url, partner="partner-2")
-    foreign = await endpoint(documents, made["endpoint_id"])
-    await documents.put(ENDPOINTS, msgspec.structs.replace(foreign, partner_id=PARTNER))
+    foreign = await endpoint(webhooks_documents, made["endpoint_id"])
+    await webhooks_documents.put(ENDPOINTS, msgspec.structs.replace(foreign, partner_id=PARTNER))
     await tell(service)
     assert (await tried(service, made["endpoint_id"])).last_error == NOT_SENT
     assert receiver.received == []
@@ -127,12 +114,12 @@ async def test_a_damaged_secret_costs_a_try_and_counts_again_once_mended(tmp_pat
         )
 
 
-async def test_sealing_anew_undoes_nobodys_write(service: Running, receiver: Receiver, documents: Documents):
+async def test_sealing_anew_undoes_nobodys_write(service: Running, receiver: Receiver, webhooks_documents: Documents):
     made = await created(service, receiver.url)
-    read_before = await endpoint(documents, made["endpoint_id"])
+    read_before = await endpoint(webhooks_documents, made["endpoint_id"])
     await service.app.state.store.disable(made["endpoint_id"], "meanwhile")
     await service.app.state.store.replace_keys(read_before, ())
-    now = await endpoint(documents, made["endpoint_id"])
+    now = await endpoint(webhooks_documents, made["endpoint_id"])
     assert (now.state, now.keys) == ("disabled", read_before.keys)
 
 
@@ -199,3 +186,4 @@ async def test_an_old_endpoint_that_is_written_unread_still_signs(tmp_path: Path
         await tell(service)
         await eventually(lambda: receiver.received)
         signing.verify([secret], receiver.received[0].headers, receiver.received[0].body, utc_now())
+        assert sealed(await endpoint(documents, made["endpoint_id"]))[0] == 1

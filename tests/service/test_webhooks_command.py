@@ -17,7 +17,8 @@ from infra.local.instance import free_ports
 from shared.clock import utc_now
 from tests.polling import eventually
 from tests.service.running import Running
-from tests.service.webhook_endpoints import PARTNER, created, tell, webhooks
+from tests.service.webhook_endpoints import created, tell, webhooks
+from tests.service.webhook_events import PARTNER
 
 
 class Terminal:

@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,21 @@ from services.webhooks.store import COLLECTIONS, ENDPOINTS, Delivery, Endpoint
 from shared import topics
 from shared.clock import utc_now
 from shared.documents import Collection, Documents, open_documents
-from shared.events.auth import GrantUpdated
-from shared.events.insights import Fact, InsightCreated
 from shared.kafka import make_broker
 from tests.polling import eventually
 from tests.service.receiver import LOCAL_DELIVERIES
 from tests.service.running import Running, common_settings, running
+from tests.service.webhook_events import PARTNER, grant, insight
 
-USER, PARTNER = "user-1", "partner-1"
 NOT_SENT = "not sent: the endpoint's secret cannot be opened here"
 
 
-def webhooks(folder: Path, clock: Callable[[], datetime] = utc_now, **changed: Any):
+def webhooks(folder: Path, clock: Callable[[], datetime] = utc_now, *, listen: Sequence[str] = (), **changed: Any):
+    """The service; records of the topics in `listen` are kept, `changed` are settings."""
     settings = Settings(**(common_settings(folder) | LOCAL_DELIVERIES | changed))
     broker = make_broker(settings, "webhooks")
     app = create_app(settings, broker=broker, clock=clock)
-    return running(app, broker, "webhooks", folder)
+    return running(app, broker, "webhooks", folder, listen=listen)
 
 
 @asynccontextmanager
@@ -56,33 +54,8 @@ async def created(
 
 async def tell(service: Running, number: int = 1, text: str = "11,143 steps") -> None:
     """A grant, and a message that it covers."""
-    await service.send(
-        topics.GRANTS,
-        GrantUpdated(
-            event_id="grant-1",
-            occurred_at=utc_now() - timedelta(seconds=5),
-            grant_id="grant",
-            user_id=USER,
-            partner_id=PARTNER,
-            revision=1,
-            scopes=("insights:read",),
-            revoked_at=None,
-        ),
-    )
-    await service.send(
-        topics.INSIGHTS,
-        InsightCreated(
-            event_id=f"insight-{number}",
-            occurred_at=datetime(2026, 3, 1, 8, tzinfo=UTC),
-            user_id=USER,
-            insight_id=f"i{number}",
-            date=date(2026, 3, 1),
-            title="Steps",
-            text=text,
-            facts=(Fact(id="steps", value=Decimal("11143"), unit="{steps}", window="1 d", n=2),),
-            mode="deterministic",
-        ),
-    )
+    await service.send(topics.GRANTS, grant(scopes=("insights:read",)))
+    await service.send(topics.INSIGHTS, insight(number, text=text))
 
 
 async def endpoint(documents: Documents, endpoint_id: str) -> Endpoint:
