@@ -11,6 +11,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.errors import Problem
+from shared.leaving import State
 from shared.problems import problem_response
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -53,11 +54,18 @@ class BoundedHttp(HttpToolsProtocol):
         """The head is whole."""
         self._head = float("-inf")
         super().on_headers_complete()
+        if isinstance(self.server_state, State) and self.server_state.leaving:
+            self.cycle.keep_alive = False  # its answer says so
 
     def on_message_complete(self) -> None:
         """The body is whole."""
         self._head = 0.0
         super().on_message_complete()
+
+    def leave(self) -> None:
+        """Close with the answer that is under way; a connection that waits for a request lives until its next one."""
+        if (cycle := getattr(self, "cycle", None)) is not None:
+            cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser gives up."""

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
 from shared import problems, telemetry
@@ -64,7 +64,11 @@ def create_app() -> FastAPI:
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
+    async def echo(request: Request) -> Response:
+        return Response(await request.body())
+
     app.add_api_route("/slow", slow)
+    app.add_api_route("/echo", echo, methods=["POST"])
     app.add_api_route("/taken", taken)
     app.add_api_route("/stream", stream)
     return app
