@@ -6,8 +6,6 @@ import hashlib
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +18,10 @@ from aiohttp import web
 from rich.console import Console
 
 from infra.local.browser import chromium
-from infra.local.demo import Demo, DemoTarget, StoryBroke, as_partner, expect, ms, sign_up, told_with
+from infra.local.demo_stage import Demo, DemoTarget, StoryBroke, as_partner, expect, ms, sign_up, told_with
 from infra.local.operating import asked
 from infra.local.phone import Phone, Refused, half_a_day
+from infra.local.receiver import served
 
 SCOPES = ["days:read", "ledger:read"]
 NOT_GRANTED = "/v1/timeseries"
@@ -55,7 +54,8 @@ async def run(target: DemoTarget, console: Console, pictures: Path) -> None:
     Raises:
         StoryBroke, Refused, TimeoutError: a step did not come true.
     """
-    async with told_with(target, console) as demo, _listening() as partner:
+    partner = Partner()
+    async with told_with(target, console) as demo, served("GET", "/connected", partner.called) as partner.callback:
         email, password = await sign_up(demo)
         await _register(demo, partner)
         await _consent(demo, partner, email, password, pictures)
@@ -63,20 +63,6 @@ async def run(target: DemoTarget, console: Console, pictures: Path) -> None:
         await _take_back(demo, partner, day)
     took_s = time.monotonic() - demo.started
     console.print(f"\n[green]The partner's story is told[/green] in {took_s:.1f} s; repeats: {demo.phone.repeats}")
-
-
-@asynccontextmanager
-async def _listening() -> AsyncGenerator[Partner]:
-    partner, app = Partner(), web.Application()
-    app.router.add_get("/connected", partner.called)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        partner.callback = f"http://127.0.0.1:{runner.addresses[0][1]}/connected"
-        yield partner
-    finally:
-        await runner.cleanup()
 
 
 async def _register(demo: Demo, partner: Partner) -> None:

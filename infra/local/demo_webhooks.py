@@ -1,11 +1,8 @@
 """The webhooks' story: an endpoint is down, comes back and gets all in order; then the last minute comes once more."""
 
 import asyncio
-import binascii
 import json
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,9 +10,9 @@ from uuid import uuid4
 
 from aiohttp import web
 from rich.console import Console
-from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from infra.local.demo import DEMO_PARTNER, GRANTED, Demo, DemoTarget, expect, sign_up, told_with
+from infra.local.demo_stage import DEMO_PARTNER, GRANTED, Demo, DemoTarget, expect, sign_up, told_with
+from infra.local.receiver import served, verified
 
 MESSAGES = 5
 LOOK_EVERY_S = 0.05
@@ -37,9 +34,7 @@ class Server:
         if not self.up:
             self.refused += 1
             return web.Response(status=503, text="down for maintenance")
-        try:
-            Webhook(self.secret).verify(raw, {name.lower(): value for name, value in request.headers.items()})
-        except (WebhookVerificationError, ValueError, binascii.Error):
+        if not verified(self.secret, request, raw):
             return web.Response(status=401, text="the signature does not fit")
         self.came.append((request.headers["webhook-id"], json.loads(raw), request.headers.get("webhook-replay", "")))
         return web.Response(status=204)
@@ -51,7 +46,8 @@ async def run(target: DemoTarget, console: Console) -> None:
     Raises:
         StoryBroke, Refused, TimeoutError: a step did not come true.
     """
-    async with told_with(target, console) as demo, _serving() as server:
+    server = Server()
+    async with told_with(target, console) as demo, served("POST", "/hook", server.receive) as server.url:
         console.rule("A user, and a partner whose server is down")
         await sign_up(demo)
         endpoint = await _endpoint(demo, server)
@@ -62,20 +58,6 @@ async def run(target: DemoTarget, console: Console) -> None:
         finally:
             await _partner(demo, "DELETE", f"/v1/webhook-endpoints/{endpoint}")
     console.print(f"\n[green]The webhooks' story is told[/green] in {time.monotonic() - demo.started:.1f} s")
-
-
-@asynccontextmanager
-async def _serving() -> AsyncGenerator[Server]:
-    server, app = Server(), web.Application()
-    app.router.add_post("/hook", server.receive)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-        yield server
-    finally:
-        await runner.cleanup()
 
 
 async def _partner(demo: Demo, method: str, path: str, body: Any = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
-from infra.local.demo import DEMO_PARTNER
+from infra.local.demo_stage import DEMO_PARTNER
 from infra.local.instance import free_ports
 from infra.local.phone import Phone
 from tests.client import signed_in
