@@ -34,13 +34,14 @@ from benchmarks.stacks import fresh_stack
 from infra.local.instance import Instance, free_ports
 from infra.local.phone import Phone
 from services.gateway import routes
-from services.gateway.access import Access, KeyVerifier, TokenVerifier
+from services.gateway.access import Access
 from services.gateway.app import Edges, create_app
 from services.gateway.entry import Door
 from services.gateway.grants import Grants, Partners
 from services.gateway.proxy import Answer
 from services.gateway.revocations import Revocations
 from services.gateway.settings import Settings
+from services.gateway.verifiers import KeyVerifier, TokenVerifier
 from shared.access_tokens import sign_access_token
 from shared.callers import SCOPES
 from shared.clock import utc_now

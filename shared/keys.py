@@ -1,5 +1,6 @@
 """Key material: Ed25519 keys as JWK files, JWK sets, partners' API keys, and the files a fresh system needs."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -10,6 +11,8 @@ from typing import Any, cast
 
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, OKPKey
+
+from shared.ids import derived_id
 
 ALGORITHM = "EdDSA"  # the name that other libraries know: ADR 20
 API_KEY_PREFIX = "mmt_"
@@ -70,6 +73,11 @@ def is_api_key(text: str) -> bool:
     if body == text or len(body) != 36 or not all(character in BASE62 for character in body):
         return False
     return checksum(body[:30]) == body[30:]
+
+
+def api_key_id(key: str) -> str:
+    """What a partner calls its key, and gateways know it by: nothing of the key can be told from it."""
+    return derived_id("partner-key", hashlib.sha256(key.encode()).hexdigest())
 
 
 def generate_key_files(folder: Path) -> None:

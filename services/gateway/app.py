@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.routing import Route as HttpRoute
 
 from services.gateway import api, routes
-from services.gateway.access import Access, KeyVerifier, TokenVerifier
+from services.gateway.access import Access
 from services.gateway.api import Api
 from services.gateway.docs import Docs
 from services.gateway.doors import Doors, everybody
@@ -23,6 +23,7 @@ from services.gateway.limited import Policies, QuotaOf, Rates
 from services.gateway.live import Live
 from services.gateway.lookup import Lookup
 from services.gateway.origins import Origins
+from services.gateway.partner_keys import good_keys_from
 from services.gateway.permissions import Permissions
 from services.gateway.pressure import KafkaOffsets, Limits, Offsets, Pressure
 from services.gateway.proxy import Answer, Proxy, Unanswered, Upstreams
@@ -35,6 +36,7 @@ from services.gateway.sockets import Sockets
 from services.gateway.tickets import Tickets
 from services.gateway.upstreams import AiohttpUpstreams
 from services.gateway.uses import MemoryUses, RedisUses
+from services.gateway.verifiers import KeyVerifier, TokenVerifier
 from shared import problems, topics
 from shared.callers import ANONYMOUS
 from shared.clock import Clock, utc_now
@@ -91,7 +93,8 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     proxy = Proxy(edges.upstreams, signer, trusted_proxies=settings.trusted_proxies)
     revocations = Revocations(lambda: edges.clock().timestamp())
     grants, partners = Grants(), Partners()
-    feeds = Feeds(fetch_from(proxy), Permissions(revocations, grants, partners), lambda: edges.clock().timestamp())
+    permissions, good_keys = Permissions(revocations, grants, partners), good_keys_from(proxy, edges.clock)
+    feeds = Feeds(fetch_from(proxy), permissions, good_keys, lambda: edges.clock().timestamp())
     states = {topics.REVOCATIONS: revocations, topics.GRANTS: grants, topics.PARTNERS: partners}
     watchdog = Watchdog(edges.broker)
     pressure = Pressure(_limits(settings), edges.offsets)
@@ -239,7 +242,7 @@ def _lifespan(
             await stack.enter_async_context(watchdog)
             await pressure.look_at_disk()
             follows = [_follow_state(settings, edges, topic, state) for topic, state in states.items()]
-            fed = (_feed(settings, edges, feeds), feeds.watch(), _end(stop_event(app), feeds))
+            fed = (_feed(settings, edges, feeds), feeds.watch(), feeds.watch_keys(), _end(stop_event(app), feeds))
             for work in (*fed, *follows, pressure.watch()):
                 task = asyncio.create_task(work)
                 stack.push_async_callback(_cancelled, task)

@@ -7,7 +7,8 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from services.gateway.access import Access
-from services.gateway.entry import Answers, Door, Identities
+from services.gateway.entry import Answers, Door
+from services.gateway.identities import Identities
 from services.gateway.limited import Limited, Rates
 from services.gateway.pages import ForPeople
 from services.gateway.routes import Route

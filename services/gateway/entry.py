@@ -5,7 +5,6 @@ Plain ASGI: FastAPI's own handling of a request costs about as much as all of th
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 
 import msgspec
 from starlette.requests import ClientDisconnect
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway.acting import taken
 from services.gateway.bodies import CODINGS, Unpacked, too_large
 from services.gateway.headers import headers_of
+from services.gateway.identities import NEVER, Identities, Identity
 from services.gateway.refusals import not_found
 from services.gateway.routes import Route
 from shared.callers import ANONYMOUS, Caller
@@ -28,42 +28,6 @@ MAX_TARGET_BYTES = 4096
 # Where the limits before the door leave whom they found, and what headers every answer has to have.
 IDENTITY = "gateway.identity"
 LEFT = "gateway.left"
-
-
-class Known(Protocol):
-    """A caller and the end of its token, in seconds since 1970."""
-
-    @property
-    def caller(self) -> Caller:
-        """Who."""
-        ...
-
-    @property
-    def expires_at(self) -> float:
-        """Until when."""
-        ...
-
-    @property
-    def grant_revision(self) -> int | None:
-        """Of the user's grant when the token was given to a partner."""
-        ...
-
-    @property
-    def narrowed(self) -> frozenset[str]:
-        """Scopes that a partner's token for a user has, and the user's grant no more."""
-        ...
-
-
-class Identities(Protocol):
-    """Who is behind an `Authorization` header."""
-
-    async def identity(self, header: bytes | None) -> Known:
-        """Raises Problem 401, 404 or 503."""
-        ...
-
-    def acting(self, caller: Caller, user_id: str | None, scope: str) -> Caller:
-        """For whom the caller calls. Raises Problem 404, 422 or 503."""
-        ...
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -83,6 +47,7 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes
     peer: str = ""
     grant_revision: int | None = None
+    api_key_id: str | None = None
 
     def header(self, name: str) -> str | None:
         """A header's value; `name` in lower case."""
@@ -112,11 +77,11 @@ class Door:
         # TraceMiddleware names the span and the metric by it, as FastAPI's own routes do.
         route = scope["route"] = self._route
         headers = headers_of(scope)
-        caller, expires_at, grant_revision = ANONYMOUS, float("inf"), None
+        identity = Identity(ANONYMOUS, NEVER)
         if route.caller != "anyone":
-            identity: Known = scope.get(IDENTITY) or await self._identities.identity(headers.get(b"authorization"))
-            caller, expires_at, grant_revision = identity.caller, identity.expires_at, identity.grant_revision
-            check_access(route, caller, identity.narrowed)
+            identity = scope.get(IDENTITY) or await self._identities.identity(headers.get(b"authorization"))
+            check_access(route, identity.caller, identity.narrowed)
+        caller = identity.caller
         if route.about_users:
             scope["query_string"], user_id = taken(scope["query_string"])
             caller = self._identities.acting(caller, user_id, route.scope or "")
@@ -134,11 +99,12 @@ class Door:
             scope["path_params"],
             headers,
             caller,
-            expires_at,
+            identity.expires_at,
             key,
             body,
             (scope.get("client") or ("",))[0],
-            grant_revision,
+            identity.grant_revision,
+            identity.api_key_id,
         )
         answer = await self._answers(call)
         await answer(scope, receive, send)

@@ -28,6 +28,8 @@ WINDOW = 32
 PAGE = 50
 MAX_READERS_PER_USER = 16
 LOOK_EVERY_S = 1.0
+# A key's end is told by no topic.
+LOOK_AT_KEYS_EVERY_S = 5.0
 # Nobody looks meanwhile whether the reader may go on.
 FETCH_S = 3.0
 # A reader that takes nothing for so long is cut off, and one that has to go sooner: the last word would not reach it.
@@ -35,6 +37,7 @@ STALLED_S = 30.0
 STALLED_AT_THE_END_S = 2.0
 
 FetchAfter = Callable[[Caller, int, int], Awaitable[dict[str, Any]]]
+GoodKeys = Callable[[str], Awaitable[frozenset[str]]]
 End = Literal["server-closing", "token-expired", "session-ended", "not-granted"]
 
 
@@ -110,11 +113,18 @@ class Feeds:
     """All windows of this process, and their readers."""
 
     def __init__(
-        self, fetch_after: FetchAfter, permissions: Permissions, clock: Callable[[], float] = time.time
+        self,
+        fetch_after: FetchAfter,
+        permissions: Permissions,
+        good_keys: GoodKeys,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`good_keys` gives the ids of the API keys of a partner that are good now, or raises Unanswered."""
         self._fetch_after = fetch_after
+        self._good_keys = good_keys
         self._windows: dict[str, Window] = {}
         self._closing = False
+        self._ended_keys: frozenset[str] = frozenset()
         self.permissions = permissions
         self.clock = clock
         # Counts how often the topic began to be read: what came before each time has to be looked up.
@@ -176,7 +186,8 @@ class Feeds:
             return "not-granted"
         if self.permissions.ended(reader):
             return "session-ended"
-        return "token-expired" if self.clock() >= reader.expires_at else None
+        over = self.clock() >= reader.expires_at or reader.api_key_id in self._ended_keys
+        return "token-expired" if over else None
 
     async def fetch(self, caller: Caller, after: int, limit: int = PAGE) -> dict[str, Any]:
         """Stored messages above `after`. Raises `Unanswered`."""
@@ -202,6 +213,29 @@ class Feeds:
                 if now - since >= STALLED_S or self.ended(waiter.reader):
                     METRICS.live_streams_cut.inc()
                     waiter.cut()
+
+    async def watch_keys(self) -> None:
+        """End the streams of API keys that have ended, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_AT_KEYS_EVERY_S)
+            await self.look_at_keys()
+
+    async def look_at_keys(self) -> None:
+        """End the streams of API keys that have ended; while auth is silent, those known to have."""
+        in_use: dict[str, set[str]] = {}
+        for window in self._windows.values():
+            for reader in (waiter.reader for waiter in window.readers):
+                if reader.api_key_id is not None:
+                    in_use.setdefault(reader.caller.partner_id or "", set()).add(reader.api_key_id)
+        ended: set[str] = set()
+        for partner_id, keys in in_use.items():
+            try:
+                ended |= keys - await self._good_keys(partner_id)
+            except Unanswered:
+                ended |= keys & self._ended_keys
+        self._ended_keys = frozenset(ended)
+        if ended:
+            self._look(None)
 
     def _look(self, user_id: str | None) -> None:
         """Let the user's readers look whether they may go on; None = everybody's."""

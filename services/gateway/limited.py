@@ -17,8 +17,9 @@ from hashlib import blake2b
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway.entry import IDENTITY, LEFT, Identities, Known
+from services.gateway.entry import IDENTITY, LEFT
 from services.gateway.headers import FORWARDED_FOR, headers_of
+from services.gateway.identities import Identities, Identity
 from services.gateway.rates import Buckets, Charge, MemoryBuckets, Policy, Taken, rate_limited, told
 from services.gateway.routes import RateClass, Route
 from shared.callers import Caller
@@ -174,7 +175,7 @@ class Limited:
         scope[IDENTITY] = identity
         return identity.caller
 
-    async def _stranger(self, scope: Scope, authorization: bytes | None) -> Known:
+    async def _stranger(self, scope: Scope, authorization: bytes | None) -> Identity:
         """Who it is that was not good lately. It is a failure until it is known to be none.
 
         Or as many as come while auth is asked about one of them would all be let through.

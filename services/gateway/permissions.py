@@ -24,11 +24,12 @@ SCOPE_OF = {
 
 @dataclass(frozen=True)
 class Reader:
-    """Who reads a stream, until when (seconds since 1970), and by which revision of the user's grant."""
+    """Who reads a stream, until when (seconds since 1970), and by which revision of the user's grant or API key."""
 
     caller: Caller
     expires_at: float
     grant_revision: int | None
+    api_key_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,9 @@ def asked(call: Call, feeds: Feeds) -> Asked:
     number = _number(after, "Last-Event-ID") if after.strip() else _number(values.get("after", ""), "after")
     types = _types(values["types"]) if "types" in values else None
     feeds.check_room(call.caller)
-    # A key may have no end, and may be taken back: its reader has to come again as one with a token has to.
+    # A key may have no end: its reader has to come again as one with a token has to.
     expires_at = min(call.expires_at, feeds.clock() + ACCESS_LIFETIME_S)
-    return Asked(Reader(call.caller, expires_at, call.grant_revision), number, types)
+    return Asked(Reader(call.caller, expires_at, call.grant_revision, call.api_key_id), number, types)
 
 
 def _values(query: bytes) -> dict[str, str]:

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.gateway.access import Identity
 from services.gateway.acting import taken
-from services.gateway.entry import Call, Identities, json_response
+from services.gateway.entry import Call, json_response
+from services.gateway.identities import Identities, Identity
 from services.gateway.permissions import SCOPE_OF
 from services.gateway.refusals import unauthorized
 from services.gateway.uses import Uses
@@ -55,6 +55,7 @@ class Sealed(msgspec.Struct, array_like=True):
     token_expires_at: float
     expires_at: float
     home: str
+    api_key_id: str | None = None
 
 
 class Tickets:
@@ -80,6 +81,7 @@ class Tickets:
             min(call.expires_at, now + ACCESS_LIFETIME_S),
             now + LIFETIME_S,
             self._home,
+            call.api_key_id,
         )
         nonce = token_bytes(NONCE_BYTES)
         content = nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(sealed), LABEL)
@@ -101,7 +103,8 @@ class Tickets:
         if not await self._uses.first(id, USE_KNOWN_S):
             raise _bad_ticket()
         caller = Caller(sealed.user_id, sealed.partner_id, frozenset(sealed.scopes), sealed.session_id)
-        return self._still(Identity(caller, sealed.token_expires_at, sealed.grant_revision))
+        owner = Identity(caller, sealed.token_expires_at, sealed.grant_revision, api_key_id=sealed.api_key_id)
+        return self._still(owner)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -131,8 +134,7 @@ class TicketOrToken:
         """As in the protocol."""
         if header is not None and header[: len(SCHEME)].lower() == SCHEME:
             return await self._tickets.used(header[len(SCHEME) :].strip())
-        found = await self._others.identity(header)
-        return Identity(found.caller, found.expires_at, found.grant_revision, found.narrowed)
+        return await self._others.identity(header)
 
     def acting(self, caller: Caller, user_id: str | None, scope: str) -> Caller:
         """As in the protocol."""

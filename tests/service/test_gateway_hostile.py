@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from services.gateway.access import Access, Identity, TokenVerifier
+from services.gateway.access import Access
 from services.gateway.flows import MAX_FLOWING_EACH, Flows
 from services.gateway.grants import Grants, Partners
+from services.gateway.identities import Identity
 from services.gateway.proxy import Answer, Unanswered
 from services.gateway.revocations import Revocations
+from services.gateway.verifiers import TokenVerifier
 from shared.access_tokens import sign_access_token
 from shared.callers import ANONYMOUS, Caller
 from shared.errors import Problem

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.access import NEVER, Access, Identity
+from services.gateway.access import Access
 from services.gateway.acting import taken
 from services.gateway.feeds import MAX_READERS_PER_USER
 from services.gateway.grants import Grants, Partners
+from services.gateway.identities import NEVER, Identity
 from services.gateway.permissions import SCOPE_OF
 from services.gateway.proxy import Answer
 from services.gateway.revocations import Revocations

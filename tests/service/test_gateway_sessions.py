@@ -15,11 +15,13 @@ from joserfc.jwk import OctKey, OKPKey
 from services.auth.app import create_app as create_auth
 from services.auth.settings import Settings as AuthSettings
 from services.auth.signing import add_key
-from services.gateway.access import JWKS_FRESH_S, JWKS_PAUSE_S, MAX_CACHED, NEVER, Access, Identity
+from services.gateway.access import MAX_CACHED, Access
 from services.gateway.grants import Grants, Partners
+from services.gateway.identities import NEVER, Identity
 from services.gateway.revocations import Revocations
 from services.gateway.routes import ROUTES
 from services.gateway.settings import Settings
+from services.gateway.verifiers import JWKS_FRESH_S, JWKS_PAUSE_S
 from shared.access_tokens import sign_access_token
 from shared.callers import Caller
 from shared.errors import Problem, Unavailable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.access import Identity
+from services.gateway.identities import Identity
 from services.gateway.tickets import LIFETIME_S, Tickets
 from services.gateway.uses import MemoryUses, RedisUses
 from shared.clock import utc_now
