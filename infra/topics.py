@@ -23,6 +23,8 @@ from shared.topics import (
 
 PATIENCE_S = 60.0
 PAUSE_S = 0.2
+# Of three copies and more, so many must be written before a record counts as acknowledged.
+IN_SYNC = 2
 # A state topic's deletions stay visible this long to a reader that was away.
 DELETE_RETENTION_MS = LOG_RETENTION_MS
 
@@ -30,12 +32,16 @@ DELETE_RETENTION_MS = LOG_RETENTION_MS
 def wanted(topics: tuple[Topic, ...] = TOPICS, *, replication: int = 1) -> list[NewTopic]:
     """What the broker should have."""
     found: list[NewTopic] = []
+    # Acknowledged then means: two of them at least hold it.
+    in_sync = {"min.insync.replicas": str(IN_SYNC)} if replication > IN_SYNC else {}
     for topic in topics:
-        found.append(NewTopic(topic.name, topic.partitions, replication, topic_configs=_configuration(topic)))
+        settings = _configuration(topic) | in_sync
+        found.append(NewTopic(topic.name, topic.partitions, replication, topic_configs=settings))
         dead = {
             "retention.ms": str(DEAD_LETTER_RETENTION_MS),
             "segment.ms": str(SEGMENT_MS),
             "max.message.bytes": str(DEAD_LETTER_MAX_BYTES),
+            **in_sync,
         }
         for reader in topic.readers:
             found.append(NewTopic(topic.dead_letters(reader), 1, replication, topic_configs=dead))
@@ -87,7 +93,7 @@ async def create_when_up(
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            await _listening(bootstrap_servers[0])
+            await _listening(bootstrap_servers)
             return await create(bootstrap_servers, replication=replication)
         except (KafkaError, OSError):
             if time.monotonic() > deadline:
@@ -95,16 +101,23 @@ async def create_when_up(
             await asyncio.sleep(PAUSE_S)
 
 
-async def _listening(server: str) -> None:
-    # aiokafka logs every refused connection; so ask the port first.
-    host, _, port = server.rpartition(":")
-    _, writer = await asyncio.open_connection(host, int(port))
-    writer.close()
+async def _listening(servers: list[str]) -> None:
+    # aiokafka logs every refused connection; so ask the ports first.
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            if server == servers[-1]:
+                raise
+        else:
+            writer.close()
+            return
 
 
 def main() -> None:
     """Create the topics of the brokers named in the environment."""
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:19092").split(",")
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:19092").replace(" ", "").split(",")
     replication = int(os.environ.get("KAFKA_REPLICATION", "1"))
     try:
         made = asyncio.run(create_when_up(servers, replication=replication))

@@ -4,8 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
@@ -16,24 +14,31 @@ from rich.text import Text
 from infra.local import (
     audit_command,
     control,
+    development,
     dlq,
     env_file,
     partners_command,
     private,
+    redis,
     republish,
     secret_keys,
     setup,
     signing_keys,
     state_shown,
     tables,
-    testing,
     users_command,
     webhooks_command,
     webhooks_replay_command,
 )
 from infra.local.control import State
 from infra.local.environment import ROOT, SetupError
-from infra.local.instance import Instance, from_environment
+from infra.local.instance import (
+    Instance,
+    cluster_from_environment,
+    embedded_from_environment,
+    from_environment,
+    kind_of,
+)
 from infra.local.settings import wrong
 from infra.local.stack import StackError
 
@@ -49,9 +54,9 @@ app.add_typer(signing_keys.app, name="keys")
 app.add_typer(users_command.app, name="users")
 webhooks_replay_command.register(webhooks_command.app)
 app.add_typer(webhooks_command.app, name="webhooks")
+development.register(app)
 # They start stacks of their own, or none: what stands in .env is not for those.
 WITHOUT_ENV_FILE = ("bench", "check", "docs", "faults", "lock", "test")
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -63,9 +68,12 @@ def fail(message: str, code: int = 1) -> NoReturn:
 @app.command()
 def up(
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop everything on Ctrl-C.")] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Three brokers and several of each service; needs redis-server.")
+    ] = False,
 ) -> None:
     """Start the whole stack and return when it is ready; harmless when it runs already."""
-    instance = from_environment()
+    instance = _to_start(cluster)
     supervisor: subprocess.Popen[bytes] | None = None
     try:
         setup.tools(instance.tools, errors)
@@ -88,13 +96,24 @@ def up(
         raise typer.Exit(0 if foreground else 130) from None
 
 
+def _to_start(cluster: bool) -> Instance:
+    """The stack that `up` means: a cluster where asked for, else the one that runs, else the embedded one."""
+    instance = cluster_from_environment() if cluster else from_environment()
+    if instance.settings.cluster:
+        if control.running(embedded_from_environment()):
+            fail("The stack runs already, one of each; stop it first with ./mymacro down.")
+        if missing := redis.problem():
+            fail(missing)
+    return instance
+
+
 def _welcome(instance: Instance, state: State, *, started: bool) -> None:
     for note in state.notes:
         console.print(f"[yellow]{note}[/yellow]")
     after = f" after {state.ready_after_s} s" if started and state.ready_after_s else ""
     what = state_shown.where(state, instance.url)
     console.print(f"[green]ready[/green]{after}: {what}", highlight=False, soft_wrap=True)
-    if "gateway" in state.processes:
+    if "gateway" in state.kinds:
         from infra.local import account
 
         console.print(account.what_to_try(instance), highlight=False, soft_wrap=True)
@@ -113,16 +132,56 @@ def status() -> None:
     state = control.state(instance)
     if state is None or not control.running(instance):
         fail("The stack is not running; start it with ./mymacro up.")
-    titles = ("process", "pid", "port", "state", "memory", "restarts", "last end")
-    tables.listed(console, titles, state_shown.rows(state), right={"pid", "port", "memory", "restarts"})
+    readers, silent = _readers(instance) if instance.settings.cluster else (None, "")
+    titles = (*state_shown.TITLES, *(() if readers is None else ("partitions",)))
+    shown = state_shown.rows(state, readers)
+    tables.listed(console, titles, shown, right={"pid", "port", "memory", "restarts"})
+    if silent:
+        console.print(Text(silent, "yellow"), soft_wrap=True)
     for note in state.notes:
         console.print(f"[yellow]{note}[/yellow]", soft_wrap=True)
-    if state.processes.get("kafka", {}).get("state") == "ready":
+    if not silent and any(one["state"] == "ready" for name, one in state.processes.items() if kind_of(name) == "kafka"):
         from infra.local import dlq_actions
 
         console.print(Text(dlq_actions.warning(instance.bootstrap_servers), "yellow"), soft_wrap=True, end="")
     if any(process["state"] != "ready" for process in state.processes.values()):
         raise typer.Exit(1)
+
+
+def _readers(instance: Instance) -> tuple[dict[str, str] | None, str]:
+    """What each process reads, or why that is not known."""
+    import asyncio
+
+    from infra.local import brokers
+
+    try:
+        return asyncio.run(brokers.readers(instance.bootstrap_servers)), ""
+    except brokers.NoAnswer as error:
+        return None, f"Who reads which partitions is not known: {error}"
+
+
+@app.command()
+def restart(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Processes (ingest-2) or kinds (ingest); none: all there are several of.")
+    ] = None,
+    one_by_one: Annotated[bool, typer.Option("--rolling", help="Each in turn, the next when it is back.")] = False,
+) -> None:
+    """End each process as a deployment would, and wait until it is back; in a cluster no request is lost by it."""
+    from infra.local import rolling
+
+    if not one_by_one:
+        fail("Say --rolling to restart one after the other; for all at once there are ./mymacro down and up.")
+    instance = from_environment()
+    state = control.state(instance)
+    if state is None or not control.running(instance):
+        fail("The stack is not running; start it with ./mymacro up.")
+    try:
+        meant = rolling.named(state, names or ())
+        took = rolling.restart(instance, meant, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    except StackError as error:
+        fail(str(error))
+    console.print(f"{len(meant)} restarted in {took:.0f} s", highlight=False)
 
 
 @app.command()
@@ -141,7 +200,7 @@ def demo(
     instance = from_environment()
     if not control.running(instance):
         fail("The stack is not running; start it with ./mymacro up.")
-    if kill is not None and kill not in VICTIMS:
+    if kill is not None and kind_of(kill) not in VICTIMS:
         fail(f"There is no process {kill!r}; there are {', '.join(VICTIMS)}.")
     if story != "all" and kill is not None:
         fail(f"Nobody is killed in the story of {story}; leave --kill out.")
@@ -168,45 +227,6 @@ def trace(trace_id: Annotated[str, typer.Argument(help="A trace id, as in the an
     console.print(trace_tree.draw(store, trace_id))
 
 
-@app.command(context_settings=PASS_ON)
-def test(context: typer.Context) -> None:
-    """Run the tests, beside a running stack; --all includes the slow ones, the rest goes to pytest."""
-    arguments = list(context.args)
-    everything = "--all" in arguments
-    arguments = [argument for argument in arguments if argument != "--all"]
-    try:
-        setup.test_tools(from_environment().tools, errors)
-    except SetupError as error:
-        fail(str(error))
-    os.environ["MYMACRO_TEST_ALL"] = "1" if everything else ""
-    raise typer.Exit(testing.run(arguments))
-
-
-@app.command()
-def check() -> None:
-    """Format, lint, types, dependency rule and drift of generated files."""
-    tools = Path(sys.executable).parent
-    steps = {
-        "format": [str(tools / "ruff"), "format", "--check", "."],
-        "lint": [str(tools / "ruff"), "check", "."],
-        "types": [str(tools / "pyright")],
-        "imports": [str(tools / "lint-imports"), "--no-cache"],
-    }
-    failed: list[str] = []
-    for name, command in steps.items():
-        started = time.monotonic()
-        if subprocess.call(command, cwd=ROOT):
-            failed.append(name)
-        errors.print(f"{name}: {'failed' if name in failed else 'ok'} in {time.monotonic() - started:.1f} s")
-    from infra.local.docs import drift
-
-    if old := drift():
-        failed.append("drift")
-        errors.print(f"drift: {', '.join(old)} no longer match the code; run ./mymacro docs")
-    if failed:
-        fail(f"Failed: {', '.join(failed)}.")
-
-
 @app.command()
 def rewind(
     service: Annotated[str, typer.Argument(help="A service that is stopped, such as insights.")],
@@ -224,52 +244,6 @@ def rewind(
         fail(str(error))
     for topic, count in found.items():
         console.print(f"{topic}: {count:,} records {'would be' if dry_run else 'to be'} read again", highlight=False)
-
-
-@app.command()
-def docs() -> None:
-    """Write the files that are made from the code anew: .env.example, OpenAPI, AsyncAPI, the page of metrics."""
-    from infra.local.docs import write
-
-    console.print(f"Written: {', '.join(write()) or 'nothing, all were current'}.")
-
-
-@app.command(context_settings=PASS_ON)
-def bench(context: typer.Context, name: Annotated[str, typer.Argument(help="One of those listed.")] = "") -> None:
-    """Run one benchmark of benchmarks/; without a name, list them."""
-    there = {
-        path.stem: path for path in sorted((ROOT / "benchmarks").glob("[a-z]*.py")) if "def main" in path.read_text()
-    }
-    if not name:
-        for known, path in there.items():
-            console.print(f"{known:19}{path.read_text().splitlines()[0].strip(chr(34))}", soft_wrap=True)
-        return
-    if name not in there:
-        fail(f"There is no benchmark {name!r}; there are {', '.join(there)}.")
-    try:
-        setup.tools(from_environment().tools, errors)
-    except SetupError as error:
-        fail(str(error))
-    raise typer.Exit(subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *context.args], cwd=ROOT))
-
-
-@app.command(context_settings=PASS_ON)
-def faults(context: typer.Context) -> None:
-    """Kill, stop, lock and fill a stack of its own under load, and count what was lost; --help lists the options."""
-    try:
-        setup.tools(from_environment().tools, errors)
-    except SetupError as error:
-        fail(str(error))
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "tests.faults.suite", *context.args], cwd=ROOT))
-
-
-@app.command()
-def lock() -> None:
-    """Compile every lock anew from the wanted packages."""
-    try:
-        setup.lock(errors)
-    except SetupError as error:
-        fail(str(error))
 
 
 def main() -> None:

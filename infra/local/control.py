@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local import private, processes, triton
-from infra.local.instance import Instance
+from infra.local import lock, private, processes, triton
+from infra.local.instance import Instance, kind_of
 from infra.local.keeper import STOP_TIMEOUT_S
-from infra.local.stack import ALL_READY_S, LAUNCHER, StackError, hold
+from infra.local.stack import ALL_READY_S, LAUNCHER, StackError
 
 POLL_S = 0.05
 # Three stages, each at most 15 s, and some seconds for the rest.
@@ -37,8 +37,15 @@ class State:
     settings: dict[str, str]
     processes: dict[str, dict[str, Any]]
 
+    @property
+    def kinds(self) -> set[str]:
+        """What runs, whether once or several times."""
+        return {kind_of(name) for name in self.processes}
+
     def pid(self, name: str) -> int:
         """Pid of a running process; `triton-stub` is the model's process that Triton started.
+
+        In a cluster a kind means the first of it: `ingest` is ingest-1.
 
         Raises:
             StackError: there is no such process now.
@@ -47,7 +54,7 @@ class State:
             stubs = processes.named(processes.group(self.pid("triton")), "triton_python_backend_stub")
             found = stubs[0] if stubs else None
         else:
-            found = self.processes.get(name, {}).get("pid")
+            found = (self.processes.get(name) or self.processes.get(f"{name}-1", {})).get("pid")
         if found is None:
             raise StackError(f"{name} does not run; there are {', '.join(self.processes)} and triton-stub.")
         return int(found)
@@ -55,11 +62,7 @@ class State:
 
 def running(instance: Instance) -> bool:
     """Whether a supervisor holds the instance."""
-    lock = hold(instance)
-    if lock is None:
-        return True
-    lock.close()
-    return False
+    return lock.held(instance.run)
 
 
 def state(instance: Instance) -> State | None:
@@ -122,22 +125,28 @@ def wait_ready(
 
 
 def _wait_for_partner(instance: Instance, state: State) -> None:
-    """Wait until the gateway has heard of the demo partner: at the first start a moment after auth is ready."""
+    """Wait until the gateways have heard of the demo partner: at the first start a moment after auth is ready."""
     key = instance.keys / "demo-partner.key"
-    if not {"kafka", "auth", "gateway"} <= state.processes.keys() or not key.exists():
+    if not {"kafka", "auth", "gateway"} <= state.kinds or not key.exists():
         return
+    deadline = time.monotonic() + HEARD_S
+    for url in instance.urls("gateway"):
+        while not _knows(url, key.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+
+def _knows(url: str, key: str) -> bool:
+    """Whether the gateway at `url` knows that key."""
     request = urllib.request.Request(  # noqa: S310 - the scheme is ours
-        f"{instance.url}/v1/whoami", headers={"Authorization": f"Bearer {key.read_text().strip()}"}
+        f"{url}/v1/whoami", headers={"Authorization": f"Bearer {key}"}
     )
     # A proxy from the environment has no business on loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + HEARD_S
-    while time.monotonic() < deadline:
-        try:
-            with opener.open(request, timeout=HEARD_S):
-                return
-        except OSError:  # HTTPError is one
-            time.sleep(POLL_S)
+    try:
+        with opener.open(request, timeout=HEARD_S):
+            return True
+    except OSError:  # HTTPError is one
+        return False
 
 
 def _last_words(log: Path) -> str:

@@ -1,16 +1,23 @@
-"""One local instance: its folders, and the environment its services get."""
+"""One local instance: its folders, its processes by name, and the environment its services get."""
 
 import getpass
 import os
 import random
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.local import env_file
+from infra.local import env_file, lock
 from infra.local.settings import ROOT, StackSettings
 
 SERVICES = ("gateway", "auth", "ingest", "inference", "nutrition", "insights", "webhooks")
+# How many of each a cluster runs; of everything else it has one, as the embedded stack has of all.
+CLUSTER = {"kafka": 3, **dict.fromkeys(SERVICES, 2), "ingest": 3}
+# Of how many brokers each holds a record, where there are so many.
+COPIES = 3
+# So long a process that is told to end says so before it refuses connections, for those to hear who balance.
+DRAIN_S = 1
 PORT_FIELDS = tuple(name for name in StackSettings.model_fields if name.endswith("_port"))
 # Below Linux's ephemeral range (32768 on), so that no outgoing connection takes one before we listen.
 FREE_PORTS = (20_000, 32_000)
@@ -28,7 +35,7 @@ class Instance:
     @property
     def data(self) -> Path:
         """The instance's own folder, absolute."""
-        return self.root / self.settings.data
+        return self.root / (self.settings.cluster_data if self.settings.cluster else self.settings.data)
 
     @property
     def logs(self) -> Path:
@@ -57,17 +64,32 @@ class Instance:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Kafka's address for clients."""
-        return f"127.0.0.1:{self.settings.kafka_port}"
+        """Kafka's address for clients, of several brokers as a comma list."""
+        return ",".join(f"127.0.0.1:{port}" for port in self.members("kafka").values())
 
-    def port(self, service: str) -> int:
-        """The HTTP port of a service."""
-        return int(getattr(self.settings, f"{service}_port"))
+    def members(self, kind: str) -> dict[str, int]:
+        """The processes of a kind with their ports: {"ingest": 8102}, in a cluster {"ingest-1": 8102, …}."""
+        if not self.settings.cluster or kind not in CLUSTER:
+            return {kind: self.port(kind)}
+        return {f"{kind}-{number}": self.port(kind, number) for number in range(1, CLUSTER[kind] + 1)}
+
+    def port(self, kind: str, number: int = 1) -> int:
+        """Where the first process of a kind listens, or another of a cluster."""
+        return int(getattr(self.settings, f"{kind}_port" if number == 1 else f"{kind}_{number}_port"))
+
+    def urls(self, service: str) -> list[str]:
+        """Where the processes of a service answer."""
+        return [f"http://127.0.0.1:{port}" for port in self.members(service).values()]
 
     def environment(self) -> dict[str, str]:
         """`MYMACRO_*` variables that describe this instance to another process."""
         values = self.settings.model_dump()
         return {f"MYMACRO_{name.upper()}": str(value) for name, value in values.items()}
+
+
+def kind_of(name: str) -> str:
+    """What a process is: `ingest` for ingest-2."""
+    return re.sub(r"-\d+$", "", name)
 
 
 def operator() -> str:
@@ -79,14 +101,30 @@ def operator() -> str:
 
 
 def from_environment() -> Instance:
-    """The instance described by the settings."""
-    return Instance(StackSettings())
+    """The instance described by the settings; where they do not say which: the one that runs, else the embedded one."""
+    settings = StackSettings()
+    if "cluster" not in settings.model_fields_set:
+        cluster = cluster_from_environment()
+        if lock.held(cluster.run) and not lock.held(Instance(settings).run):
+            return cluster
+    return Instance(settings)
+
+
+def cluster_from_environment() -> Instance:
+    """The cluster described by the settings."""
+    return Instance(StackSettings(cluster=True))
+
+
+def embedded_from_environment() -> Instance:
+    """The embedded stack described by the settings."""
+    return Instance(StackSettings(cluster=False))
 
 
 def on_free_ports(data: Path, **settings: object) -> Instance:
     """An instance of its own beside any other: `data` is its folder, every port is free right now."""
     ports = free_ports(len(PORT_FIELDS))
-    values = {**dict(zip(PORT_FIELDS, ports, strict=True)), "data": data, **settings}
+    folders = ("cluster_data", "data") if settings.get("cluster") else ("data", "cluster_data")
+    values = {**dict(zip(PORT_FIELDS, ports, strict=True)), folders[0]: data, folders[1]: data / "other", **settings}
     return Instance(StackSettings(**values))  # type: ignore[arg-type]
 
 
@@ -123,6 +161,24 @@ def _deliveries(host: str) -> dict[str, str]:
     return {name: os.environ.get(name) or value for name, value in names.items()}
 
 
+def _several(instance: Instance) -> dict[str, str]:
+    """What services have to know where there are several of each."""
+    if not instance.settings.cluster:
+        return {}
+    return {
+        "GATEWAY_INSTANCES": str(len(instance.members("gateway"))),
+        "GATEWAY_RATES_URL": f"redis://127.0.0.1:{instance.port('redis')}",
+        "DRAIN_S": str(DRAIN_S),
+    }
+
+
+def member_environment(instance: Instance, name: str) -> dict[str, str]:
+    """What one process of a service gets on top of `service_environment`: its name and its own port."""
+    service = kind_of(name)
+    port = str(instance.members(service)[name])
+    return {f"{service.upper()}_PORT": port, **({"INSTANCE": name} if instance.settings.cluster else {})}
+
+
 def service_environment(instance: Instance) -> dict[str, str]:
     """What every service gets on top of the caller's environment: addresses, folders, key files.
 
@@ -131,6 +187,7 @@ def service_environment(instance: Instance) -> dict[str, str]:
     settings, keys = instance.settings, instance.keys
     values = {
         "KAFKA_BOOTSTRAP_SERVERS": instance.bootstrap_servers,
+        "KAFKA_REPLICATION": str(min(COPIES, len(instance.members("kafka")))),
         "DATABASE_URL": settings.database_url or f"sqlite:///{instance.data / 'db'}",
         "OBJECTS_URL": f"file:///{instance.data / 'objects'}",
         "INTERNAL_JWKS_PATH": str(keys / "internal-jwks.json"),
@@ -151,10 +208,10 @@ def service_environment(instance: Instance) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "ORT_DISABLE_TELEMETRY": "1",
     }
-    values |= _deliveries(settings.host)
+    values |= _deliveries(settings.host) | _several(instance)
     for service in SERVICES:
         values[f"{service.upper()}_PORT"] = str(instance.port(service))
         if service != "gateway":
-            values[f"GATEWAY_{service.upper()}_URL"] = f"http://127.0.0.1:{instance.port(service)}"
+            values[f"GATEWAY_{service.upper()}_URL"] = ",".join(instance.urls(service))
     named = env_file.named()
     return {name: value for name, value in values.items() if name not in named}

@@ -41,11 +41,16 @@ class Node:
         return self.ports[self.place][0]
 
 
-def only_node(instance: Instance) -> Node:
-    """The broker of a stack that has one."""
-    settings = instance.settings
-    ports = (settings.kafka_port, settings.kafka_controller_port)
-    return Node(instance.data / "kafka", jars.folder(instance.tools), settings.kafka_heap_mb, (ports,))
+def nodes(instance: Instance) -> dict[str, Node]:
+    """The brokers of a stack by the names of their parts."""
+    settings, names = instance.settings, instance.members("kafka")
+    controllers = [settings.kafka_controller_port, settings.kafka_2_controller_port, settings.kafka_3_controller_port]
+    ports = tuple(zip(names.values(), controllers, strict=False))
+    folder = jars.folder(instance.tools)
+    return {
+        name: Node(instance.data / name, folder, settings.kafka_heap_mb, ports, place)
+        for place, name in enumerate(names)
+    }
 
 
 def prepare(node: Node) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,12 @@ class Silent(NoAnswer):
     """It is away; it may or may not have heard."""
 
 
+class Closed(Silent):
+    """Nobody listens there, so nobody heard."""
+
+
 def asked(service: str, method: str, path: str, body: dict[str, Any] | None = None, key: str = "") -> dict[str, Any]:
-    """The answer of `service`, such as auth. `key` is the Idempotency-Key.
+    """The answer of `service`, such as auth: of the first of its processes that listens. `key` is the Idempotency-Key.
 
     Raises:
         Silent: there is none.
@@ -35,13 +40,17 @@ def asked(service: str, method: str, path: str, body: dict[str, Any] | None = No
     from shared.internal_tokens import InternalTokenSigner
 
     stack = from_environment()
-    url = os.environ.get(f"GATEWAY_{service.upper()}_URL") or f"http://127.0.0.1:{stack.port(service)}"
+    said = os.environ.get(f"GATEWAY_{service.upper()}_URL", "")
+    urls = [url.strip().rstrip("/") for url in said.split(",") if url.strip()] or stack.urls(service)
     key_path = Path(os.environ.get("GATEWAY_INTERNAL_KEY_PATH") or stack.keys / "internal.jwk")
     try:
         token = InternalTokenSigner(key_path).operator_token(service)
     except (OSError, ValueError) as error:
         raise NoAnswer(f"The gateway's key {key_path} can't be read; GATEWAY_INTERNAL_KEY_PATH names it.") from error
-    return answered(service, url, method, path, token, body, key)
+    for url in urls[:-1]:
+        with suppress(Closed):
+            return answered(service, url, method, path, token, body, key)
+    return answered(service, urls[-1], method, path, token, body, key)
 
 
 def answered(
@@ -61,7 +70,10 @@ def answered(
         detail = _detail(error.read())
         raise NoAnswer(f"{service.capitalize()} at {url} answers {error.code}: {detail}") from error
     except (OSError, ValueError) as error:
-        raise Silent(f"{service.capitalize()} at {url} does not answer; see ./mymacro status.") from error
+        refused = isinstance(getattr(error, "reason", None), ConnectionRefusedError)
+        raise (Closed if refused else Silent)(
+            f"{service.capitalize()} at {url} does not answer; see ./mymacro status."
+        ) from error
 
 
 def _detail(answer: bytes) -> str:

@@ -5,10 +5,11 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
-from infra.local import kafka, processes, triton
-from infra.local.instance import SERVICES, Instance, service_environment
+from infra.local import kafka, processes, redis, triton
+from infra.local.instance import SERVICES, Instance, kind_of, member_environment, service_environment
 
 HTTP_PROBE_TIMEOUT_S = 2.0
 TRITON_FAILURES = 3
@@ -57,17 +58,16 @@ async def http_ok(port: int, path: str = "/readyz") -> bool:
 
 def all_parts(instance: Instance) -> list[Part]:
     """Every process that can run on this machine and that the settings want, in the order of starting."""
-    parts = [kafka_part(instance)]
+    parts = [node_part(instance, name, node) for name, node in kafka.nodes(instance).items()]
+    if instance.settings.cluster:
+        parts.append(redis_part(instance))
     if triton.problem() is None:
         parts.append(triton_part(instance))
-    parts += [service_part(instance, name) for name in SERVICES]
-    wanted = [name.strip() for name in instance.settings.only.split(",") if name.strip()]
-    return [part for part in parts if not wanted or part.name in wanted]
-
-
-def kafka_part(instance: Instance) -> Part:
-    """The broker."""
-    return node_part(instance, "kafka", kafka.only_node(instance))
+    # One of each service first, then the second of each.
+    rounds = zip_longest(*(instance.members(service) for service in SERVICES))
+    parts += [service_part(instance, name) for names in rounds for name in names if name is not None]
+    wanted = {name.strip() for name in instance.settings.only.split(",") if name.strip()}
+    return [part for part in parts if not wanted or wanted & {part.name, kind_of(part.name)}]
 
 
 def node_part(instance: Instance, name: str, node: kafka.Node) -> Part:
@@ -81,6 +81,21 @@ def node_part(instance: Instance, name: str, node: kafka.Node) -> Part:
         ready=lambda: kafka.ready(node),
         stage=ENGINE,
         prepare=lambda: kafka.prepare(node),
+    )
+
+
+def redis_part(instance: Instance) -> Part:
+    """Where the gateways count together."""
+    port, home = instance.port("redis"), instance.data / "redis"
+    return Part(
+        name="redis",
+        port=port,
+        command=redis.command(port),
+        cwd=home,
+        env=_marked(instance, {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}),
+        ready=lambda: redis.ready(port),
+        stage=ENGINE,
+        prepare=lambda: home.mkdir(parents=True, exist_ok=True),
     )
 
 
@@ -117,16 +132,18 @@ async def _triton_ready(port: int) -> bool:
 
 
 def service_part(instance: Instance, name: str) -> Part:
-    """One of our services."""
-    port = instance.port(name)
+    """One of our services, or one process of it."""
+    service = kind_of(name)
+    port = instance.members(service)[name]
+    env = {**os.environ, **service_environment(instance), **member_environment(instance, name)}
     return Part(
         name=name,
         port=port,
-        command=[sys.executable, "-m", f"services.{name}.app"],
+        command=[sys.executable, "-m", f"services.{service}.app"],
         cwd=instance.root,
-        env=_marked(instance, {**os.environ, **service_environment(instance), "HOST": _host(instance, name)}),
+        env=_marked(instance, {**env, "HOST": _host(instance, service)}),
         ready=lambda: http_ok(port),
-        stage=GATEWAY if name == "gateway" else SERVICE,
+        stage=GATEWAY if service == "gateway" else SERVICE,
     )
 
 

@@ -17,6 +17,11 @@ class StackSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ROOT / ".env", extra="ignore")
 
     data: Path = Field(default=Path(".mymacro/data"), description="Folder of this instance's data, keys and logs")
+    cluster: bool = Field(
+        default=False,
+        description="Run several of each, as up --cluster does; not set: commands take the stack that runs",
+    )
+    cluster_data: Path = Field(default=Path(".mymacro/cluster"), description="The same folder of a cluster")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Log level of every service"
     )
@@ -44,11 +49,24 @@ class StackSettings(BaseSettings):
     triton_metrics_port: Port = Field(default=8122, description="Triton, metrics")
     otlp_port: Port = Field(default=8130, description="The supervisor's receiver of OpenTelemetry spans")
     demo_receiver_port: Port = Field(default=8140, description="Where the demo's partner receives webhooks")
+    gateway_2_port: Port = Field(default=8081, description="In a cluster: the second gateway")
+    auth_2_port: Port = Field(default=8201, description="In a cluster: the second auth")
+    ingest_2_port: Port = Field(default=8202, description="In a cluster: the second ingest")
+    ingest_3_port: Port = Field(default=8302, description="In a cluster: the third ingest")
+    inference_2_port: Port = Field(default=8203, description="In a cluster: the second inference")
+    nutrition_2_port: Port = Field(default=8204, description="In a cluster: the second nutrition")
+    insights_2_port: Port = Field(default=8205, description="In a cluster: the second insights")
+    webhooks_2_port: Port = Field(default=8206, description="In a cluster: the second webhooks")
+    kafka_2_port: Port = Field(default=19094, description="In a cluster: the second broker, clients")
+    kafka_2_controller_port: Port = Field(default=19095, description="In a cluster: the second broker, its controller")
+    kafka_3_port: Port = Field(default=19096, description="In a cluster: the third broker, clients")
+    kafka_3_controller_port: Port = Field(default=19097, description="In a cluster: the third broker, its controller")
+    redis_port: Port = Field(default=8150, description="In a cluster: the Redis in which gateways count together")
     database_url: str = Field(
         default="",
         description="Where services keep documents (DATABASE_URL below); empty: SQLite files in the data folder",
     )
-    kafka_heap_mb: int = Field(default=256, description="Kafka's Java heap, MiB")
+    kafka_heap_mb: int = Field(default=256, description="Java heap of each Kafka broker, MiB")
     only: str = Field(default="", description="Comma list of the processes to run; empty runs all of them")
 
     @model_validator(mode="after")
@@ -59,6 +77,12 @@ class StackSettings(BaseSettings):
             for port, name in enumerate(names, start=self.ports_from):
                 if name not in single:
                     setattr(self, name, port)
+        return self
+
+    @model_validator(mode="after")
+    def _a_folder_each(self) -> Self:
+        if self.data == self.cluster_data:
+            raise ValueError(f"MYMACRO_DATA and MYMACRO_CLUSTER_DATA are both {self.data}")
         return self
 
     @model_validator(mode="after")

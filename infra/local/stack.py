@@ -6,7 +6,6 @@ Children are started from its main thread only: the kernel ends them when that t
 
 import asyncio
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -17,10 +16,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
-from infra.local import kafka, private, processes, traces, triton
-from infra.local.instance import Instance, from_environment, port_is_free, service_environment
+from infra.local import kafka, lock, private, processes, redis, traces, triton
+from infra.local.instance import Instance, from_environment, kind_of, port_is_free, service_environment
 from infra.local.keeper import Keeper
 from infra.local.parts import ENGINE, GATEWAY, SERVICE, Part, all_parts
 
@@ -30,6 +28,8 @@ ALL_READY_S = 150.0
 # Crashes of one part before the first "ready" after which the start has failed.
 CRASHES = 4
 LOOP_S = 0.1
+# Services that start at once, each 0.9 s of CPU: more only make each other, and the brokers, wait.
+STARTED_TOGETHER = 8
 LOG_BYTES = 20_000_000
 LOG_CHECK_S = 10.0
 FREE_BYTES = 200_000_000
@@ -95,31 +95,42 @@ class Supervisor:
         self._check()
         self._make_folders()
         self._receiver.start()
-        names = {keeper.part.name for keeper in self.keepers}
-        if "kafka" in names:
-            await self._format_kafka()
-        topics = self._spawn("topics", [sys.executable, "-m", "infra.topics"]) if "kafka" in names else None
-        self._start_stage([ENGINE])
+        brokers = [name for name in kafka.nodes(self.instance) if name in self._names()]
+        await self._format_kafka(brokers)
+        topics = self._spawn("topics", [sys.executable, "-m", "infra.topics"]) if brokers else None
+        for keeper in self.keepers:
+            if keeper.part.stage == ENGINE:
+                keeper.start()
         if topics is not None:
             await self._finished(topics, "topics", "The topics could not be created")
-        self._start_stage([SERVICE, GATEWAY])
-        await self._all_ready()
+        await self._start_services()
+
+    def _names(self) -> list[str]:
+        return [keeper.part.name for keeper in self.keepers]
 
     def _check(self) -> None:
         processes.end_all(processes.marked(self.instance.data), seconds=5)
-        ports = {f"MYMACRO_{keeper.part.name.upper()}_PORT": keeper.part.port for keeper in self.keepers}
+        if "redis" in self._names() and (missing := redis.problem()):
+            raise StackError(missing)
         settings = self.instance.settings
-        for field in ("otlp", "kafka_controller", "triton_http", "triton_grpc", "triton_metrics"):
-            if field.partition("_")[0] in ("otlp", *(keeper.part.name for keeper in self.keepers)):
-                ports[f"MYMACRO_{field.upper()}_PORT"] = int(getattr(settings, f"{field}_port"))
-        ports.pop("MYMACRO_TRITON_PORT", None)
+        ports = self._ports()
         for name, port in ports.items():
-            host = settings.host if name == "MYMACRO_GATEWAY_PORT" else "127.0.0.1"
+            host = settings.host if name.startswith("MYMACRO_GATEWAY_") else "127.0.0.1"
             if not port_is_free(port, host):
                 raise StackError(f"Port {port} is taken by another program; stop it, or choose another with {name}.")
         free = shutil.disk_usage(self.instance.run).free
         if free < FREE_BYTES:
             raise StackError(f"The disk of {self.instance.data} is nearly full ({free / 1e6:.0f} MB free).")
+
+    def _ports(self) -> dict[str, int]:
+        """Every port that is listened on, by the setting that chooses it."""
+        kinds = {kind_of(name) for name in self._names()}
+        wanted = {"otlp_port", *(f"triton_{kind}_port" for kind in ("http", "grpc", "metrics") if "triton" in kinds)}
+        for name in self._names():
+            field = name.removesuffix("-1").replace("-", "_")
+            wanted |= {f"{field}_port"} if name != "triton" else set()
+            wanted |= {f"{field}_controller_port"} if kind_of(name) == "kafka" else set()
+        return {f"MYMACRO_{field.upper()}": getattr(self.instance.settings, field) for field in sorted(wanted)}
 
     def _make_folders(self) -> None:
         for name in ("db", "objects", "keys"):
@@ -137,16 +148,20 @@ class Supervisor:
         env = {**os.environ, **service_environment(self.instance), processes.MARK: str(self.instance.data)}
         return processes.spawn(command, cwd=cwd or self.instance.root, env=env, log=self._log(name))
 
-    async def _format_kafka(self) -> None:
-        node = kafka.only_node(self.instance)
-        if kafka.formatted(node):
-            return
-        kafka.clear(node)
-        kafka.prepare(node)
-        env = {**kafka.environment(), processes.MARK: str(self.instance.data)}
-        child = processes.spawn(kafka.format_command(node), cwd=node.home, env=env, log=self._log("kafka"))
-        await self._finished(child, "kafka", "Kafka's folder could not be prepared")
-        kafka.mark_formatted(node)
+    async def _format_kafka(self, names: Sequence[str]) -> None:
+        """Prepare the folders of these brokers, side by side."""
+        children: list[tuple[kafka.Node, subprocess.Popen[bytes], str]] = []
+        for name in names:
+            node = kafka.nodes(self.instance)[name]
+            if not kafka.formatted(node):
+                kafka.clear(node)
+                kafka.prepare(node)
+                env = {**kafka.environment(), processes.MARK: str(self.instance.data)}
+                child = processes.spawn(kafka.format_command(node), cwd=node.home, env=env, log=self._log(name))
+                children.append((node, child, name))
+        for node, child, name in children:
+            await self._finished(child, name, "Kafka's folder could not be prepared")
+            kafka.mark_formatted(node)
 
     async def _finished(self, child: subprocess.Popen[bytes], name: str, failure: str) -> None:
         while child.poll() is None:
@@ -155,11 +170,6 @@ class Supervisor:
             await asyncio.sleep(LOOP_S / 2)
         if child.returncode:
             raise StackError(f"{failure}: {self._last_line(name)}")
-
-    def _start_stage(self, stages: Sequence[int]) -> None:
-        for keeper in self.keepers:
-            if keeper.part.stage in stages:
-                keeper.start()
 
     def _heed_stop(self) -> None:
         if self.stop_asked.is_set():
@@ -171,11 +181,17 @@ class Supervisor:
                 name, end = keeper.part.name, keeper.status.last_end
                 raise StackError(f"{name} does not start ({end}): {self._last_line(name)} (all of it: {keeper.log})")
 
-    async def _all_ready(self) -> None:
+    async def _start_services(self) -> None:
+        """Start them, so many together, and wait until all is ready."""
         deadline = time.monotonic() + ALL_READY_S
+        waiting = [keeper for keeper in self.keepers if keeper.part.stage != ENGINE]
+        started: list[Keeper] = []
         while not all(keeper.ready for keeper in self.keepers):
             self._heed_stop()
             self._fail_when_crashing()
+            while waiting and sum(not keeper.ready for keeper in started) < STARTED_TOGETHER:
+                started.append(waiting.pop(0))
+                started[-1].start()
             if time.monotonic() > deadline:
                 late = ", ".join(keeper.part.name for keeper in self.keepers if not keeper.ready)
                 raise StackError(f"Not ready within {ALL_READY_S:.0f} s: {late}; see {self.instance.logs}.")
@@ -221,18 +237,6 @@ def _bound(log: Path) -> None:
         os.truncate(log, 0)
 
 
-def hold(instance: Instance) -> IO[str] | None:
-    """The instance's lock, held as long as the file stays open; None when a supervisor has it."""
-    instance.run.mkdir(parents=True, exist_ok=True)
-    lock = (instance.run / "supervisor.lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
-
-
 def main(parts: Callable[[Instance], Sequence[Part]] = all_parts) -> None:
     """Supervise the instance described by the environment; `parts` says what it is made of."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -242,10 +246,10 @@ def main(parts: Callable[[Instance], Sequence[Part]] = all_parts) -> None:
     if os.getppid() == 1:
         sys.exit("Who asked for the stack is gone.")
     instance = from_environment()
-    lock = hold(instance)
-    if lock is None:
+    held = lock.hold(instance.run)
+    if held is None:
         sys.exit("The stack runs already.")
-    with lock:
+    with held:
         sys.exit(asyncio.run(Supervisor(instance, parts(instance)).run()))
 
 

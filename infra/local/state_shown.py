@@ -1,7 +1,11 @@
 """The supervisor's state in words and rows, as the command line shows it."""
 
+from collections.abc import Mapping
+
 from infra.local import processes
 from infra.local.control import State
+
+TITLES = ("process", "pid", "port", "state", "memory", "restarts", "last end")
 
 
 def progress(state: State) -> str:
@@ -13,14 +17,17 @@ def progress(state: State) -> str:
 
 def where(state: State, url: str) -> str:
     """The API's address, or without a gateway what runs instead and on which ports."""
-    if "gateway" in state.processes:
+    if "gateway" in state.kinds:
         return url
     running = ", ".join(f"{name} on port {process['port']}" for name, process in state.processes.items())
     return f"{running or 'nothing runs'} (no gateway, so there is no API)"
 
 
-def rows(state: State) -> list[tuple[str, ...]]:
-    """Process, pid, port, state, memory, restarts and last end of each, the supervisor first and the sum last."""
+def rows(state: State, readers: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
+    """Process, pid, port, state, memory, restarts and last end of each, the supervisor first and the sum last.
+
+    With `readers` there is one more cell, of the partitions that each reads.
+    """
     total = processes.resident_bytes([state.supervisor])
     found: list[tuple[str, ...]] = [("supervisor", str(state.supervisor), "", state.phase, _mib(total), "", "")]
     for name, process in state.processes.items():
@@ -29,7 +36,8 @@ def rows(state: State) -> list[tuple[str, ...]]:
         total += memory
         about = (str(process["port"]), process["state"], _mib(memory), str(process["restarts"]), process["last_end"])
         found.append((name, str(pid or ""), *about))
-    return [*found, ("all", "", "", "", _mib(total), "", "")]
+    found.append(("all", "", "", "", _mib(total), "", ""))
+    return found if readers is None else [(*row, readers.get(row[0], "")) for row in found]
 
 
 def _mib(size: int) -> str:

@@ -4,18 +4,21 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from infra import topics
-from infra.local import kafka
+from infra.local import kafka, lock
 from infra.local.instance import (
     SERVICES,
     Instance,
     free_ports,
     from_environment,
+    member_environment,
     on_free_ports,
     port_is_free,
     service_environment,
 )
+from infra.local.parts import all_parts
 from infra.local.settings import StackSettings
 from shared.topics import TOPICS
 
@@ -43,6 +46,67 @@ def test_every_service_learns_its_port_and_the_gateway_where_the_others_are(tmp_
     assert found["GATEWAY_INGEST_URL"] == f"http://127.0.0.1:{instance.port('ingest')}"
     assert found["DATABASE_URL"] == f"sqlite:///{tmp_path}/db"
     assert found["OBJECTS_URL"] == f"file:///{tmp_path}/objects"
+    assert found["KAFKA_REPLICATION"] == "1"
+    assert not {"INSTANCE", "GATEWAY_INSTANCES", "GATEWAY_RATES_URL"} & found.keys()
+    assert member_environment(instance, "ingest") == {"INGEST_PORT": str(instance.port("ingest"))}
+
+
+def test_in_a_cluster_every_process_has_a_name_and_a_port_and_hears_of_all_others(tmp_path: Path):
+    instance = on_free_ports(tmp_path, cluster=True)
+    found = service_environment(instance)
+    assert instance.data == tmp_path
+    assert list(instance.members("ingest")) == ["ingest-1", "ingest-2", "ingest-3"]
+    assert list(instance.members("gateway")) == ["gateway-1", "gateway-2"]
+    assert instance.members("triton_grpc") == {"triton_grpc": instance.port("triton_grpc")}
+    assert found["GATEWAY_INGEST_URL"] == ",".join(instance.urls("ingest"))
+    assert found["KAFKA_BOOTSTRAP_SERVERS"].count(",") == 2
+    assert found["KAFKA_REPLICATION"] == "3"
+    assert found["GATEWAY_INSTANCES"] == "2"
+    assert found["GATEWAY_RATES_URL"] == f"redis://127.0.0.1:{instance.port('redis')}"
+    assert member_environment(instance, "ingest-3") == {
+        "INGEST_PORT": str(instance.port("ingest", 3)),
+        "INSTANCE": "ingest-3",
+    }
+    ports = [port for kind in ("kafka", "redis", *SERVICES) for port in instance.members(kind).values()]
+    assert len(ports) == len(set(ports)) == 3 + 1 + 2 * len(SERVICES) + 1
+
+
+def test_a_cluster_is_made_of_exactly_these_processes(tmp_path: Path):
+    names = [part.name for part in all_parts(on_free_ports(tmp_path, cluster=True)) if part.name != "triton"]
+    two = ("gateway", "auth", "inference", "nutrition", "insights", "webhooks")
+    assert sorted(names) == sorted(
+        [
+            *("kafka-1", "kafka-2", "kafka-3", "redis", "ingest-1", "ingest-2", "ingest-3"),
+            *(f"{service}-{number}" for service in two for number in (1, 2)),
+        ]
+    )
+    only = on_free_ports(tmp_path, cluster=True, only="ingest-2,kafka")
+    assert [part.name for part in all_parts(only)] == ["kafka-1", "kafka-2", "kafka-3", "ingest-2"]
+
+
+def test_commands_mean_the_stack_that_runs_unless_a_setting_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MYMACRO_CLUSTER", raising=False)
+    monkeypatch.setenv("MYMACRO_DATA", str(tmp_path / "one"))
+    monkeypatch.setenv("MYMACRO_CLUSTER_DATA", str(tmp_path / "several"))
+    assert from_environment().data == tmp_path / "one"
+    assert not (tmp_path / "several").exists()
+    held = lock.hold(tmp_path / "several" / "run")
+    assert held is not None
+    with held:
+        assert from_environment().data == tmp_path / "several"
+        monkeypatch.setenv("MYMACRO_CLUSTER", "false")
+        assert from_environment().data == tmp_path / "one"
+        monkeypatch.delenv("MYMACRO_CLUSTER")
+        embedded = lock.hold(tmp_path / "one" / "run")
+        assert embedded is not None
+        with embedded:
+            assert from_environment().data == tmp_path / "one"
+    assert from_environment().data == tmp_path / "one"
+
+
+def test_the_two_stacks_do_not_share_a_folder(tmp_path: Path):
+    with pytest.raises(ValidationError, match="MYMACRO_DATA and MYMACRO_CLUSTER_DATA are both"):
+        StackSettings(data=tmp_path, cluster_data=tmp_path)
 
 
 def test_partners_work_at_once_only_where_nobody_else_can_register_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -72,7 +136,7 @@ def test_deliveries_reach_this_machine_only_where_nobody_else_can_register_one(
 
 def test_kafka_gets_its_ports_and_a_relative_folder(tmp_path: Path):
     instance = Instance(StackSettings(data=tmp_path, kafka_port=20_001, kafka_controller_port=20_002))
-    node = kafka.only_node(instance)
+    node = kafka.nodes(instance)["kafka"]
     kafka.prepare(node)
     lines = (node.home / "server.properties").read_text().splitlines()
     assert "listeners=PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002" in lines
@@ -98,6 +162,12 @@ def test_every_topic_and_every_readers_dead_letters_are_wanted():
     expected = {topic.name for topic in TOPICS}
     expected |= {topic.dead_letters(reader) for topic in TOPICS for reader in topic.readers}
     assert names == expected
+
+
+def test_of_three_copies_two_must_be_written_and_of_one_that_one():
+    for topic in topics.wanted(replication=3):
+        assert (topic.replication_factor, topic.topic_configs["min.insync.replicas"]) == (3, "2")
+    assert not [topic for topic in topics.wanted() if "min.insync.replicas" in topic.topic_configs]
 
 
 def test_state_is_compacted_and_logs_are_kept_for_a_week():

@@ -1,0 +1,30 @@
+"""The lock of an instance: whoever supervises it holds it, and it goes with them however they end."""
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+FILE = "supervisor.lock"
+
+
+def hold(run: Path) -> IO[str] | None:
+    """The lock in the folder `run`, held as long as the file stays open; None when a supervisor has it."""
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / FILE).open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def held(run: Path) -> bool:
+    """Whether a supervisor holds it; makes nothing where nothing ran yet."""
+    if not (run / FILE).exists():
+        return False
+    file = hold(run)
+    if file is None:
+        return True
+    file.close()
+    return False

@@ -1,0 +1,91 @@
+"""Restarting processes one after the other, so that whoever is served by several of each notices nothing."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from infra.local import brokers, control
+from infra.local.control import State
+from infra.local.instance import CLUSTER, Instance, kind_of
+from infra.local.stack import StackError
+
+READY_S = 90.0
+COPIES_S = 120.0
+POLL_S = 0.1
+# In this order: what all work on first, the door last.
+ORDER = ("kafka", "redis", "triton", "auth", "ingest", "inference", "nutrition", "insights", "webhooks", "gateway")
+Say = Callable[[str], None]
+
+
+def named(state: State, wanted: Sequence[str] = ()) -> list[str]:
+    """The processes meant by names (`ingest-2`) and kinds (`ingest`), in order; by none, all that there are several of.
+
+    Raises:
+        StackError: there is no such process.
+    """
+    known = {*state.processes, *state.kinds}
+    if unknown := [name for name in wanted if name not in known]:
+        raise StackError(f"There is no process {unknown[0]!r}; there are {', '.join(state.processes)}.")
+    several = [name for name in state.processes if kind_of(name) in CLUSTER]
+    meant = [name for name in state.processes if {name, kind_of(name)} & set(wanted)] if wanted else several
+    return sorted(meant, key=lambda name: (ORDER.index(kind_of(name)), name))
+
+
+def restart(instance: Instance, names: Sequence[str], say: Say) -> float:
+    """SIGTERM to each process in turn, the next one when it is ready again; returns the seconds it took.
+
+    Before and after a broker's restart all partitions have all their copies.
+
+    Raises:
+        StackError: one did not come back in time, or copies are lacking.
+    """
+    began = time.monotonic()
+    for name in names:
+        since = time.monotonic()
+        broker = kind_of(name) == "kafka" and name != "kafka"
+        if broker:
+            asyncio.run(_all_copies(instance))
+        _once(instance, name)
+        if broker:
+            asyncio.run(_all_copies(instance))
+        say(f"{name} is back after {time.monotonic() - since:.1f} s")
+    return time.monotonic() - began
+
+
+def _once(instance: Instance, name: str) -> None:
+    ended = _state(instance).pid(name)
+    with suppress(ProcessLookupError):
+        os.kill(ended, signal.SIGTERM)
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        process = _state(instance).processes[name]
+        if process["state"] == "ready" and process["pid"] != ended:
+            return
+        time.sleep(POLL_S)
+    raise StackError(f"{name} is not ready {READY_S:.0f} s after it was ended; see {instance.logs / name}.log.")
+
+
+async def _all_copies(instance: Instance) -> None:
+    deadline = time.monotonic() + COPIES_S
+    said = "nothing was heard"
+    while time.monotonic() < deadline:
+        try:
+            lacking = await brokers.lacking(instance.bootstrap_servers)
+        except brokers.NoAnswer as error:
+            said = str(error)
+        else:
+            if not lacking:
+                return
+            said = f"{lacking} partitions lack a copy"
+        await asyncio.sleep(POLL_S)
+    raise StackError(f"The brokers are not whole after {COPIES_S:.0f} s: {said}; nothing more is restarted.")
+
+
+def _state(instance: Instance) -> State:
+    state = control.state(instance)
+    if state is None or not control.running(instance):
+        raise StackError("The stack is not running; start it with ./mymacro up.")
+    return state
