@@ -35,6 +35,7 @@ SHARE = 4
 PARTNER_SHARE = 2
 OURS = (UNSIGNED.error, BROKEN.error)
 NAME = "deliveries"
+OUTCOMES = {"delivered": "delivered", "pending": "failed", "failed": "given_up", "cancelled": "cancelled"}
 log = logging.getLogger(__name__)
 
 
@@ -249,6 +250,7 @@ class Dispatcher:
     async def _keep(self, delivery: Delivery, result: Delivery, endpoint: Endpoint | None) -> None:
         kept = await self._queue.keep(result)
         METRICS.jobs.labels(NAME, "done" if result.due_at is None else "later").inc()
+        METRICS.deliveries.labels(OUTCOMES[result.state]).inc()
         if delivery.line is not None and result.line is None:
             await self._queue.next_in_line(delivery)
         if result.due_at is not None and (seconds := (result.due_at - self._clock()).total_seconds()) < 60:
