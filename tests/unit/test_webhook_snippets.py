@@ -3,10 +3,10 @@
 import base64
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from infra.local.environment import ROOT
+from services.webhooks.endpoint_models import NewEndpoint
+from services.webhooks.public import OPERATIONAL, TYPES
 from services.webhooks.signing import ED25519, HMAC, SigningKey, shown, signed_headers
+from tests.service.webhook_npm import NODE
 
 GUIDE = (ROOT / "docs" / "webhooks.md").read_text()
-NODE = shutil.which("node")
 STAMP = 1772353800
 BODY = '{"type":"day.updated","timestamp":"2026-03-01T08:30:00.000Z","data":{"note":"Gr\u00fc\u00dfe \u2615"}}'.encode()
 SECRET, OTHER = bytes(range(32)), bytes(32)
@@ -154,16 +156,11 @@ def test_the_typescript_snippet(tmp_path: Path):
 
 
 def test_the_guide_names_every_type_and_field():
-    from services.webhooks.endpoint_models import NewEndpoint
-    from services.webhooks.public import OPERATIONAL, TYPES
-
     assert all(f"`{name}`" in GUIDE for name in (*TYPES, *OPERATIONAL, *NewEndpoint.model_fields))
 
 
 def test_the_library_snippet_is_what_the_library_takes():
     (library,) = [one for one in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if "standardwebhooks" in one]
-    from datetime import UTC, datetime
-
     now = int(datetime.now(UTC).timestamp())
     space: dict[str, Any] = {"secret": KEYS[0], "request_body": BODY}
     space["request_headers"] = signed_headers([PRIVATE, SECRET], "msg_1", now, BODY)
