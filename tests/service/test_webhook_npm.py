@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from infra.local.environment import ROOT
 from tests.polling import eventually
 from tests.service import webhook_npm
 from tests.service.receiver import Received, Receiver
-from tests.service.webhook_endpoints import created, tell, webhooks
+from tests.service.webhook_endpoints import created, tell, tried, webhooks
 from tests.service.webhook_events import PARTNER
 
 # Reads deliveries from its input; says of each what the guide's lines make of it.
@@ -40,8 +41,9 @@ def folder(tmp_path: Path) -> Path:
     """Where Node finds the library and the guide's lines."""
     (tmp_path / "node_modules").symlink_to(webhook_npm.modules())
     guide = (ROOT / "docs" / "webhooks.md").read_text()
-    (block,) = re.findall(r"```javascript\n(.*?)```", guide, re.S)
+    block, server = re.findall(r"```javascript\n(.*?)```", guide, re.S)
     imports, _, lines = block.partition("\n\n")
+    (tmp_path / "receive.mjs").write_text(server)
     (tmp_path / "harness.mjs").write_text(HARNESS % {"imports": imports, "lines": lines.strip()})
     return tmp_path
 
@@ -93,3 +95,27 @@ async def test_the_npm_library_verifies_what_we_deliver(folder: Path, tmp_path: 
     # Another body; and ed25519 alone, which the library passes over.
     assert told[2:] == ["WebhookVerificationError: No matching signature found"] * 2
     assert [one.split(",")[0] for one in both.headers["webhook-signature"].split()] == ["v1a", "v1"]
+
+
+async def test_the_guides_server_takes_what_verifies_alone(folder: Path, tmp_path: Path, unused_tcp_port: int):
+    """With the secret of one of two endpoints at its address."""
+    async with webhooks(tmp_path) as service:
+        made = [await created(service, f"http://127.0.0.1:{unused_tcp_port}/hook", key=key) for key in ("own", "other")]
+        environment = {"WEBHOOK_SECRET": made[0]["secret"], "PORT": str(unused_tcp_port)}
+        server = await asyncio.create_subprocess_exec(
+            str(webhook_npm.NODE), "receive.mjs", cwd=folder, env=environment, stdout=subprocess.PIPE
+        )
+        try:
+            await eventually(lambda: _listens(unused_tcp_port))
+            await tell(service)
+            tries = [(await tried(service, one["endpoint_id"])).history[0].status for one in made]
+        finally:
+            server.terminate()
+            said, _ = await server.communicate()
+    assert tries == [204, 401]
+    assert sorted(line.split()[0] for line in said.decode().splitlines()) == ["refused:", "verified"]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
