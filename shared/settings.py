@@ -53,6 +53,11 @@ RULES = (
         lambda settings: 2 * settings.kafka_heartbeat_ms > settings.kafka_session_timeout_ms,
     ),
     Rule(
+        ("SETTINGS_DIR",),
+        "there is no such folder",
+        lambda settings: settings.settings_dir is not None and not settings.settings_dir.is_dir(),
+    ),
+    Rule(
         ("DATABASE_URL",),
         "SQLite's files must lie on a disk of this machine, not on a network file system; name a MongoDB instead",
         _on_network,
@@ -63,9 +68,20 @@ RULES = (
 class ServiceSettings(BaseSettings):
     """The settings all services share; immutable. `rules` holds those that must fit together; services add theirs."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+        secrets_dir=os.environ.get("SETTINGS_DIR") or None,
+    )
     rules: ClassVar[tuple[Rule, ...]] = RULES
 
+    settings_dir: Path | None = Field(
+        default=None,
+        description="Folder with a file for each setting that the environment leaves out, such as database_url or "
+        "gateway_rates_url, so that passwords stand in files; empty: none",
+    )
     instance: str = Field(
         default="",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62})?$",
