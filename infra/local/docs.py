@@ -19,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from infra.grafana.dashboard import dashboard
 from infra.local.metrics_page import metrics_page
 from infra.local.settings import ROOT, StackSettings
 from shared import events, topics
@@ -108,6 +109,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/openapi.json": openapi,
     "docs/asyncapi.json": asyncapi,
     "docs/metrics.md": metrics_page,
+    "infra/grafana/dashboards/mymacrotracker.json": dashboard,
 }
 
 

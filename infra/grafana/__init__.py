@@ -1,0 +1,1 @@
+"""Grafana's dashboard and where it finds its data."""
