@@ -1,0 +1,1 @@
+"""What runs inside our containers beside the services."""

@@ -1,0 +1,7 @@
+#!/bin/sh
+# SeaweedFS's health check, and its set-up: makes the bucket. Ends with 0 once S3 answers and the bucket is there.
+set -eu
+wget -q -O /dev/null http://127.0.0.1:8333/healthz
+echo s3.bucket.list | weed shell | grep -qw mymacro && exit 0
+echo s3.bucket.create -name mymacro | weed shell
+exit 1
