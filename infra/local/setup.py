@@ -18,6 +18,7 @@ LOCKED = (
     ("requirements-dev.in", "requirements-dev.lock", ()),
     ("infra/triton/pytriton.in", "infra/triton/pytriton.lock", ("--no-deps",)),
     ("infra/triton/requirements.in", "infra/triton/requirements.lock", ()),
+    ("infra/docker/triton-gpu.in", "infra/docker/triton-gpu.lock", ()),
 )
 
 

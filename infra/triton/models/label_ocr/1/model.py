@@ -17,6 +17,7 @@ from onnxruntime import InferenceSession, SessionOptions
 from rapidocr import RapidOCR
 
 THREADS = 2
+CUDA = "CUDAExecutionProvider"
 # Detection enlarges a picture to 736 px at least; a picture this low is one line and goes to recognition at once.
 LINE_HEIGHT_PX = 64
 PROBE_TEXT = "4125"
@@ -40,14 +41,25 @@ def weights_sha256(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def open_session(path: Path) -> InferenceSession:
-    """A session that yields its cores while it waits: spinning doubled its CPU time beside a busy neighbour."""
+def open_session(path: Path, kind: str, device: str) -> InferenceSession:
+    """A session on the GPU `device` if Triton's instance is of that kind ("GPU"), else on the CPU.
+
+    It yields its cores while it waits: spinning doubled its CPU time beside a busy neighbour.
+
+    Raises:
+        TritonModelException: the GPU cannot be used; onnxruntime would go on without it.
+    """
     options = SessionOptions()
     options.intra_op_num_threads = THREADS
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    if kind != "GPU":
+        return InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = InferenceSession(str(path), options, providers=[(CUDA, {"device_id": device})])
+    if CUDA not in session.get_providers():
+        raise pb_utils.TritonModelException("onnxruntime cannot use the GPU; its log says what is missing")
+    return session
 
 
 class TritonPythonModel:
@@ -63,7 +75,9 @@ class TritonPythonModel:
         self.ocr = RapidOCR(params={"Global.log_level": "warning", "Global.use_cls": False})
         self.ocr.cfg._set_flag("allow_objects", True)
         for part, path in paths.items():
-            self.ocr.cfg[part].session = open_session(path)
+            self.ocr.cfg[part].session = open_session(
+                path, args["model_instance_kind"], args["model_instance_device_id"]
+            )
         self.warm_up()
 
     def warm_up(self) -> None:
