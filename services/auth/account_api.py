@@ -1,20 +1,27 @@
 """A user's own account over HTTP: profile, password, second factor. Partners have no business here, granted or not."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
 
 from services.auth import accounts, credentials, profiles, totp
 from services.auth.accounts import User
-from services.auth.asking import BirthDate, HeightCm, HomeZone, Locale
-from services.auth.enrolment import Deps
+from services.auth.asking import (
+    Anybody,
+    BirthDate,
+    Body,
+    ClientAddress,
+    DepsOf,
+    HeightCm,
+    HomeZone,
+    Locale,
+    MailAddress,
+)
 from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS, MIN_CHARACTERS_OF_TWO
 from shared.callers import Caller
-from shared.client_address import client_address_of
-from shared.errors import Problem
 from shared.events.auth import Profile
-from shared.identity import caller_of, check_scope
+from shared.identity import require
 
 router = APIRouter()
 
@@ -27,12 +34,6 @@ NewPassword = Annotated[
     ),
 ]
 Code = Annotated[str, Field(min_length=6, max_length=32, examples=["123456"])]
-
-
-class Body(BaseModel):
-    """What a client sends; fields that we do not know are an error."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ProfileChange(Body):
@@ -55,7 +56,7 @@ class PasswordChange(Body):
 class ResetRequest(Body):
     """The address of an account."""
 
-    email: Annotated[str, Field(max_length=320), AfterValidator(accounts.normalised_address)]
+    email: MailAddress
 
 
 class PasswordReset(Body):
@@ -100,29 +101,9 @@ class RecoveryCodes(BaseModel):
     recovery_codes: tuple[str, ...]
 
 
-def deps_of(request: Request) -> Deps:
-    """What `app.py` built."""
-    return request.app.state.deps
-
-
-DepsOf = Annotated[Deps, Depends(deps_of)]
-Anybody = Annotated[Caller, Depends(caller_of)]
-Address = Annotated[str, Depends(client_address_of)]
-
-
-def _self(scope: str) -> Any:
-    async def checked(request: Request) -> Caller:
-        caller = await caller_of(request)
-        check_scope(caller, scope)
-        if caller.partner_id is not None:
-            raise Problem(403, "insufficient-scope", "Only the user's own app may see and change the account.")
-        return caller
-
-    return Depends(checked)
-
-
-Reader = Annotated[Caller, _self("profile:read")]
-Writer = Annotated[Caller, _self("profile:write")]
+# Partners never have these scopes, granted or not.
+Reader = Annotated[Caller, require("profile:read")]
+Writer = Annotated[Caller, require("profile:write")]
 
 
 @router.get("/v1/me", tags=["accounts"])
@@ -146,7 +127,7 @@ async def change_password(body: PasswordChange, deps: DepsOf, caller: Writer) ->
 
 
 @router.post("/v1/password-resets", status_code=202, tags=["accounts"])
-async def ask_for_reset(body: ResetRequest, deps: DepsOf, address: Address, _: Anybody) -> Response:
+async def ask_for_reset(body: ResetRequest, deps: DepsOf, address: ClientAddress, _: Anybody) -> Response:
     """Have a code for a new password sent by mail. The answer is the same whether there is such an account or not."""
     credentials.ask_for_reset(deps, body.email, address)
     return Response(status_code=202)

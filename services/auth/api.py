@@ -2,26 +2,24 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, BackgroundTasks
+from pydantic import BaseModel, Field
 
 from services.auth import accounts, clients, enrolment
-from services.auth.asking import DepsOf, IdempotencyKey, MailAddress, NewProfile
+from services.auth.asking import Anybody, Body, DepsOf, IdempotencyKey, MailAddress, NewProfile
 from services.auth.grants import Grant
 from services.auth.passwords import MAX_BYTES, MIN_CHARACTERS
 from shared.callers import Caller
 from shared.errors import Problem
 from shared.events.auth import Profile
-from shared.identity import caller_of, require
+from shared.identity import require
 from shared.keys import is_api_key
 
 router = APIRouter()
 
 
-class SignUp(BaseModel):
+class SignUp(Body):
     """A new account."""
-
-    model_config = ConfigDict(extra="forbid")
 
     email: MailAddress
     password: Annotated[str, Field(description=f"{MIN_CHARACTERS} characters or more, at most {MAX_BYTES} bytes")]
@@ -35,10 +33,8 @@ class Account(BaseModel):
     profile: Profile
 
 
-class GrantRequest(BaseModel):
+class GrantRequest(Body):
     """What a partner may see from now on."""
-
-    model_config = ConfigDict(extra="forbid")
 
     partner_id: Annotated[str, Field(min_length=1, max_length=64)]
     scopes: Annotated[list[str], Field(min_length=1, max_length=32)]
@@ -68,7 +64,7 @@ class VerifiedKey(BaseModel):
 
 
 @router.post("/v1/users", status_code=201, tags=["accounts"])
-async def sign_up(body: SignUp, key: IdempotencyKey, deps: DepsOf, _: Annotated[Caller, Depends(caller_of)]) -> Account:
+async def sign_up(body: SignUp, key: IdempotencyKey, deps: DepsOf, _: Anybody) -> Account:
     """Make an account. The same request under the same Idempotency-Key gives the same answer."""
     user = await enrolment.sign_up(deps, key, body.email, body.password, body.profile)
     return Account(user_id=user.id, profile=accounts.public_profile(user.profile))
@@ -93,9 +89,7 @@ async def jwks(deps: DepsOf) -> dict[str, Any]:
 
 
 @router.post("/internal/keys/verify", include_in_schema=False)
-async def verify_key(
-    body: KeyToVerify, deps: DepsOf, caller: Annotated[Caller, Depends(caller_of)], afterwards: BackgroundTasks
-) -> VerifiedKey:
+async def verify_key(body: KeyToVerify, deps: DepsOf, caller: Anybody, afterwards: BackgroundTasks) -> VerifiedKey:
     """Whose API key this is; 404 for no valid one. Only the gateway itself asks, for nobody else."""
     if caller.user_id is not None or caller.partner_id is not None:
         raise Problem(403, "insufficient-scope", "Only the gateway itself may ask.")

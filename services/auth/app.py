@@ -60,6 +60,18 @@ from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 NAME = "auth"
+ROUTES = (
+    api,
+    account_api,
+    sessions_api,
+    partners_api,
+    partner_users_api,
+    grants_api,
+    operator_api,
+    audit_api,
+    erasure_api,
+    exports_api,
+)
 
 
 def create_app(settings: Settings | None = None, *, broker: Broker | None = None, clock: Clock = utc_now) -> FastAPI:
@@ -69,7 +81,8 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     documents = open_documents(settings.database_url, NAME)
     store = Store(documents)
     watchdog = Watchdog(broker)
-    deps = _deps(settings, store, make_relay(documents, broker), clock)
+    secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
+    deps = _deps(settings, store, make_relay(documents, broker), clock, secret)
     objects = Objects(settings.objects_url)
     erasures = Workers(documents, ERASURE_JOBS, Eraser(deps, objects).work, concurrency=2, clock=clock)
     exports = Exports(deps, objects, exporting.CONTENTS, exporting.readme)
@@ -87,17 +100,9 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, NAME))
-    app.include_router(api.router)
-    app.include_router(account_api.router)
-    app.include_router(sessions_api.router)
-    app.include_router(partners_api.router)
-    app.include_router(partner_users_api.router)
-    app.include_router(grants_api.router)
-    app.include_router(operator_api.router)
-    app.include_router(audit_api.router)
-    app.include_router(erasure_api.router)
-    app.include_router(exports_api.router)
-    _serve_oauth(app, settings, deps)
+    for routes in ROUTES:
+        app.include_router(routes.router)
+    _serve_oauth(app, settings, deps, secret)
 
     async def database() -> None:
         await store.partner("-")
@@ -106,8 +111,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     return app
 
 
-def _serve_oauth(app: FastAPI, settings: Settings, deps: Deps) -> None:
-    secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
+def _serve_oauth(app: FastAPI, settings: Settings, deps: Deps, secret: bytes) -> None:
     browsers = Browsers(secret, secure=settings.public_origin.startswith("https://"))
     app.state.door = oauth_api.Door(deps, browsers, Pages())
     app.state.public_origin = settings.public_origin
@@ -116,8 +120,7 @@ def _serve_oauth(app: FastAPI, settings: Settings, deps: Deps) -> None:
         routes.install(app)
 
 
-def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock) -> Deps:
-    secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
+def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock, secret: bytes) -> Deps:
     pepper = Pepper(secret)
     keys = SigningKeys(settings.auth_signing_key_path)
     return Deps(

@@ -1,21 +1,26 @@
-"""What routes have in common: auth's parts, who asks, and what several of them take."""
+"""What routes have in common: auth's parts, who asks, and what several of them take and answer."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from services.auth import accounts
 from services.auth.enrolment import Deps
+from services.auth.keys import PartnerKey, public_id
 from shared.callers import Caller
+from shared.client_address import client_address_of
 from shared.clock import FullDate
 from shared.errors import Problem
 from shared.events.auth import Profile
-from shared.identity import caller_of, check_scope
+from shared.identity import caller_of
 
 IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 Anybody = Annotated[Caller, Depends(caller_of)]
+ClientAddress = Annotated[str, Depends(client_address_of)]
+Cursor = Annotated[str | None, Query(max_length=1024)]
 MailAddress = Annotated[
     str, Field(max_length=320, examples=["ada@example.org"]), AfterValidator(accounts.normalised_address)
 ]
@@ -51,18 +56,31 @@ def deps_of(request: Request) -> Deps:
 DepsOf = Annotated[Deps, Depends(deps_of)]
 
 
-def partner_itself(scope: str) -> Any:
-    """A dependency that gives the Caller: a partner with `scope` that does not act for a user.
+class KeyAnswer(BaseModel):
+    """An API key, which begins with `hint`. `last_used_at` is right to an hour."""
 
-    Raises:
-        Problem: 401 without a valid token, 403 otherwise.
-    """
+    key_id: str
+    name: str
+    hint: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
 
-    async def checked(request: Request) -> Caller:
-        caller = await caller_of(request)
-        check_scope(caller, scope, "partner")
-        if caller.user_id is not None:
-            raise Problem(403, "insufficient-scope", "Use the partner's own key or token, not one for a user.")
-        return caller
 
-    return Depends(checked)
+def key_fields(key: PartnerKey) -> dict[str, Any]:
+    """The fields of a KeyAnswer."""
+    return {
+        "key_id": public_id(key),
+        "name": key.name,
+        "hint": key.hint,
+        "scopes": key.scopes,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "last_used_at": key.last_used_at,
+    }
+
+
+def bad_cursor() -> Problem:
+    """What was sent as a cursor is none."""
+    return Problem(422, "invalid-cursor", "Send a cursor as it was answered, or none.")

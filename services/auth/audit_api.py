@@ -3,16 +3,17 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime, BaseModel, Field
 
 from services.auth import audit
+from services.auth.asking import Body, Cursor, DepsOf, bad_cursor
 from services.auth.audit import KINDS, Actor, Line
 from services.auth.enrolment import Deps
 from shared.callers import Caller
 from shared.documents import Page
 from shared.errors import Problem
-from shared.identity import caller_of, check_scope, operating
+from shared.identity import operating, require
 
 router = APIRouter()
 
@@ -58,10 +59,8 @@ class AuditLines(BaseModel):
     cursor: str | None
 
 
-class AuditRequest(BaseModel):
+class AuditRequest(Body):
     """Which lines; `by` is who looks."""
-
-    model_config = ConfigDict(extra="forbid")
 
     user_id: Annotated[str | None, Field(min_length=1, max_length=64)] = None
     kind: Annotated[str | None, Field(min_length=1, max_length=64)] = None
@@ -71,28 +70,12 @@ class AuditRequest(BaseModel):
     by: Annotated[str, Field(min_length=1, max_length=200)]
 
 
-def deps_of(request: Request) -> Deps:
-    """What `app.py` built."""
-    return request.app.state.deps
-
-
-DepsOf = Annotated[Deps, Depends(deps_of)]
-
-
-async def _own_app(request: Request) -> Caller:
-    caller = await caller_of(request)
-    check_scope(caller, "profile:read")
-    if caller.partner_id is not None:
-        raise Problem(403, "insufficient-scope", "Only the user's own app may see what happened to the account.")
-    return caller
-
-
 @router.get("/v1/me/security-events", tags=["accounts"])
 async def security_events(
     deps: DepsOf,
-    caller: Annotated[Caller, Depends(_own_app)],
+    caller: Annotated[Caller, require("profile:read")],
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    cursor: Cursor = None,
 ) -> SecurityEvents:
     """What happened to your account: sign-ins, wrong passwords, changes, grants. The latest first."""
     found = await _page(deps, user_id=str(caller.user_id), limit=limit, cursor=cursor)
@@ -117,7 +100,7 @@ async def _page(deps: Deps, **which: Any) -> Page[Line]:
     try:
         return await audit.page(deps.store.documents, **which)
     except ValueError as error:
-        raise Problem(422, "invalid-cursor", "Send a cursor as it was answered, or none.") from error
+        raise bad_cursor() from error
 
 
 def security_event(line: Line) -> SecurityEvent:

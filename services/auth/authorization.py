@@ -97,7 +97,7 @@ def read(fields: Sequence[tuple[str, str]], partner: Partner | None) -> Asked:
     for is_wrong, error, description in _checks(given):
         if is_wrong:
             raise refused(error, description)
-    scopes = _scopes(given.get("scope", ""))
+    scopes = split_scopes(given.get("scope", ""))
     if not scopes or not set(scopes) <= set(partner.scopes) & set(GRANTABLE_SCOPES):
         raise refused("invalid_scope", "Ask for scopes that this client is registered for and users can grant.")
     query = urlencode([(name, given[name]) for name in ASKED if name in given])
@@ -133,5 +133,6 @@ def origin_of(redirect_uri: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _scopes(text: str) -> tuple[str, ...]:
+def split_scopes(text: str) -> tuple[str, ...]:
+    """The scopes of a `scope` parameter, once each and in order."""
     return tuple(sorted(set(text.split(" ")) - {""}))

@@ -17,6 +17,7 @@ from services.auth.grants import GRANTS, Grant
 from services.auth.guesses import Guesses, Ticket, seen_from
 from services.auth.mail import Mail, Post
 from services.auth.passwords import MAX_BYTES, Passwords, check_acceptable
+from services.auth.repeats import key_reused
 from services.auth.store import USERS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
 from shared import topics
@@ -72,9 +73,7 @@ async def sign_up(deps: Deps, key: str, email: str, password: str, profile: Prof
     # The password is compared by its slow hash: a fast one of it must not lie in the database.
     same = hmac.compare_digest(known.request_hash, accounts.profile_hash(profile))
     if not await deps.passwords.verify(known.password_hash, password) or not same:
-        raise Problem(
-            422, "idempotency-key-reused", "This Idempotency-Key was used with another body. Take a fresh key."
-        )
+        raise key_reused()
     deps.relay.nudge(USERS, known.id)
     return known
 
@@ -226,7 +225,11 @@ def _past_second_factor(deps: Deps, user: User, code: str | None) -> User:
 
 
 def _wrong_credentials() -> Problem:
-    return Problem(401, "wrong-credentials", "The address, the password or the code is wrong.")
+    return Problem(
+        401,
+        "wrong-credentials",
+        "The address, the password or the code is wrong. Check them, or set a new password: POST /v1/password-resets.",
+    )
 
 
 async def grant(deps: Deps, user_id: str, key: str, partner_id: str, scopes: Sequence[str]) -> Grant:

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
 from services.auth import erasure, managed
-from services.auth.asking import Anybody, DepsOf, partner_itself
+from services.auth.asking import Anybody, DepsOf
 from services.auth.enrolment import Deps
 from services.auth.erasure_documents import Erasure
 from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import caller_of, check_scope, operating
+from shared.identity import operating, require
 
 router = APIRouter()
 
@@ -69,15 +69,9 @@ class Proof(ErasureState):
     services: list[ServiceProof] = Field(description="Every service that has spoken")
 
 
-async def _owner(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
-    check_scope(caller, "profile:write")
-    if caller.partner_id is not None:
-        raise Problem(403, "insufficient-scope", "Only the user's own app may erase the account.")
-    return caller
-
-
-Owner = Annotated[Caller, Depends(_owner)]
-Manager = Annotated[Caller, partner_itself("users:manage")]
+# Partners never have this scope, granted or not.
+Owner = Annotated[Caller, require("profile:write")]
+Manager = Annotated[Caller, require("users:manage", "partner")]
 
 
 @router.delete("/v1/me", status_code=202, tags=["accounts"])
@@ -120,7 +114,7 @@ async def proof(user_id: Id, deps: DepsOf) -> Proof:
 async def _known(deps: Deps, erasure_id: str) -> Erasure:
     known = await erasure.found(deps, erasure_id)
     if known is None:
-        raise Problem(404, "not-found", "There is no such erasure.")
+        raise Problem(404, "not-found", "There is no such erasure. Take the `link` of the answer to your request.")
     return known
 
 

@@ -11,7 +11,7 @@ from services.auth.export_documents import SERVICES, Export, Part
 from services.auth.exports import Exports, is_over
 from shared.callers import Caller
 from shared.errors import Problem
-from shared.identity import caller_of, check_scope
+from shared.identity import require
 
 router = APIRouter()
 
@@ -54,20 +54,10 @@ def _exports_of(request: Request) -> Exports:
     return request.app.state.exports
 
 
-def _own_app(scope: str) -> Any:
-    async def checked(request: Request) -> Caller:
-        caller = await caller_of(request)
-        check_scope(caller, scope)
-        if caller.partner_id is not None:
-            raise Problem(403, "insufficient-scope", "Only the user's own app may export the account.")
-        return caller
-
-    return Depends(checked)
-
-
 ExportsOf = Annotated[Exports, Depends(_exports_of)]
-Reader = Annotated[Caller, _own_app("profile:read")]
-Writer = Annotated[Caller, _own_app("profile:write")]
+# Partners never have these scopes, granted or not.
+Reader = Annotated[Caller, require("profile:read")]
+Writer = Annotated[Caller, require("profile:write")]
 
 
 @router.post("/v1/me/exports", status_code=202, tags=["accounts"])
@@ -121,7 +111,7 @@ async def download_export(export_id: Id, exports: ExportsOf, caller: Reader) -> 
 async def _own(exports: Exports, export_id: str, caller: Caller) -> Export:
     export = await exports.found(export_id, str(caller.user_id))
     if export is None:
-        raise Problem(404, "not-found", "There is no such export of yours.")
+        raise Problem(404, "not-found", "You have no such export; GET /v1/me/export shows your newest.")
     return export
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.auth.partners import Partner
+from services.auth.repeats import key_reused
 from shared.callers import GRANTABLE_SCOPES
 from shared.documents.port import Collection, Index
 from shared.errors import Problem
@@ -81,9 +82,7 @@ def was_answered(grant: Grant, key: str, hashed: str) -> bool:
     """
     earlier = dict(grant.requests).get(key)
     if earlier is not None and earlier != hashed:
-        raise Problem(
-            422, "idempotency-key-reused", "This Idempotency-Key was used with another body. Take a fresh key."
-        )
+        raise key_reused()
     if earlier is not None and grant.revoked_at is not None:
         raise Problem(
             409, "grant-revoked", "This grant was taken back since. Take a fresh Idempotency-Key to grant again."

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from services.auth import codes, grants, sessions
+from services.auth.authorization import split_scopes
 from services.auth.codes import CODES, Code
 from services.auth.enrolment import Deps
 from services.auth.grants import Grant
@@ -80,7 +81,7 @@ async def refreshed(deps: Deps, partner: Partner, text: str, scope: str | None) 
 
 def own(deps: Deps, partner: Partner, scope: str | None) -> Issued:
     """A token of the partner itself, with all its scopes unless it asks for fewer. Raises OAuthError."""
-    wanted = partner.scopes if scope is None else split(scope)
+    wanted = partner.scopes if scope is None else split_scopes(scope)
     if not wanted or not set(wanted) <= set(partner.scopes):
         raise OAuthError("invalid_scope", "Ask for scopes that this client is registered for.")
     token = deps.tokens.issue_to_partner(partner.id, wanted, deps.clock())
@@ -109,16 +110,11 @@ async def introspected(deps: Deps, partner: Partner, text: str) -> dict[str, Any
             return INACTIVE
         try:
             grant = await _living(deps, session.user_id, partner.id, int(claims["grant_revision"]))
-            claims |= {"scope": " ".join(_still(split(claims["scope"]), grant, partner))}
+            claims |= {"scope": " ".join(_still(split_scopes(claims["scope"]), grant, partner))}
         except OAuthError:
             return INACTIVE
     told = {name: claims[name] for name in ("scope", "client_id", "sub", "iss", "aud", "exp", "iat", "jti")}
     return {"active": True, "token_type": "Bearer", **told}
-
-
-def split(scope: str) -> tuple[str, ...]:
-    """The scopes of a `scope` parameter, once each and in order."""
-    return tuple(sorted(set(scope.split(" ")) - {""}))
 
 
 async def _used(deps: Deps, partner: Partner, text: str, session_id: str) -> Code:
@@ -159,7 +155,7 @@ async def _scopes_now(deps: Deps, partner: Partner, session: Session, scope: str
     """The scopes to be issued, and the grant's revision that they hang on; ends a session to which nothing is left."""
     if session.share is None:
         raise invalid_grant()
-    wanted = session.share.scopes if scope is None else split(scope)
+    wanted = session.share.scopes if scope is None else split_scopes(scope)
     if not wanted or not set(wanted) <= set(session.share.scopes):
         raise OAuthError("invalid_scope", "Ask for no more than what was granted at first, or leave `scope` out.")
     try:

@@ -12,7 +12,7 @@ from shared.documents.port import Collection, Document, Index
 from shared.ids import derived_id
 from shared.keys import is_api_key, new_credential
 
-CLIENT_SECRET_PREFIX = "mms_"  # noqa: S105
+CLIENT_SECRET_PREFIX = "mms_"  # noqa: S105 - what all secrets begin with, none itself
 # What of a key people may see again, to tell it from others: 24 of its 178 bits.
 HINT_CHARACTERS = 8
 

@@ -6,6 +6,7 @@ from services.auth import accounts, audit, enrolment, registration
 from services.auth.accounts import User
 from services.auth.enrolment import Deps
 from services.auth.partners import Partner
+from services.auth.repeats import key_reused
 from services.auth.store import MANAGED_INDEX, USERS
 from shared import topics
 from shared.callers import GRANTABLE_SCOPES
@@ -25,7 +26,7 @@ async def create(deps: Deps, partner_id: str, key: str, profile: Profile) -> Use
     partner = await registration.own(deps, partner_id)
     scopes = [scope for scope in GRANTABLE_SCOPES if scope in partner.scopes]
     if not scopes:
-        raise Problem(422, "scope-not-possible", "This partner has no scope that is about users' data.")
+        raise Problem(422, "scope-not-possible", "This partner has no scope about users' data. Register one that has.")
     user = await _added(deps, partner, key, profile)
     # A repeat after a crash between the two makes it; one after a later change of the grant changes nothing.
     await enrolment.grant(deps, user.id, f"managed {user.id}", partner.id, scopes)
@@ -55,7 +56,7 @@ async def _added(deps: Deps, partner: Partner, key: str, profile: Profile) -> Us
     if known is None:
         raise Unavailable("database")  # erased at this very moment: a repeat finds that out
     if not hmac.compare_digest(known.request_hash, hashed):
-        raise registration.key_reused()
+        raise key_reused()
     deps.relay.nudge(USERS, known.id)
     return known
 

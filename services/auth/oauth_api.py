@@ -9,15 +9,13 @@ from fastapi.responses import HTMLResponse
 
 from services.auth import codes, enrolment, grants, sessions
 from services.auth.accounts import User
+from services.auth.asking import Anybody, ClientAddress
 from services.auth.authorization import Asked, NotTrusted, SentBack, answered, client_named, fields_of, read
 from services.auth.browsers import Browser, Browsers
 from services.auth.codes import CODES, Code
 from services.auth.consent import Pages
 from services.auth.enrolment import Deps
-from shared.callers import Caller
-from shared.client_address import client_address_of
 from shared.errors import Problem
-from shared.identity import caller_of
 
 router = APIRouter()
 
@@ -64,7 +62,6 @@ def door_of(request: Request) -> Door:
 
 
 DoorOf = Annotated[Door, Depends(door_of)]
-Anybody = Annotated[Caller, Depends(caller_of)]
 
 
 async def visit_of(request: Request, door: DoorOf, _: Anybody) -> Visit:
@@ -80,10 +77,11 @@ async def visit_of(request: Request, door: DoorOf, _: Anybody) -> Visit:
 
 
 VisitOf = Annotated[Visit, Depends(visit_of)]
+REQUIRED = ("client_id", "redirect_uri", "response_type", "scope", "code_challenge", "code_challenge_method")
 PARAMETERS: list[dict[str, Any]] = [
-    {"name": name, "in": "query", "required": name not in ("state",), "schema": {"type": "string"}}
-    for name in ("client_id", "redirect_uri", "response_type", "scope", "code_challenge", "code_challenge_method")
-] + [{"name": "state", "in": "query", "required": False, "schema": {"type": "string"}}]
+    {"name": name, "in": "query", "required": name in REQUIRED, "schema": {"type": "string"}}
+    for name in (*REQUIRED, "state")
+]
 DOCUMENTED: dict[str, Any] = {
     "tags": ["oauth"],
     "response_class": HTMLResponse,
@@ -103,9 +101,7 @@ async def authorize(visit: VisitOf, door: DoorOf) -> Response:
 
 
 @router.post(PATH, **DOCUMENTED, openapi_extra={"parameters": PARAMETERS})
-async def decide(
-    request: Request, visit: VisitOf, door: DoorOf, address: Annotated[str, Depends(client_address_of)]
-) -> Response:
+async def decide(request: Request, visit: VisitOf, door: DoorOf, address: ClientAddress) -> Response:
     """What the person did on the page."""
     try:
         form = dict(fields_of(await request.body()))

@@ -21,8 +21,6 @@ class OAuthError(Exception):
         self.description = description
 
 
-def invalid_grant(
-    description: str = "This code or token is not good. Send the user through authorization again.",
-) -> OAuthError:
+def invalid_grant() -> OAuthError:
     """The one answer to codes and refresh tokens that are not good."""
-    return OAuthError("invalid_grant", description)
+    return OAuthError("invalid_grant", "This code or token is not good. Send the user through authorization again.")

@@ -10,10 +10,9 @@ from pydantic import BaseModel, Field
 
 from services.auth import overview, partner_keys, registration
 from services.auth.accounts import User
-from services.auth.asking import Body, DepsOf
-from services.auth.keys import PartnerKey, is_live, public_id
+from services.auth.asking import Body, Cursor, DepsOf, KeyAnswer, bad_cursor, key_fields
+from services.auth.keys import is_live
 from services.auth.partners import Partner, State
-from shared.errors import Problem
 from shared.identity import operating
 
 MAX_REQUESTS_PER_MIN = 10_000_000
@@ -22,7 +21,6 @@ router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[De
 
 Id = Annotated[str, Path(max_length=64)]
 Limit = Annotated[int, Query(ge=1, le=200)]
-Cursor = Annotated[str | None, Query(max_length=1024)]
 Asking = Annotated[str, Query(min_length=1, max_length=200)]
 By = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -56,25 +54,13 @@ class PartnerLines(BaseModel):
     cursor: str | None
 
 
-class KeyLine(BaseModel):
-    """A key that is good."""
-
-    key_id: str
-    name: str
-    hint: str
-    scopes: tuple[str, ...]
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
-
-
 class PartnerDetails(PartnerLine):
     """A partner with what only its `show` tells."""
 
     contact: str
     scopes: tuple[str, ...]
     redirect_uris: tuple[str, ...]
-    keys: list[KeyLine]
+    keys: list[KeyAnswer]
 
 
 class UserLine(BaseModel):
@@ -113,7 +99,7 @@ async def partners(deps: DepsOf, state: State | None = None, limit: Limit = 200,
     try:
         page = await overview.partners(deps, state, limit, cursor)
     except ValueError as error:
-        raise _bad_cursor() from error
+        raise bad_cursor() from error
     return PartnerLines(partners=[PartnerLine(**_line(one)) for one in page.documents], cursor=page.cursor)
 
 
@@ -147,7 +133,7 @@ async def users(deps: DepsOf, limit: Limit = 200, cursor: Cursor = None) -> User
     try:
         page = await overview.users(deps, limit, cursor)
     except ValueError as error:
-        raise _bad_cursor() from error
+        raise bad_cursor() from error
     return UserLines(
         users=[UserLine(**_user(one)) for one in page.documents if one.erased_at is None], cursor=page.cursor
     )
@@ -185,19 +171,7 @@ async def _details(deps: DepsOf, partner: Partner) -> PartnerDetails:
         contact=partner.contact,
         scopes=partner.scopes,
         redirect_uris=partner.redirect_uris,
-        keys=[_key(key) for key in keys],
-    )
-
-
-def _key(key: PartnerKey) -> KeyLine:
-    return KeyLine(
-        key_id=public_id(key),
-        name=key.name,
-        hint=key.hint,
-        scopes=key.scopes,
-        created_at=key.created_at,
-        expires_at=key.expires_at,
-        last_used_at=key.last_used_at,
+        keys=[KeyAnswer(**key_fields(key)) for key in keys],
     )
 
 
@@ -208,7 +182,3 @@ def _user(user: User) -> dict[str, Any]:
         "managed_by": user.managed_by,
         "second_factor": user.second_factor is not None,
     }
-
-
-def _bad_cursor() -> Problem:
-    return Problem(422, "invalid-cursor", "Send a cursor as it was answered, or none.")

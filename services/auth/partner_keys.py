@@ -19,6 +19,7 @@ from services.auth.keys import (
     key_id,
     public_id,
 )
+from services.auth.repeats import key_reused
 from shared.callers import Caller
 from shared.documents import Conflict, Duplicate, Put
 from shared.errors import Problem, Unavailable
@@ -53,7 +54,7 @@ async def create(
     earlier = await _made_by(deps, request)
     if earlier is not None:
         if (earlier.name, earlier.scopes) != (name, wanted):
-            raise registration.key_reused()
+            raise key_reused()
         return earlier, None
     if expires_at is not None and not now < expires_at <= now + LONGEST:
         raise Problem(

@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 from services.auth import accounts, managed
 from services.auth.accounts import User
-from services.auth.asking import Body, DepsOf, IdempotencyKey, NewProfile, partner_itself
+from services.auth.asking import Body, Cursor, DepsOf, IdempotencyKey, NewProfile, bad_cursor
 from shared.callers import Caller
-from shared.errors import Problem
 from shared.events.auth import Profile
+from shared.identity import require
 
 router = APIRouter()
 
@@ -37,7 +37,7 @@ class ManagedUsers(BaseModel):
     cursor: str | None
 
 
-Manager = Annotated[Caller, partner_itself("users:manage")]
+Manager = Annotated[Caller, require("users:manage", "partner")]
 
 
 @router.post("/v1/partner/users", status_code=201, tags=["partners"])
@@ -54,13 +54,13 @@ async def list_users(
     deps: DepsOf,
     caller: Manager,
     limit: Annotated[int, Query(ge=1, le=200)] = 100,
-    cursor: Annotated[str | None, Query(max_length=1024)] = None,
+    cursor: Cursor = None,
 ) -> ManagedUsers:
     """Your users. Ask again with the `cursor` of an answer for those behind it."""
     try:
         page = await managed.page(deps, str(caller.partner_id), limit, cursor)
     except ValueError as error:
-        raise Problem(422, "invalid-cursor", "Send a cursor as it was answered, or none.") from error
+        raise bad_cursor() from error
     return ManagedUsers(users=[_answer(user) for user in page.documents], cursor=page.cursor)
 
 

@@ -3,13 +3,22 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from services.auth import partner_keys, registration
-from services.auth.asking import Anybody, Body, DepsOf, IdempotencyKey, MailAddress, partner_itself
-from services.auth.keys import PartnerKey, public_id
+from services.auth.asking import (
+    Anybody,
+    Body,
+    ClientAddress,
+    DepsOf,
+    IdempotencyKey,
+    KeyAnswer,
+    MailAddress,
+    key_fields,
+)
+from services.auth.keys import PartnerKey
 from services.auth.partners import (
     MAX_NAME,
     MAX_OVERLAP,
@@ -24,9 +33,9 @@ from services.auth.partners import (
 )
 from services.auth.registration import Wanted
 from shared.callers import Caller
-from shared.client_address import client_address_of
 from shared.clock import truncated
 from shared.errors import Problem
+from shared.identity import require
 
 router = APIRouter()
 
@@ -121,18 +130,6 @@ class PartnerWithSecret(PartnerAnswer):
     client_secret: str | None
 
 
-class KeyAnswer(BaseModel):
-    """An API key, which begins with `hint`. `last_used_at` is right to an hour."""
-
-    key_id: str
-    name: str
-    hint: str
-    scopes: tuple[str, ...]
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
-
-
 class KeyWithText(KeyAnswer):
     """An API key with the key itself, which is shown this once; null when this very request made it before."""
 
@@ -145,8 +142,8 @@ class KeysAnswer(BaseModel):
     keys: list[KeyAnswer]
 
 
-Reader = Annotated[Caller, partner_itself("partner:read")]
-Writer = Annotated[Caller, partner_itself("partner:write")]
+Reader = Annotated[Caller, require("partner:read", "partner")]
+Writer = Annotated[Caller, require("partner:write", "partner")]
 
 
 @router.post("/v1/partners", status_code=201, tags=["partners"])
@@ -154,7 +151,7 @@ async def register(
     body: Registration,
     key: IdempotencyKey,
     deps: DepsOf,
-    address: Annotated[str, Depends(client_address_of)],
+    address: ClientAddress,
     _: Anybody,
 ) -> PartnerWithSecret:
     """Register a partner. While its `state` is `pending` an operator has yet to let it work.
@@ -199,7 +196,7 @@ async def create_key(body: NewKey, key: IdempotencyKey, deps: DepsOf, caller: Wr
 async def list_keys(deps: DepsOf, caller: Reader) -> KeysAnswer:
     """Your API keys."""
     partner = await registration.own(deps, str(caller.partner_id))
-    return KeysAnswer(keys=[KeyAnswer(**_key(one)) for one in await partner_keys.listed(deps, partner.id)])
+    return KeysAnswer(keys=[KeyAnswer(**key_fields(one)) for one in await partner_keys.listed(deps, partner.id)])
 
 
 @router.delete("/v1/partner/keys/{key_id}", status_code=204, tags=["partners"])
@@ -236,17 +233,5 @@ def _with_secret(deps: DepsOf, partner: Partner, secret: str | None) -> PartnerW
     return PartnerWithSecret(**_fields(deps, partner), client_secret=secret)
 
 
-def _key(key: PartnerKey) -> dict[str, Any]:
-    return {
-        "key_id": public_id(key),
-        "name": key.name,
-        "hint": key.hint,
-        "scopes": key.scopes,
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
-        "last_used_at": key.last_used_at,
-    }
-
-
 def _with_text(key: PartnerKey, text: str | None) -> KeyWithText:
-    return KeyWithText(**_key(key), key=text)
+    return KeyWithText(**key_fields(key), key=text)

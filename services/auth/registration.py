@@ -27,6 +27,7 @@ from services.auth.partners import (
     secret_hash,
     with_secret,
 )
+from services.auth.repeats import key_reused
 from shared import topics
 from shared.callers import Caller
 from shared.documents import Conflict
@@ -104,7 +105,7 @@ async def own(deps: Deps, partner_id: str) -> Partner:
     """
     partner = await known(deps, partner_id)
     if partner.state != "active":
-        raise Problem(403, "partner-not-active", "This partner waits for an operator's approval, or was suspended.")
+        raise Problem(403, "partner-not-active", "This partner waits for approval, or was suspended. Ask the operator.")
     return partner
 
 
@@ -192,11 +193,6 @@ def check_may_give(caller: Caller, scopes: tuple[str, ...], until: datetime | No
             "that ends by `key_ends_at`.",
             key_ends_at=datetime.fromtimestamp(ends_at, UTC).isoformat(),
         )
-
-
-def key_reused() -> Problem:
-    """Another request was sent under the same Idempotency-Key."""
-    return Problem(422, "idempotency-key-reused", "This Idempotency-Key was used with another body. Take a fresh key.")
 
 
 async def known(deps: Deps, partner_id: str) -> Partner:

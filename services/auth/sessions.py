@@ -46,7 +46,7 @@ PAGE = 100
 
 SIGNED_OUT = "signed-out"
 ENDED_BY_USER = "ended-by-user"
-TOKEN_REUSED = "refresh-token-reused"  # noqa: S105
+TOKEN_REUSED = "refresh-token-reused"  # noqa: S105 - a reason's code, no token
 TOO_MANY = "too-many-sessions"
 CUT_OFF = "ended-meanwhile"
 GRANT_REVOKED = "grant-revoked"

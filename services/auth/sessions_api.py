@@ -3,31 +3,29 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
 
 from services.auth import enrolment, sessions
+from services.auth.asking import Anybody, Body, ClientAddress, DepsOf
 from services.auth.enrolment import Deps
 from services.auth.passwords import MAX_BYTES
 from services.auth.sessions import Session
 from shared.callers import Caller
-from shared.client_address import client_address_of
 from shared.errors import Problem
-from shared.identity import caller_of, require
+from shared.identity import require
 
 router = APIRouter()
 
 RefreshTokenText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class SignIn(BaseModel):
+class SignIn(Body):
     """Address and password of the user's own app. `device` is what the user's list of sessions calls it.
 
     `second_factor`, once one is switched on: the authenticator's code, or a recovery code. Without it the answer to
     right credentials is 401 `second-factor-required`.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     email: Annotated[str, Field(max_length=320)]
     password: Annotated[str, Field(max_length=MAX_BYTES)]
@@ -35,10 +33,8 @@ class SignIn(BaseModel):
     second_factor: Annotated[str | None, Field(max_length=32, examples=["123456"])] = None
 
 
-class RefreshTokenBody(BaseModel):
+class RefreshTokenBody(Body):
     """A refresh token."""
-
-    model_config = ConfigDict(extra="forbid")
 
     refresh_token: RefreshTokenText
 
@@ -90,14 +86,6 @@ class EndedAnswer(BaseModel):
     ended: int
 
 
-def deps_of(request: Request) -> Deps:
-    """What `app.py` built."""
-    return request.app.state.deps
-
-
-DepsOf = Annotated[Deps, Depends(deps_of)]
-Anybody = Annotated[Caller, Depends(caller_of)]
-ClientAddress = Annotated[str, Depends(client_address_of)]
 Reader = Annotated[Caller, require("profile:read")]
 Writer = Annotated[Caller, require("profile:write")]
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from services.auth import audit, issuing
-from services.auth.asking import DepsOf
+from services.auth.asking import Anybody, DepsOf
 from services.auth.authorization import METHOD, fields_of
 from services.auth.clients import authenticated
 from services.auth.codes import is_verifier
@@ -19,10 +19,8 @@ from services.auth.enrolment import Deps
 from services.auth.issuing import Issued
 from services.auth.oauth_errors import OAuthError, OAuthErrorCode
 from services.auth.partners import POSSIBLE_SCOPES, Partner, State
-from shared.callers import Caller
 from shared.client_authorization import client_authorization_of
 from shared.errors import Problem
-from shared.identity import caller_of
 
 router = APIRouter()
 
@@ -41,7 +39,7 @@ class OAuthTokens(BaseModel):
     """A bearer token, good for `expires_in` seconds. For a user also who that is, and a refresh token, good once."""
 
     access_token: str
-    token_type: str = "Bearer"  # noqa: S105
+    token_type: str = "Bearer"  # noqa: S105 - a kind of token, none itself
     expires_in: int
     scope: str
     refresh_token: str | None = None
@@ -109,7 +107,7 @@ async def form_of(
     request: Request,
     deps: DepsOf,
     presented: Annotated[str, Depends(client_authorization_of)],
-    _: Annotated[Caller, Depends(caller_of)],
+    _: Anybody,
 ) -> Form:
     """The form of a client that proved who it is; a dependency. Raises OAuthError."""
     try:
