@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
 import typer
@@ -13,6 +13,9 @@ from rich.text import Text
 
 from infra.local.as_partner import asked
 from infra.local.operating import NoAnswer
+
+if TYPE_CHECKING:
+    from services.webhooks.signing import VerifyingKey
 
 app = typer.Typer(no_args_is_help=True, help="Receive, verify and look at webhooks as a partner.")
 console = Console()
@@ -53,7 +56,9 @@ def listen(
         with suppress(KeyboardInterrupt):
             asyncio.run(listener.listen(address))
     except OSError as error:
-        _fail(f"Port {address} can't be listened at: {error.strerror}.")
+        _fail(
+            f"Port {address} can't be listened at: {error.strerror}. Say another --port, or PATCH the endpoint's URL."
+        )
     finally:
         if port is not None:
             _ask(lambda: asked("DELETE", f"{PATH}/{known['endpoint_id']}"))
@@ -74,7 +79,7 @@ def _port(url: str) -> int:
     return parts.port or 80
 
 
-def _keys(known: dict[str, Any]) -> list[Any]:
+def _keys(known: dict[str, Any]) -> "list[VerifyingKey]":
     """What verifies: the endpoint's public keys, and its secrets where it has any."""
     from services.webhooks.signing import parsed_key
 
@@ -85,7 +90,7 @@ def _keys(known: dict[str, Any]) -> list[Any]:
     try:
         return [parsed_key(key) for key in shown]
     except ValueError as error:
-        _fail(f"This is no key: {error}.")
+        _fail(f"This is no key: {error}. Give what the API showed: whsec_… of an HMAC key.")
 
 
 def _ask(question: Callable[[], T]) -> T:

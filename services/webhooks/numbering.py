@@ -75,7 +75,7 @@ class Numbering:
         unknown = list({public.user_id for public, _ in new} - set(last))
         found = await asyncio.gather(*(self.last_sequence(user_id) for user_id in unknown))
         last |= zip(unknown, found, strict=True)
-        # The clock comes after the numbers: whoever has the next one has looked at the clock later (`first_since`).
+        # The clock comes after the numbers: whoever has the next one looks at it later, as `Store.apply_grant` needs.
         now = self._clock()
         messages: list[Message] = []
         for public, traceparent in new:
