@@ -109,7 +109,26 @@ class ServiceSettings(BaseSettings):
         "a database <name>_<service> for each",
     )
     objects_url: str = Field(
-        default="file:///.mymacro/data/objects", description="Pictures and files: file:///<folder> or s3://<bucket>"
+        default="file:///.mymacro/data/objects",
+        description="Pictures and files: file:///<folder>, or s3://<bucket>/<prefix>, the prefix as you like or none",
+    )
+    objects_s3_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#@]+)?$",
+        description="Where the S3 of OBJECTS_URL answers, such as https://s3.example.com; http:// is not encrypted, "
+        "so only for a network of your own; empty: AWS",
+    )
+    objects_s3_region: str = Field(
+        default="us-east-1",
+        pattern=r"^[a-z0-9-]+$",
+        description="Its region; most S3 servers that are not AWS take any",
+    )
+    objects_s3_access_key_id: str = Field(
+        default="", description="Its key; empty, for AWS alone: what the AWS_ variables or the machine's role give"
+    )
+    objects_s3_secret_access_key: SecretStr = Field(default=SecretStr(""), description="The secret of that key")
+    objects_s3_secret_access_key_path: Path | None = Field(
+        default=None, description="A file with that secret, in place of OBJECTS_S3_SECRET_ACCESS_KEY"
     )
     internal_jwks_path: Path = Field(
         default=Path(".mymacro/data/keys/internal-jwks.json"),

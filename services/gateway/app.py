@@ -44,7 +44,7 @@ from shared.events.event import Event
 from shared.following import follow, read_state
 from shared.internal_tokens import InternalTokenSigner
 from shared.kafka import Broker, make_broker, publish_bytes
-from shared.objects import Objects
+from shared.objects import open_objects
 from shared.service import install_health, serve, stop_event
 from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
@@ -116,9 +116,8 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     app.add_middleware(SecurityHeaders)
     app.add_middleware(TraceMiddleware)
     problems.install(app)
-    own = app.state.api = Api(
-        _ids(settings), proxy, _publisher(edges.broker), Objects(settings.objects_url).put, edges.clock
-    )
+    objects = app.state.objects = open_objects(settings)
+    own = app.state.api = Api(_ids(settings), proxy, _publisher(edges.broker), objects.put, edges.clock)
     verifiers = _verifiers(settings, proxy, edges.clock)
     access = Access(*verifiers, revocations, grants, partners, lambda: edges.clock().timestamp())
     tickets = app.state.tickets = _tickets(settings, access, edges.clock)
@@ -137,7 +136,8 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         app.router.routes.append(HttpRoute("/docs", docs.page))
     parts = {"kafka": watchdog.ready, "revocations": revocations.ready}
     parts |= {"grants": grants.ready, "partners": partners.ready}
-    install_health(app, watchdog.live, parts, metrics=settings.gateway_metrics)
+    reported = {"objects": objects.answers}
+    install_health(app, watchdog.live, parts, metrics=settings.gateway_metrics, reported=reported)
     return app
 
 
@@ -231,6 +231,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        await app.state.objects.start()
         async with AsyncExitStack() as stack:
             if isinstance(edges.upstreams, AiohttpUpstreams):
                 await edges.upstreams.open()

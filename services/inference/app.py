@@ -23,7 +23,7 @@ from shared.export import PARTS, Exporter
 from shared.identity import install_identity
 from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker, publish_bytes
-from shared.objects import Objects
+from shared.objects import open_objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import starting
@@ -36,7 +36,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
     ocr = ocr or TritonOcr(settings.inference_triton_url, settings.inference_triton_timeout_s)
-    erased, objects = ErasedUsers(), Objects(settings.objects_url)
+    erased, objects = ErasedUsers(), open_objects(settings)
     documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await objects.start()
         await documents.open(COLLECTIONS)
         await erasure.load()
         tasks = {asyncio.create_task(one.run()) for one in (relay, workers, erasure, exporter)}
@@ -74,8 +75,8 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
         app,
         watchdog.live,
         {"kafka": watchdog.ready, "database": lambda: store.job("-")},
-        # Without Triton photos wait in their jobs, so it decides nothing here.
-        reported={"triton": ocr.answers},
+        # Without Triton or the objects photos wait in their jobs, so they decide nothing here.
+        reported={"triton": ocr.answers, "objects": objects.answers},
     )
     app.include_router(create_router(store))
     return app

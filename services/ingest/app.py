@@ -44,7 +44,7 @@ from shared.identity import install_identity
 from shared.internal_tokens import InternalTokenVerifier
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
-from shared.objects import Objects
+from shared.objects import Objects, open_objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import starting
@@ -66,7 +66,7 @@ def create_app(
     """The app; nothing is opened before its lifespan. Tests hand in a broker, documents, a clock and a shorter scan."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    erased, objects = ErasedUsers(), Objects(settings.objects_url)
+    erased, objects = ErasedUsers(), open_objects(settings)
     documents = GuardedDocuments(documents or open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
@@ -98,7 +98,12 @@ def create_app(
 
     # Days that are due are computed even while Kafka is away; their events wait inside them.
     lifespan = _lifespan(
-        documents, broker, watchdog, erasure, (workers, searches, recomputations, republications, relay, exporter)
+        objects,
+        documents,
+        broker,
+        watchdog,
+        erasure,
+        (workers, searches, recomputations, republications, relay, exporter),
     )
     app = FastAPI(title="ingest", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
     app.state.days, app.state.preferences = days, preferences
@@ -106,7 +111,8 @@ def create_app(
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": store.ping})
+    ready = {"kafka": watchdog.ready, "database": store.ping}
+    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     for one in _routers(documents, republisher, waiting, clock):
         app.include_router(one)
     return app
@@ -126,6 +132,7 @@ def _routers(documents: Documents, republisher: Republisher, waiting: Waiting, c
 
 
 def _lifespan(
+    objects: Objects,
     documents: Documents,
     broker: Broker,
     watchdog: Watchdog,
@@ -134,6 +141,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        await objects.start()
         await documents.open(COLLECTIONS)
         await erasure.load()
         tasks = [asyncio.create_task(one.run()) for one in (*endless, erasure)]

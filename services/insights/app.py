@@ -21,7 +21,7 @@ from shared.export import PARTS, Exporter
 from shared.identity import install_identity
 from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker
-from shared.objects import Objects
+from shared.objects import open_objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import starting
@@ -39,7 +39,7 @@ def create_app(
     """The app; nothing is opened before its lifespan. Tests hand in a broker, documents and a clock."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    erased, objects = ErasedUsers(), Objects(settings.objects_url)
+    erased, objects = ErasedUsers(), open_objects(settings)
     documents = GuardedDocuments(documents or open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
@@ -58,6 +58,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await objects.start()
         await documents.open(COLLECTIONS)
         await erasure.load()
         tasks = {asyncio.create_task(one.run()) for one in (relay, erasure, exporter)}
@@ -76,7 +77,8 @@ def create_app(
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": store.ping})
+    ready = {"kafka": watchdog.ready, "database": store.ping}
+    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     app.include_router(router)
     return app
 

@@ -21,7 +21,7 @@ from shared.export import PARTS, Exporter
 from shared.identity import install_identity
 from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker, publish_bytes
-from shared.objects import Objects
+from shared.objects import open_objects
 from shared.outbox import Relay
 from shared.service import install_health, serve
 from shared.start import starting
@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     """The app; nothing is opened before its lifespan. Tests hand in a broker."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    erased, objects = ErasedUsers(), Objects(settings.objects_url)
+    erased, objects = ErasedUsers(), open_objects(settings)
     documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents)
@@ -46,6 +46,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await objects.start()
         await documents.open(COLLECTIONS)
         await erasure.load()
         # Entries whose events wait are published as soon as Kafka is there.
@@ -65,7 +66,8 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.food("-")})
+    ready = {"kafka": watchdog.ready, "database": lambda: store.food("-")}
+    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     app.include_router(create_router(store))
     return app
 

@@ -33,7 +33,7 @@ from shared.identity import install_identity
 from shared.internal_tokens import InternalTokenVerifier
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
-from shared.objects import Objects
+from shared.objects import open_objects
 from shared.outbox import Relay
 from shared.secrets import open_secrets
 from shared.service import install_health, serve
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     """The app; nothing is opened before its lifespan. Tests hand in a broker and a clock."""
     settings = settings or Settings()
     broker = broker or make_broker(settings, SERVICE)
-    erased, objects = ErasedUsers(), Objects(settings.objects_url)
+    erased, objects = ErasedUsers(), open_objects(settings)
     documents = GuardedDocuments(open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
     store = Store(documents, clock)
@@ -72,6 +72,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await objects.start()
         work = [one.run for one in (dispatcher, replaying, pruner, relay, erasure, exporter)]
         # Deliveries that are due go out even while Kafka is away, and reads need none.
         async with _opened(documents, egress, erasure), _under_way(work), starting(broker), watchdog:
@@ -82,7 +83,8 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     app.add_middleware(TraceMiddleware)
     problems.install(app)
     install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")})
+    ready = {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")}
+    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     app.include_router(api.create_router(store))
     app.include_router(endpoints_api.create_router(endpoints, keys, clock, dispatcher.nudge))
     app.include_router(deliveries_api.create_router(documents, store, endpoints, clock))

@@ -562,4 +562,4 @@ def _references(node: Any) -> list[str]:
 async def test_health_is_public(door: Gateway) -> None:
     assert (await door.ask("GET", "/livez", token=None)).status_code == 200
     parts = (await door.ask("GET", "/readyz", token=None)).json()["parts"]
-    assert set(parts) == {"kafka", "revocations", "grants", "partners"}
+    assert set(parts) == {"kafka", "revocations", "grants", "partners", "objects"}
