@@ -21,7 +21,8 @@ from shared.topics import (
     Topic,
 )
 
-PATIENCE_S = 60.0
+# Three brokers that start side by side on a busy machine take a minute.
+PATIENCE_S = 120.0
 PAUSE_S = 0.2
 # Of three copies and more, so many must be written before a record counts as acknowledged.
 IN_SYNC = 2

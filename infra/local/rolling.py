@@ -45,12 +45,12 @@ def restart(instance: Instance, names: Sequence[str], say: Say) -> float:
     began = time.monotonic()
     for name in names:
         since = time.monotonic()
-        broker = kind_of(name) == "kafka" and name != "kafka"
+        broker = kind_of(name) == "kafka"
         if broker:
-            asyncio.run(_all_copies(instance))
+            whole(instance)
         _once(instance, name)
         if broker:
-            asyncio.run(_all_copies(instance))
+            whole(instance)
         say(f"{name} is back after {time.monotonic() - since:.1f} s")
     return time.monotonic() - began
 
@@ -68,7 +68,16 @@ def _once(instance: Instance, name: str) -> None:
     raise StackError(f"{name} is not ready {READY_S:.0f} s after it was ended; see {instance.logs / name}.log.")
 
 
-async def _all_copies(instance: Instance) -> None:
+def whole(instance: Instance) -> None:
+    """Wait until every partition has a leader and all its copies.
+
+    Raises:
+        StackError: some lack them after 120 s.
+    """
+    asyncio.run(_whole(instance))
+
+
+async def _whole(instance: Instance) -> None:
     deadline = time.monotonic() + COPIES_S
     said = "nothing was heard"
     while time.monotonic() < deadline:

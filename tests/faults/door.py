@@ -5,7 +5,10 @@ import gzip
 import json
 import secrets
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
 
 import aiohttp
@@ -26,14 +29,27 @@ class Refused(Exception):
 
 @dataclass
 class Door:
-    """One gateway. `under_way` is the number of POSTs of batches that wait for an answer right now."""
+    """One gateway or several, asked in turn. `under_way`: POSTs of batches that wait for an answer right now.
 
-    url: str
+    `answers`: how often each status was answered, 0 for none; `hasty`: how many 503 did not say when to come back.
+    """
+
+    urls: Sequence[str]
     session: aiohttp.ClientSession
     under_way: int = 0
     attempts: int = 0
+    answers: Counter[int] = field(default_factory=Counter[int])
+    hasty: int = 0
     _accounts: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     _tokens: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        self._turns = cycle(self.urls)
+
+    @property
+    def url(self) -> str:
+        """The gateway whose turn it is."""
+        return next(self._turns)
 
     async def sign_up(self, count: int, *, patience_s: float = 60) -> list[str]:
         """The ids of so many new users."""
@@ -80,6 +96,15 @@ class Door:
             await self._sign_in(user_id, patience_s)
         raise TimeoutError(f"{path} was not read within {patience_s:.0f} s")
 
+    async def patiently(self, user_id: str, key: str, body: bytes) -> tuple[int, str, float]:
+        """What one POST of a batch is answered by who waits for it: status, Retry-After, and after how many seconds."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        headers["Authorization"] = f"Bearer {self._tokens[user_id]}"
+        began = time.monotonic()
+        async with self.session.post(f"{self.url}/v1/batches", data=body, headers=headers, timeout=STREAM) as answer:
+            await answer.read()
+            return answer.status, answer.headers.get("Retry-After", ""), time.monotonic() - began
+
     async def _as_user(
         self, method: str, path: str, user_id: str, patience_s: float, headers: dict[str, str], body: bytes | None
     ) -> dict[str, Any]:
@@ -118,8 +143,11 @@ class Door:
         try:
             async with self.session.request(method, self.url + path, headers=headers, data=body) as response:
                 text = await response.read()
+                self.answers[response.status] += 1
+                self.hasty += response.status == 503 and "Retry-After" not in response.headers
                 return response.status, json.loads(text) if text else {}
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            self.answers[0] += 1
             return 0, {}
         finally:
             self.under_way -= counted

@@ -30,8 +30,6 @@ FIRST_BATCHES_OF = 60
 # 54 bytes a sample: more than the 512 KiB that a message may hold.
 LARGE = 10_000
 LARGE_BATCHES = 4
-# With all its followers paused, a leader gets so long to acknowledge on its own.
-ALONE_S = 1.5
 
 
 @dataclass
@@ -45,6 +43,17 @@ class Scene:
     rng: Random
     disks: dict[str, str]
     mark: Mark = field(default_factory=lambda: Mark("none"))
+
+    def names(self, kind: str) -> list[str]:
+        """The processes of a kind."""
+        return list(self.stack.instance.members(kind))
+
+    def pick(self, kind: str) -> str:
+        """One of them."""
+        names = self.names(kind)
+        name = self.rng.choice(names)
+        self.mark.note = name if len(names) > 1 else ""
+        return name
 
     async def under_load(self) -> None:
         """Return with requests in flight, half of the senders' if that can be had, or after 20 s without any."""
@@ -79,31 +88,37 @@ class Scene:
 Inject = Callable[[Scene], Awaitable[None]]
 
 
-def killed(name: str) -> Inject:
+async def kill(scene: Scene, name: str) -> None:
     """kill -9; over when the supervisor's next process is ready."""
+    scene.mark.ends_processes = True
+    await scene.ready(name)
+    await scene.under_load()
+    scene.hit()
+    await scene.back(name, scene.signal(name, signal.SIGKILL))
+
+
+def killed(kind: str) -> Inject:
+    """kill -9 of one of that kind."""
 
     async def inject(scene: Scene) -> None:
-        scene.mark.ends_processes = True
-        await scene.ready(name)
-        await scene.under_load()
-        scene.hit()
-        await scene.back(name, scene.signal(name, signal.SIGKILL))
+        await kill(scene, scene.pick(kind))
 
     return inject
 
 
-def stopped(name: str) -> Inject:
-    """SIGSTOP for 15 s."""
+def stopped(kind: str, seconds: tuple[float, float] = (STOPPED_S, STOPPED_S)) -> Inject:
+    """SIGSTOP of one of that kind, for 15 s or a time between two."""
 
     async def inject(scene: Scene) -> None:
         # Its members leave their groups meanwhile, so what it had in hand is done again.
         scene.mark.ends_processes = True
+        name = scene.pick(kind)
         await scene.ready(name)
         await scene.under_load()
         scene.hit()
         pid = scene.signal(name, signal.SIGSTOP)
         try:
-            await asyncio.sleep(STOPPED_S)
+            await asyncio.sleep(scene.rng.uniform(*seconds))
         finally:
             os.kill(pid, signal.SIGCONT)
 
@@ -133,14 +148,15 @@ async def database_locked(scene: Scene) -> None:
 async def killed_while_locked(scene: Scene) -> None:
     """kill -9 of ingest while a turn of it waits for its database: the surest moment to lose what is in hand."""
     scene.mark.ends_processes = True
-    await scene.ready("ingest")
+    name = scene.pick("ingest")
+    await scene.ready(name)
     async with _locked(scene):
         await scene.under_load()
         scene.hit()
         before = scene.load.waiting
         await eventually(lambda: scene.load.waiting >= before + 8, seconds=4, every=0.005)
-        pid = scene.signal("ingest", signal.SIGKILL)
-    await scene.back("ingest", pid)
+        pid = scene.signal(name, signal.SIGKILL)
+    await scene.back(name, pid)
 
 
 async def database_full(scene: Scene) -> None:
@@ -218,48 +234,15 @@ async def first_batches(scene: Scene) -> None:
     await eventually(lambda: all(batch.receipt is not None for batch in batches), seconds=120, every=0.05)
 
 
-async def leader_lost(scene: Scene) -> None:
-    """A leader of three is killed while its followers stand still: what it acknowledged alone is gone with it."""
-    scene.mark.ends_processes = True
-    names = ["kafka", "kafka-2", "kafka-3"]
-    await scene.ready(*names)
-    victim = scene.rng.choice(names)
-    paused = [scene.stack.state.pid(name) for name in names if name != victim]
-    scene.mark.note = victim
-    await scene.under_load()
-    scene.hit()
-    try:
-        for pid in paused:
-            os.kill(pid, signal.SIGSTOP)
-        until = time.monotonic() + ALONE_S
-        # The phones under way soon wait for the paused brokers, so others must go on.
-        sending: list[asyncio.Task[None]] = []
-        while time.monotonic() < until:
-            batches = [scene.ledger.fresh(user_id, scene.rng, SAMPLES) for user_id in scene.load.users]
-            sending += [asyncio.create_task(scene.load.send(batch)) for batch in batches]
-            await asyncio.sleep(ALONE_S / 6)
-        gone = scene.signal(victim, signal.SIGKILL)
-        await eventually(lambda: not processes.alive(gone), seconds=10)
-    finally:
-        for pid in paused:
-            os.kill(pid, signal.SIGCONT)
-    await scene.back(victim, gone)
-    await scene.ready(*names)
-    await asyncio.gather(*sending)
-
-
 @dataclass(frozen=True)
 class Fault:
-    """A fault; `disk` names the small file system and `brokers` the number of brokers that it needs."""
+    """A fault; `disk` names the small file system that it needs."""
 
     inject: Inject
     disk: str = ""
-    brokers: int = 1
 
     def hindrance(self, scene: Scene) -> str:
         """Why it can't be run here; empty when it can."""
-        if self.brokers > 1 + len(scene.exchanged.nodes):
-            return f"it needs {self.brokers} brokers (--brokers {self.brokers})"
         return scene.disks.get(self.disk, "") if self.disk else ""
 
 
@@ -277,15 +260,14 @@ FAULTS: dict[str, Fault] = {
     "objects-disk-full": Fault(objects_disk_full, disk="objects"),
     "rebalance": Fault(rebalanced),
     "first-batches": Fault(first_batches),
-    "leader-lost": Fault(leader_lost, brokers=3),
 }
 
 
-async def inject(name: str, scene: Scene) -> Mark:
+async def inject(name: str, fault: Fault, scene: Scene) -> Mark:
     """Let the fault hit; returns its mark, healed. Raises StackError when a part never came back."""
     scene.mark = Mark(name)
     try:
-        await FAULTS[name].inject(scene)
+        await fault.inject(scene)
     except AssertionError as error:
         raise StackError(f"{name}: {error}") from error
     scene.mark.healed_at = time.monotonic()

@@ -18,13 +18,14 @@ import typer
 from rich.console import Console
 
 from infra.local.environment import SetupError
-from infra.local.instance import Instance, free_ports, on_free_ports
+from infra.local.instance import Instance, on_free_ports
 from infra.local.settings import ROOT
 from infra.local.stack import StackError
 from services.gateway.receipts import Ids
 from tests.faults import small_disks, table, verdict
+from tests.faults.cluster import CLUSTER_FAULTS
 from tests.faults.door import Door, phone_session
-from tests.faults.injections import FAULTS, Scene, inject
+from tests.faults.injections import FAULTS, Fault, Scene, inject
 from tests.faults.ledger import Ledger
 from tests.faults.load import Load, Mark
 from tests.faults.poison import Poison
@@ -35,17 +36,18 @@ from tests.running_stack import RunningStack, Stack
 
 # Everything that a sample passes on its way to a partner; photos have tests of their own.
 PARTS = "kafka,gateway,auth,ingest,insights,webhooks"
+CLUSTER_PARTS = f"{PARTS},redis,inference,nutrition"
 USERS = 12
 WARM_S = 3.0
 CALM_S = 2.0
 RECOVERY_S = 120.0
 # Consumers that were told "later" come back after 20 s at most.
 QUIET_S = 45.0
-# What each planted fault is run with: the faults that find it, and how many brokers they need.
-PLANTED: dict[str, tuple[tuple[str, ...], int]] = {
-    "commit-early": (("ingest-killed-while-locked",), 1),
-    "acks-1": (("leader-lost",), 3),
-    "no-dedupe": (("gateway-killed",), 1),
+# What each planted fault is run with: the faults that find it, and whether they need a cluster.
+PLANTED: dict[str, tuple[tuple[str, ...], bool]] = {
+    "commit-early": (("ingest-killed-while-locked",), False),
+    "acks-1": (("leader-lost",), True),
+    "no-dedupe": (("gateway-killed",), False),
 }
 Say = Callable[[str], None]
 
@@ -58,22 +60,24 @@ class Plan:
     seed: int
     only: tuple[str, ...] = ()
     planted: str = ""
-    brokers: int = 1
+    cluster: bool = False
 
-    def exchanged(self, instance: Instance) -> Exchanged:
+    @property
+    def faults(self) -> dict[str, Fault]:
+        """Those that there are for such a stack."""
+        return CLUSTER_FAULTS if self.cluster else FAULTS
+
+    def exchanged(self) -> Exchanged:
         """The stack's parts for this plan."""
         names = {"ingest": ["page-limit"], "gateway": list[str]()}
         if self.planted:
             for service in ("gateway", "ingest") if self.planted == "acks-1" else ("ingest",):
                 names[service].append(self.planted)
-        taken = {value for name, value in instance.settings if name.endswith("_port")}
-        wanted = 2 * (self.brokers - 1)
-        ports = [port for port in free_ports(wanted + len(taken)) if port not in taken][:wanted]
-        return Exchanged(names, tuple(zip(ports[::2], ports[1::2], strict=True)))
+        return Exchanged(names)
 
     def order(self, rng: Random) -> list[str]:
         """One round of faults."""
-        wanted = [name for name in FAULTS if not self.only or name in self.only]
+        wanted = [name for name in self.faults if not self.only or name in self.only]
         return rng.sample(wanted, len(wanted))
 
 
@@ -84,9 +88,10 @@ def run(plan: Plan, say: Say) -> Verdict:
         StackError: the stack did not start, or a part of it never came back.
     """
     data = ROOT / ".mymacro" / f"faults-{secrets.token_hex(4)}"
-    instance = on_free_ports(data, only=PARTS, log_level="warning")
-    exchanged = plan.exchanged(instance)
-    wanted = [FAULTS[name].disk for name in plan.order(Random(plan.seed)) if FAULTS[name].disk]
+    only = CLUSTER_PARTS if plan.cluster else PARTS
+    instance = on_free_ports(data, only=only, cluster=plan.cluster, log_level="warning")
+    exchanged = plan.exchanged()
+    wanted = [disk for name in plan.order(Random(plan.seed)) if (disk := plan.faults[name].disk)]
     disks = small_disks.mount(instance, wanted)
     kept = data.with_suffix(".ledger")
     try:
@@ -108,10 +113,9 @@ async def _run(
     began = time.monotonic()
     rng = Random(plan.seed)
     async with phone_session() as session:
-        door = Door(stack.url, session)
+        door = Door(stack.instance.urls("gateway"), session)
         users = await door.sign_up(USERS)
-        servers = exchanged.environment(stack.instance)["KAFKA_BOOTSTRAP_SERVERS"]
-        poison = Poison(servers, _ids(stack.instance), users, Random(plan.seed + 1))
+        poison = Poison(stack.bootstrap_servers, _ids(stack.instance), users, Random(plan.seed + 1))
         ledger = Ledger(ledger_file)
         load = Load(door, ledger, Random(plan.seed + 2), users, poison.ask)
         scene = Scene(stack, exchanged, load, ledger, rng, disks)
@@ -139,10 +143,11 @@ async def _faults(plan: Plan, scene: Scene, say: Say) -> tuple[list[Mark], dict[
         order = plan.order(scene.rng)
         say(f"the order of faults: {', '.join(order)}")
         for name in order:
-            if reason := FAULTS[name].hindrance(scene):
+            fault = plan.faults[name]
+            if reason := fault.hindrance(scene):
                 not_run[name] = reason
                 continue
-            mark = await inject(name, scene)
+            mark = await inject(name, fault, scene)
             marks.append(mark)
             await _recovered(scene.load, mark)
             say(f"{mark.hit_at - began:6.1f} s  {name}: {table.told(mark)}")
@@ -180,6 +185,8 @@ async def _compared(scene: Scene, poison: Poison, marks: Sequence[Mark], not_run
     found.wrong += [f"{mark.name}: nothing was stored after it" for mark in marks if mark.recovered_at is None]
     if not any(row.acknowledged for row in rows):
         found.wrong.append("nothing was acknowledged")
+    if door.hasty:
+        found.wrong.append(f"{door.hasty} answers of 503 do not say when to come back")
     if others:
         found.wrong.append(f"{others} samples are stored that nobody sent")
     found.wrong += verdict.wrong_receipts(ledger)
@@ -196,22 +203,21 @@ def main(
     seed: Annotated[int, typer.Option(help="Order of the faults and content of the batches.")] = 1,
     only: Annotated[list[str] | None, typer.Option(help="Only this fault; may be repeated.")] = None,
     planted: Annotated[str, typer.Option(help=f"Plant a defect: {', '.join(PLANTED)}. The run must end red.")] = "",
-    brokers: Annotated[int, typer.Option(min=1, max=3, help="1, or 3 with every record on all of them.")] = 1,
+    cluster: Annotated[bool, typer.Option("--cluster", help="On three brokers and several of each service.")] = False,
 ) -> None:
     """Let faults hit a stack under load, and count what was lost or doubled; exit code 1 when anything was."""
     console = Console(width=max(Console().width, 140))
     names = tuple(only or ())
-    if unknown := [name for name in names if name not in FAULTS]:
-        raise typer.BadParameter(f"there is no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
     if planted:
         if planted not in PLANTED:
             raise typer.BadParameter(f"there is nothing to plant called {planted!r}; there are {', '.join(PLANTED)}")
-        faults, brokers = PLANTED[planted]
+        faults, cluster = PLANTED[planted]
         names, minutes = names or faults, min(minutes, 0.5)
-    if brokers == 2:
-        raise typer.BadParameter("a cluster has 1 or 3 brokers")
+    plan = Plan(minutes, seed, names, planted, cluster)
+    if unknown := [name for name in names if name not in plan.faults]:
+        raise typer.BadParameter(f"there is no fault {unknown[0]!r}; there are {', '.join(plan.faults)}")
     try:
-        found = run(Plan(minutes, seed, names, planted, brokers), lambda text: console.print(text, soft_wrap=True))
+        found = run(plan, lambda text: console.print(text, soft_wrap=True))
     except (StackError, SetupError) as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         raise typer.Exit(1) from error

@@ -1,5 +1,7 @@
 """What a run found, for people."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 
@@ -40,6 +42,12 @@ def show(found: Verdict, console: Console) -> None:
         drawn.add_row(mark.name, *times, f"{row.longest_pause:.1f}", *(f"{getattr(row, name):,}" for name in COUNTS))
     drawn.add_row("all", *[""] * len(TIMES), *(f"{found.total(name):,}" for name in COUNTS))
     console.print(drawn)
+    made = Counter(row.mark.name for row in found.rows if row.mark.hit_at)
+    console.print(
+        f"faults made: {', '.join(f'{name} {count}' for name, count in sorted(made.items())) or 'none'}",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(
         f"{found.sent_again} batches sent twice and shuffled; {found.poison} poisonous records, "
         f"{found.letters_repeated} dead letters repeated after a crash; {found.days} days compared; "
@@ -51,4 +59,5 @@ def show(found: Verdict, console: Console) -> None:
         console.print(f"[yellow]not run: {name}: {reason}[/yellow]", soft_wrap=True)
     for sentence in found.wrong:
         console.print(f"[red]{sentence}[/red]", soft_wrap=True)
-    console.print("[red]RED[/red]" if found.red else "[green]nothing lost, nothing twice[/green]")
+    counts = f"lost {found.total('lost'):,}, duplicates {found.total('duplicates'):,}"
+    console.print(f"[red]RED[/red]: {counts}" if found.red else f"[green]{counts}[/green]", highlight=False)

@@ -58,7 +58,7 @@ def test_every_fault_of_the_list_loses_nothing():
 @on_request
 @pytest.mark.timeout(600)
 def test_a_leader_lost_with_its_followers_behind_takes_nothing_with_it():
-    found = run(Plan(0, 1, ("leader-lost",), brokers=3), [].append)
+    found = run(Plan(0, 1, ("leader-lost",), cluster=True), [].append)
     assert green(found)
 
 
@@ -68,8 +68,8 @@ def test_a_leader_lost_with_its_followers_behind_takes_nothing_with_it():
     ("planted", "found_as"), [("commit-early", "lost"), ("acks-1", "lost"), ("no-dedupe", "duplicates")]
 )
 def test_a_planted_defect_turns_the_suite_red(planted: str, found_as: str):
-    faults, brokers = PLANTED[planted]
-    found = run(Plan(0.3, 1, faults, planted, brokers), [].append)
+    faults, cluster = PLANTED[planted]
+    found = run(Plan(0.3, 1, faults, planted, cluster), [].append)
     assert found.red
     assert found.total(found_as) > 0
 
@@ -166,12 +166,14 @@ def test_where_nothing_can_be_mounted_the_reason_is_told(tmp_path: Path, monkeyp
     assert found["objects"].startswith("no small file system can be mounted here")
 
 
-def test_parts_are_exchanged_for_planted_ones_and_three_brokers(tmp_path: Path):
-    plan = Plan(1, 1, planted="acks-1", brokers=3)
-    instance = on_free_ports(tmp_path, only="kafka,gateway,ingest,auth")
-    found = {part.name: part for part in parts(instance, plan.exchanged(instance))}
-    assert {"kafka", "kafka-2", "kafka-3"} <= found.keys()
-    assert found["gateway"].command[2:] == ["tests.faults.planted", "acks-1", "services.gateway.app"]
-    assert found["auth"].command[2:] == ["services.auth.app"]
-    assert found["ingest"].env["KAFKA_BOOTSTRAP_SERVERS"].count(",") == 2
-    assert len({part.port for part in found.values()}) == 6
+def test_parts_are_exchanged_for_planted_ones_in_every_process_of_a_service(tmp_path: Path):
+    plan = Plan(1, 1, planted="acks-1", cluster=True)
+    instance = on_free_ports(tmp_path, only="kafka,gateway,ingest,auth", cluster=True)
+    found = {part.name: part for part in parts(instance, plan.exchanged())}
+    assert {"kafka-1", "kafka-2", "kafka-3"} <= found.keys()
+    for name in ("gateway-1", "gateway-2"):
+        assert found[name].command[2:] == ["tests.faults.planted", "acks-1", "services.gateway.app"]
+    assert found["auth-1"].command[2:] == ["services.auth.app"]
+    assert found["ingest-3"].env["KAFKA_BOOTSTRAP_SERVERS"].count(",") == 2
+    assert found["ingest-3"].env["INSTANCE"] == "ingest-3"
+    assert len({part.port for part in found.values()}) == len(found) == 3 + 2 + 3 + 2
