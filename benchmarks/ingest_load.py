@@ -100,14 +100,17 @@ async def pour(
     connections: int = CONNECTIONS,
     every: float = 0.0,
     poured: Poured | None = None,
+    others: Sequence[int] = (),
 ) -> Poured:
     """Send the requests over so many connections, one after the other each, or one each `every` seconds in all.
 
-    `poured` fills while it runs, for those who watch.
+    `poured` fills while it runs, for those who watch; `others`: ports of further gateways, taken in turn.
     """
-    poured, begun = poured or Poured(), time.monotonic()
+    poured, begun, ports = poured or Poured(), time.monotonic(), (port, *others)
     queue = iter(enumerate(requests))
-    await asyncio.gather(*(_connection(port, queue, poured, begun, every) for _ in range(connections)))
+    await asyncio.gather(
+        *(_connection(ports[place % len(ports)], queue, poured, begun, every) for place in range(connections))
+    )
     return poured
 
 

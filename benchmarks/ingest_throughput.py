@@ -53,7 +53,8 @@ async def measured(
     """Send all, wait until all is stored: rates, and what each part used."""
     samples, already = len(requests) * size, stored.samples
     before, begun = used(instance), time.monotonic()
-    poured = await pour(instance.settings.gateway_port, requests, connections=connections)
+    port, *others = instance.members("gateway").values()
+    poured = await pour(port, requests, connections=connections, others=others)
     accepted = time.monotonic()
     done = await stored.until(already + samples)
     after = used(instance)

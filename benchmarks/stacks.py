@@ -19,12 +19,12 @@ UNREACHED = {f"GATEWAY_RATE_{name}": "999999/1" for name in ("READ", "WRITE", "S
 
 
 @contextmanager
-def fresh_stack(*, topics: Sequence[str] = (), only: str = "") -> Iterator[Instance]:
+def fresh_stack(*, topics: Sequence[str] = (), only: str = "", cluster: bool = False) -> Iterator[Instance]:
     """An instance, ready, with these one-partition topics besides; stopped and removed at the end.
 
-    `only`: the processes that it runs, comma-separated; empty for all.
+    `only`: the processes that it runs, or kinds of them, comma-separated; empty for all. `cluster`: as up --cluster.
     """
-    instance = on_free_ports(ROOT / ".mymacro" / f"bench-{secrets.token_hex(4)}", only=only)
+    instance = on_free_ports(ROOT / ".mymacro" / f"bench-{secrets.token_hex(4)}", only=only, cluster=cluster)
     os.environ.update(UNREACHED)
     supervisor = control.launch(instance, attached=True)
     try:
