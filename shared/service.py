@@ -170,11 +170,7 @@ class ServiceServer(uvicorn.Server):
             return  # not started and told to exit: uvicorn ends here
         finally:
             self._starting = None
-        # 7.2 against 5.4 k requests a second under load, and a p99 of 10 against 43 ms.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-        sys.setswitchinterval(0.0005)
+        settle()
         logger.info("started")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
