@@ -51,7 +51,7 @@ from shared.identity import install_identity
 from shared.internal_tokens import InternalTokenVerifier
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
-from shared.objects import Objects
+from shared.objects import Objects, open_objects
 from shared.outbox import Relay
 from shared.secrets import open_secrets
 from shared.service import install_health, serve
@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     watchdog = Watchdog(broker)
     secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
     deps = _deps(settings, store, make_relay(documents, broker), clock, secret)
-    objects = Objects(settings.objects_url)
+    objects = open_objects(settings)
     erasures = Workers(documents, ERASURE_JOBS, Eraser(deps, objects).work, concurrency=2, clock=clock)
     exports = Exports(deps, objects, exporting.CONTENTS, exporting.readme)
     collecting = Workers(documents, EXPORTS, exports.work, concurrency=2, clock=clock)
@@ -93,7 +93,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
         version="1",
         telemetry=FASTAPI_TELEMETRY,
         dependencies=[Depends(audit.note_origin)],
-        lifespan=_lifespan(settings, documents, watchdog, deps, (erasures, collecting)),
+        lifespan=_lifespan(settings, objects, documents, watchdog, deps, (erasures, collecting)),
     )
     app.state.deps, app.state.exports = deps, exports
     app.state.broker, app.state.erasures_begun = broker, erasures.nudge
@@ -107,7 +107,8 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     async def database() -> None:
         await store.partner("-")
 
-    install_health(app, watchdog.live, {"kafka": watchdog.ready, "database": database})
+    ready = {"kafka": watchdog.ready, "database": database}
+    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     return app
 
 
@@ -149,6 +150,7 @@ def _mail(settings: Settings) -> Mail:
 
 def _lifespan(
     settings: Settings,
+    objects: Objects,
     documents: Documents,
     watchdog: Watchdog,
     deps: Deps,
@@ -156,6 +158,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        await objects.start()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(documents.close)
             await documents.open(COLLECTIONS)
