@@ -1,5 +1,6 @@
 """The metric of dead letters that nobody has dealt with, counted by the service whose they are."""
 
+# aiokafka has no types for some of what is used here.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio

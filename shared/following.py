@@ -4,6 +4,7 @@ They commit nothing. Their places live in memory, and they outlive restarts of t
 gets no answer for 20 s is replaced by a new one at the same places.
 """
 
+# aiokafka has no types for some of what is used here.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio

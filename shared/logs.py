@@ -77,6 +77,7 @@ def described(error: BaseException) -> str:
     while part is not None and cause is not None:
         if isinstance(cause, pydantic.ValidationError):
             wrong = (f"{'.'.join(map(str, item['loc']))}: {item['type']}" for item in cause.errors())
+            # No public attribute holds the text.
             part._str = "; ".join(wrong)  # type: ignore[attr-defined]
         part = part.__cause__ or part.__context__
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)

@@ -1,5 +1,6 @@
 """One subscriber's place in each of its partitions: commit, and "later" without losing place or membership."""
 
+# aiokafka has no types for some of what is used here.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio

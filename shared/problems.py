@@ -201,6 +201,7 @@ def _describe(app: FastAPI) -> None:
             _replace_validation_errors(document, schemas)
         return cast(dict[str, Any], app.openapi_schema)
 
+    # FastAPI's own way to have another document.
     app.openapi = openapi  # type: ignore[method-assign]
 
 

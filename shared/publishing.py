@@ -1,5 +1,6 @@
 """Publishing to Kafka: one record, sent in the current trace, and the wait for its ack."""
 
+# aiokafka has no types for some of what is used here.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import asyncio

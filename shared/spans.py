@@ -11,8 +11,16 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from opentelemetry.sdk.trace import Tracer
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, set_span_in_context
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+)
 from opentelemetry.trace.status import Status, StatusCode
 
 from shared.redaction import REFUSED, allowed, personal, scrubbed

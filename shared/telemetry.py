@@ -146,7 +146,7 @@ def configure(
         _process.service, _process.exporter = service, exporter
         if exporter is not None:
             _process.provider = _provider(service, settings.instance, exporter)
-            spans.Tracing.tracer = _process.provider.get_tracer("mymacrotracker")  # type: ignore[assignment]
+            spans.Tracing.tracer = _process.provider.get_tracer("mymacrotracker")
 
 
 def flush() -> None:

@@ -4,6 +4,7 @@ Kafka can't take single records out of a topic, so each resolution is a record o
 here as one bit by the letter's offset.
 """
 
+# aiokafka has no types for some of what is used here.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio

@@ -5,6 +5,7 @@ wait and nothing has had an outcome for 60 s, "later" included, while the broker
 still. A broker that is away is no reason to end.
 """
 
+# aiokafka has no types for some of what is used here.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio

@@ -30,7 +30,7 @@ def counted() -> Iterator[Dialled]:
 
 def is_here(host: str) -> bool:
     """Is `host` this machine by its loopback addresses?"""
-    return host in ("::1", "localhost", "0.0.0.0") or host.startswith(("127.", "::ffff:127."))  # noqa: S104
+    return host in ("::1", "localhost", "0.0.0.0") or host.startswith(("127.", "::ffff:127."))  # noqa: S104 - dialled, not listened on
 
 
 def note(opened: socket.socket, address: Any) -> None:

@@ -114,10 +114,15 @@ class Api:
         if wait_s and (done := await self._completed(call.caller, link, wait_s)) is not None:
             return done
         return _accepted(
-            link,
-            receipt_id=receipt_id,
-            received=batch.received,
-            invalid_records=len(batch.refused),
+            Accepted(
+                "queued",
+                link,
+                current_trace_id(),
+                current_kept(),
+                receipt_id=receipt_id,
+                received=batch.received,
+                invalid_records=len(batch.refused),
+            )
         )
 
     async def _message(self, batch: BatchSubmitted) -> bytes:
@@ -171,7 +176,8 @@ class Api:
             local_date=meal.local_date,
         )
         await self.publish(topics.PHOTOS, event.model_dump_json().encode(), user_id)
-        return _accepted(f"/v1/photos/{photo_id}", photo_id=photo_id)
+        link = f"/v1/photos/{photo_id}"
+        return _accepted(Accepted("queued", link, current_trace_id(), current_kept(), photo_id=photo_id))
 
     async def receipt(self, call: Call) -> Response:
         """What became of a batch; `queued` until ingest knows it, which `wait` waits for."""
@@ -262,9 +268,8 @@ def _user(call: Call) -> str:
     return call.caller.user_id or ""
 
 
-def _accepted(link: str, **members: str | int) -> Response:
-    accepted = Accepted("queued", link, current_trace_id(), current_kept(), **members)  # type: ignore[arg-type]
-    return json_response(msgspec.json.encode(accepted), 202, {"Location": link})
+def _accepted(accepted: Accepted) -> Response:
+    return json_response(msgspec.json.encode(accepted), 202, {"Location": accepted.link})
 
 
 def _receipt_unavailable() -> Problem:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from services.gateway.routes import ROUTES, Route
 
@@ -126,13 +126,13 @@ def _reachable(roots: list[dict[str, Any]], document: Mapping[str, Any]) -> dict
 
 def _references(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
-        for key, value in node.items():  # pyright: ignore[reportUnknownVariableType]
+        for key, value in cast(dict[str, Any], node).items():
             if key == "$ref" and isinstance(value, str) and value.startswith(SCHEMAS):
                 yield value.removeprefix(SCHEMAS)
             else:
                 yield from _references(value)
     elif isinstance(node, list):
-        for item in node:  # pyright: ignore[reportUnknownVariableType]
+        for item in cast(list[Any], node):
             yield from _references(item)
 
 
@@ -142,9 +142,10 @@ def _free_name(name: str, schema: Any, taken: Mapping[str, Any], service: str) -
 
 def _renamed(node: Any, names: Mapping[str, str]) -> Any:
     if isinstance(node, dict):
-        return {key: _renamed_value(key, value, names) for key, value in node.items()}  # pyright: ignore
+        schema = cast(dict[str, Any], node)
+        return {key: _renamed_value(key, value, names) for key, value in schema.items()}
     if isinstance(node, list):
-        return [_renamed(item, names) for item in node]  # pyright: ignore[reportUnknownVariableType]
+        return [_renamed(item, names) for item in cast(list[Any], node)]
     return node
 
 

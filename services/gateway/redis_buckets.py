@@ -4,6 +4,7 @@ A gateway waits 50 ms for Redis at most. When it says nothing in time, the gatew
 asked again a second later: limits are then per gateway, never gone, and no caller sees an error.
 """
 
+# redis-py's types leave some of what is used here open.
 # pyright: reportUnknownMemberType=false
 
 import asyncio

@@ -1,5 +1,6 @@
 """What may be used once, and was: in the memory of this process, or in the Redis that several gateways share."""
 
+# redis-py's types leave some of what is used here open.
 # pyright: reportUnknownMemberType=false
 
 import asyncio

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 import bson
@@ -34,15 +34,15 @@ INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoded(Generic[D]):
     """A document ready to be stored: `body` is BSON without id and version, `stored` what a reader will see."""
 
-    stored: Document
+    stored: D
     body: bytes
     fields: dict[str, Any]
 
 
-def encode(document: Document, version: int) -> Encoded:
+def encode(document: D, version: int) -> Encoded[D]:
     """`document` as it will be stored under `version`.
 
     Raises:
@@ -73,6 +73,7 @@ def decode(collection: Collection[D], id: str, version: int, v: int, body: bytes
     Raises:
         msgspec.ValidationError: the body does not fit the model.
     """
+    # bson leaves the codec's type open.
     raw: dict[str, Any] = bson.decode(body, CODEC)  # pyright: ignore[reportUnknownMemberType]
     for step in range(v, collection.v):
         raw = collection.upgrades[step](raw)

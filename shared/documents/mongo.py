@@ -117,12 +117,12 @@ class MongoDocuments:
         refusal = await self._write(layout, [layout.write(encoded, 0)])
         if refusal is not None:
             raise Duplicate(collection.name, refusal.index or "id")
-        return encoded.stored  # pyright: ignore[reportReturnType]
+        return encoded.stored
 
     async def put(self, collection: Collection[D], document: D) -> D:
         """Store over the version that `document` carries. Raises `Conflict`, `Duplicate`."""
         (stored,) = await self.put_many([Put(collection, document)])
-        return stored  # pyright: ignore[reportReturnType]
+        return cast(D, stored)
 
     async def put_many(self, puts: Sequence[Put]) -> list[Document]:
         """Store in order up to the first that cannot be stored, and raise `Conflict` or `Duplicate` for it.

@@ -60,7 +60,7 @@ class Layout:
         check_indexes(collection)
         self.collection = collection
 
-    def write(self, encoded: Encoded, expected: int) -> Write:
+    def write(self, encoded: Encoded[Any], expected: int) -> Write:
         """Store over version `expected` (0: there must be none), or be refused by the server with an error.
 
         The upsert is never meant to insert over a version above 0: where the version is another one the known `_id`
@@ -77,7 +77,7 @@ class Layout:
             change["$setOnInsert"] = {"_id.gone": True}
         return Write(id, expected, UpdateOne({"_id": id, "version": expected}, change, upsert=True))
 
-    def keys(self, encoded: Encoded) -> dict[str, dict[str, Any]]:
+    def keys(self, encoded: Encoded[Any]) -> dict[str, dict[str, Any]]:
         """What the indexes hold. Raises ValueError for a value that no index holds."""
         found: dict[str, dict[str, Any]] = {}
         for index in self.collection.indexes:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -124,12 +124,12 @@ class SqliteDocuments:
             table.execute(connection, table.insert, row)
 
         await self._writer.run(write)
-        return encoded.stored  # pyright: ignore[reportReturnType]
+        return encoded.stored
 
     async def put(self, collection: Collection[D], document: D) -> D:
         """Store over the version that `document` carries. Raises `Conflict`, `Duplicate`."""
         (stored,) = await self.put_many([Put(collection, document)])
-        return stored  # pyright: ignore[reportReturnType]
+        return cast(D, stored)
 
     async def put_many(self, puts: Sequence[Put]) -> list[Document]:
         """Store all of them or none. Raises `Conflict` or `Duplicate` for the first that cannot be stored."""
@@ -209,7 +209,7 @@ class SqliteDocuments:
                 handed_out = replace(document, due_at=now + lease, attempts=document.attempts + 1)
                 encoded = encode(handed_out, document.version + 1)
                 table.put(connection, document, table.row(encoded))
-                claimed.append(encoded.stored)  # pyright: ignore[reportArgumentType]
+                claimed.append(encoded.stored)
             return claimed
 
         return await self._writer.run(write)

@@ -48,7 +48,7 @@ class Table:
         self.version = f"SELECT version FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
         self.delete = f"DELETE FROM {self.name} WHERE id = ?"  # noqa: S608 - names are our own, values are bound
 
-    def row(self, encoded: Encoded) -> Row:
+    def row(self, encoded: Encoded[Any]) -> Row:
         """The values of `insert`."""
         fields = [index_value(encoded.fields[name]) for name in self.fields]
         return (encoded.stored.id, encoded.stored.version, self.collection.v, *fields, encoded.body)

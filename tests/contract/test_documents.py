@@ -430,13 +430,13 @@ class TestEnd:
         documents = connect()
         await documents.open(ALL)
         writes = [asyncio.create_task(documents.put(ENTRIES, Entry(id=str(n)))) for n in range(300)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the writes begin
         await documents.close()
         assert all(isinstance(stored, Entry) for stored in await asyncio.gather(*writes))
 
     async def test_a_cancelled_write_leaves_the_others_alone(self, documents: Documents) -> None:
         writes = [asyncio.create_task(documents.put(ENTRIES, Entry(id=str(n)))) for n in range(20)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the writes begin
         writes[3].cancel()
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
         assert sum(isinstance(outcome, Entry) for outcome in outcomes) == 19

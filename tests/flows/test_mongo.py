@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 # All their tests, run here with this module's `system`.
-from tests.flows.test_export import *  # noqa: F403
-from tests.flows.test_partners import *  # noqa: F403
-from tests.flows.test_privacy import *  # noqa: F403
-from tests.flows.test_stories import *  # noqa: F403
+from tests.flows.test_export import *  # noqa: F403 - the same tests on MongoDB
+from tests.flows.test_partners import *  # noqa: F403 - the same tests on MongoDB
+from tests.flows.test_privacy import *  # noqa: F403 - the same tests on MongoDB
+from tests.flows.test_stories import *  # noqa: F403 - the same tests on MongoDB
 from tests.flows.whole import Whole, whole
 
 

@@ -297,7 +297,7 @@ async def test_a_reader_resumes_at_another_gateway_while_messages_flow(tmp_path:
                 for place, door in enumerate(doors):
                     if number % 7 != place:
                         await publish(door, number)
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # readers come and go in between
 
         flowing, hop = asyncio.create_task(flow()), 0
         while seen[-1] < end:

@@ -162,7 +162,7 @@ async def test_a_caller_that_leaves_ends_the_flow(door: Gateway) -> None:
     class Endless(Parts):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             while True:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # or nobody else would have a turn
                 yield b"more\n"
 
     parts = Endless()
@@ -170,7 +170,7 @@ async def test_a_caller_that_leaves_ends_the_flow(door: Gateway) -> None:
 
     async def leaving() -> Any:
         for _ in range(20):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # some parts flow first
         return {"type": "http.disconnect"}
 
     await raw(door, leaving)
@@ -250,7 +250,7 @@ async def test_the_client_holds_little_of_a_long_answer_however_slow_the_reader(
         parts = aiter(got.rest)
         size = len(await anext(parts))
         for _ in range(100):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the server writes while it is let
         assert written < 32
         async for part in parts:
             size += len(part)

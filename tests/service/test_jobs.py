@@ -96,7 +96,7 @@ async def test_the_scan_finds_what_nobody_nudged_and_never_runs_more_than_allowe
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # how long the work takes
         now -= 1
         return await done(job)
 
@@ -303,7 +303,7 @@ async def test_an_end_lets_a_short_job_finish(documents: Documents) -> None:
 
     async def work(job: Photo) -> Photo:
         begun.set()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # how long the work takes
         return await done(job)
 
     await documents.insert(PHOTOS, Photo(id="p", due_at=utc_now()))

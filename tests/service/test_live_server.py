@@ -96,7 +96,7 @@ async def test_curl_killed_and_resumed_misses_nothing_and_repeats_nothing(
         for number in range(1, end + 1):
             webhooks.stored.append(number)
             await publish(door, number)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # the pace of the flow: curl is killed in the midst of it
 
     flowing = asyncio.create_task(flow())
     while seen[-1] < end:

@@ -45,7 +45,7 @@ class Broker:
         self.before_ack: Callable[[str], object] = lambda value: None
 
     async def publish(self, topic_name: str, value: bytes, key: str, *, traceparent: str | None = None) -> None:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # others' turn, as while a broker answers
         if self.refuse(value.decode()):
             raise Unavailable("broker")
         waiting = self.before_ack(value.decode())

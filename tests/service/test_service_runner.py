@@ -34,7 +34,7 @@ def create_app() -> FastAPI:
         if os.environ.get("RUNNER_HANGS"):
             sys.stdout.write("starting\n")
             sys.stdout.flush()
-            await asyncio.sleep(60)
+            await asyncio.sleep(60)  # the start that does not end
         yield
         sys.stdout.write(f"closed, stopping was {'set' if stop_event(app).is_set() else 'not set'}\n")
 
@@ -50,7 +50,7 @@ def create_app() -> FastAPI:
 
     async def slow() -> str:
         app.state.taken += 1
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # how slow the slow answer is
         return "done"
 
     async def taken() -> int:

@@ -29,7 +29,7 @@ class Consumer:
 
     async def getmany(self, **_: Any) -> dict[Any, Any]:
         self.polls += 1
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # as Kafka does where there is nothing to tell
         if self.fails:
             raise AssertionError("a defect of the client")
         records, self.records = self.records, []

@@ -113,9 +113,9 @@ def test_partners_work_at_once_only_where_nobody_else_can_register_one(tmp_path:
     monkeypatch.delenv("AUTH_PARTNER_APPROVAL", raising=False)
     approval = {
         host: service_environment(on_free_ports(tmp_path, host=host))["AUTH_PARTNER_APPROVAL"]
-        for host in ("127.0.0.1", "0.0.0.0", "192.0.2.1")  # noqa: S104
+        for host in ("127.0.0.1", "0.0.0.0", "192.0.2.1")  # noqa: S104 - a setting, nothing listens
     }
-    assert approval == {"127.0.0.1": "auto", "0.0.0.0": "operator", "192.0.2.1": "operator"}  # noqa: S104
+    assert approval == {"127.0.0.1": "auto", "0.0.0.0": "operator", "192.0.2.1": "operator"}  # noqa: S104 - a setting, nothing listens
     monkeypatch.setenv("AUTH_PARTNER_APPROVAL", "operator")
     assert service_environment(on_free_ports(tmp_path))["AUTH_PARTNER_APPROVAL"] == "operator"
 
@@ -128,7 +128,7 @@ def test_deliveries_reach_this_machine_only_where_nobody_else_can_register_one(
     here = service_environment(on_free_ports(tmp_path))
     assert (here["WEBHOOKS_ALLOW_HTTP"], here["WEBHOOKS_ALLOW_PORTS"]) == ("true", "*")
     assert "127.0.0.0/8" in here["WEBHOOKS_ALLOW_CIDRS"]
-    open_to_all = service_environment(on_free_ports(tmp_path, host="0.0.0.0"))  # noqa: S104
+    open_to_all = service_environment(on_free_ports(tmp_path, host="0.0.0.0"))  # noqa: S104 - a setting, nothing listens
     assert not [name for name in open_to_all if name.startswith("WEBHOOKS_ALLOW")]
     monkeypatch.setenv("WEBHOOKS_ALLOW_PORTS", "443")
     assert service_environment(on_free_ports(tmp_path))["WEBHOOKS_ALLOW_PORTS"] == "443"
