@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from services.auth import totp
-from services.auth.app import create_app
-from services.auth.settings import Settings
 from shared import topics
-from shared.kafka import make_broker
+from shared.clock import utc_now
 from tests.polling import eventually
+from tests.service.auth_edges import auth_in
 from tests.service.gateway_edges import MovableClock
-from tests.service.running import Running, common_settings, running
+from tests.service.running import Running
 
 EMAIL = "ada@example.org"
 PASSWORD = "violet tractor hums at noon"
@@ -90,26 +89,19 @@ def secret_of(written: str) -> bytes:
     return b32decode(written)
 
 
+def early_in_the_hour() -> MovableClock:
+    """Attempts are counted by the hour, which is not to change in the middle of a test."""
+    clock = MovableClock()
+    clock.ahead = timedelta(minutes=70 - utc_now().minute)
+    return clock
+
+
 @asynccontextmanager
 async def auth_of(folder: Path, clock: MovableClock) -> AsyncGenerator[Ada]:
     """The service on what lies in `folder`, and Ada, who signs up or did."""
-    settings = Settings(
-        **common_settings(folder),
-        auth_signing_key_path=folder / "auth.jwk",
-        auth_pepper_path=folder / "auth-pepper.key",
-        auth_mail_folder=folder / "mail",
-    )
-    broker = make_broker(settings, "auth")
-    app = create_app(settings, broker=broker, clock=clock)
-    async with running(app, broker, "auth", folder, listen=(topics.USERS.name,)) as one:
+    async with auth_in(folder, clock=clock, listen=(topics.USERS,)) as one:
         ada = Ada(one, clock, folder)
         made = await one.http.post("/v1/users", json=ACCOUNT, headers=one.headers(key="k"))
         assert made.status_code == 201, made.text
         ada.user_id = made.json()["user_id"]
         yield ada
-
-
-def problem(answer: Any) -> tuple[int, str]:
-    document = answer.json()
-    assert document["detail"]
-    return answer.status_code, document["type"].rsplit("/", 1)[1]

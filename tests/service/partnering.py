@@ -5,15 +5,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from services.auth.app import create_app
 from services.auth.enrolment import Approval
-from services.auth.settings import Settings
 from shared import topics
 from shared.callers import GRANTABLE_SCOPES
 from shared.internal_tokens import InternalTokenSigner
-from shared.kafka import make_broker
+from tests.service.auth_edges import auth_in
 from tests.service.gateway_edges import MovableClock
-from tests.service.running import Running, common_settings, running
+from tests.service.running import Running
 
 REGISTRATION = {
     "name": "Oat & Co",
@@ -23,6 +21,8 @@ REGISTRATION = {
 }
 SCOPES = ("days:read", "partner:read", "partner:write", "samples:write", "users:manage", "webhooks:write")
 BY = {"by": "tester"}
+KEYS = "/v1/partner/keys"
+KEY = {"name": "nightly import", "scopes": ["days:read"]}
 LISTEN = (topics.USERS, topics.PARTNERS, topics.GRANTS, topics.REVOCATIONS)
 assert set(SCOPES) - set(GRANTABLE_SCOPES) == {"partner:read", "partner:write", "users:manage", "webhooks:write"}
 
@@ -62,26 +62,38 @@ class Desk:
         return await self.ask("POST", "/internal/keys/verify", {"key": key})
 
 
+class Partner:
+    """A partner, and what it asks at its desk."""
+
+    def __init__(self, desk: Desk, partner_id: str) -> None:
+        self.desk = desk
+        self.id = partner_id
+
+    async def ask(self, method: str, path: str, body: Any = None, **caller: Any) -> Any:
+        return await self.desk.ask(method, path, body, **{"partner_id": self.id} | caller)
+
+    async def key(self, request: str = "k1", body: Any = KEY, **caller: Any) -> Any:
+        return await self.ask("POST", KEYS, body, key=request, **caller)
+
+    async def rotate(self, id: str, request: str = "k2", overlap_s: int = 3600, **caller: Any) -> Any:
+        return await self.ask("POST", f"{KEYS}/{id}/rotations", {"overlap_s": overlap_s}, key=request, **caller)
+
+    async def keys(self) -> list[Any]:
+        return (await self.ask("GET", KEYS)).json()["keys"]
+
+    async def good(self, text: str) -> bool:
+        return (await self.desk.verify(text)).status_code == 200
+
+
+async def rye_of(desk: Desk) -> Partner:
+    """Another partner."""
+    return Partner(desk, (await desk.active("r2", contact="dev@rye.example"))["partner_id"])
+
+
 @asynccontextmanager
 async def desk_of(
     folder: Path, clock: MovableClock, approval: Approval = "operator", **changed: Any
 ) -> AsyncGenerator[Desk]:
     """The service on what lies in `folder`; `changed` are settings."""
-    settings = Settings(
-        **common_settings(folder) | changed,
-        auth_signing_key_path=folder / "auth.jwk",
-        auth_pepper_path=folder / "auth-pepper.key",
-        auth_mail_folder=folder / "mail",
-        auth_partner_approval=approval,
-    )
-    broker = make_broker(settings, "auth")
-    app = create_app(settings, broker=broker, clock=clock)
-    async with running(app, broker, "auth", folder, listen=[topic.name for topic in LISTEN]) as one:
+    async with auth_in(folder, clock=clock, listen=LISTEN, auth_partner_approval=approval, **changed) as one:
         yield Desk(one, clock, folder)
-
-
-def problem(answer: Any) -> tuple[int, str]:
-    """Status and last part of the type."""
-    document = answer.json()
-    assert document["detail"]
-    return answer.status_code, document["type"].rsplit("/", 1)[1]

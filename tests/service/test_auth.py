@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from services.auth.app import create_app
 from services.auth.settings import Settings
 from services.auth.store import USERS
 from shared import topics
@@ -18,11 +17,11 @@ from shared.access_tokens import ACCESS_TYPE, access_caller
 from shared.callers import PARTNER_SCOPES, SCOPES
 from shared.documents import open_documents
 from shared.events.auth import UserUpdated
-from shared.kafka import make_broker
 from shared.keys import load_jwks, new_api_key
 from shared.tokens import verified
 from tests.polling import eventually
-from tests.service.running import Running, common_settings, running
+from tests.service.auth_edges import auth_in, problem
+from tests.service.running import Running
 
 PASSWORD = "violet tractor hums at noon"
 EMAIL = "Ada@Example.org"
@@ -30,16 +29,8 @@ GRANT = {"partner_id": "demo-partner", "scopes": ["days:read", "ledger:read"]}
 
 
 def auth(folder: Path, **changed: Any) -> AbstractAsyncContextManager[Running]:
-    values = common_settings(folder) | {
-        "auth_signing_key_path": folder / "auth.jwk",
-        "auth_pepper_path": folder / "auth-pepper.key",
-        "auth_demo_partner_key_path": folder / "demo-partner.key",
-    }
-    settings = Settings(**values | changed)
-    broker = make_broker(settings, "auth")
-    app = create_app(settings, broker=broker)
-    listen = (topics.USERS.name, topics.PARTNERS.name, topics.GRANTS.name)
-    return running(app, broker, "auth", folder, listen=listen)
+    listen = (topics.USERS, topics.PARTNERS, topics.GRANTS)
+    return auth_in(folder, listen=listen, auth_demo_partner_key_path=folder / "demo-partner.key", **changed)
 
 
 @pytest.fixture
@@ -54,14 +45,6 @@ async def post(service: Running, path: str, body: Any, **caller: Any) -> Any:
 
 async def sign_up(service: Running, key: str | None = "k1", **changed: Any) -> Any:
     return await post(service, "/v1/users", {"email": EMAIL, "password": PASSWORD} | changed, key=key)
-
-
-def problem(answer: Any) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    document = answer.json()
-    assert document["detail"]
-    assert document["status"] == answer.status_code
-    return answer.status_code, document["type"].rsplit("/", 1)[1]
 
 
 async def published(service: Running, topic: topics.Topic, count: int) -> list[Any]:
@@ -182,10 +165,21 @@ async def test_the_demo_partner_is_there_once_and_its_key_is_known(tmp_path: Pat
         assert answer.status_code == 200
         assert answer.json()["partner_id"] == "demo-partner"
         assert "webhooks:write" in answer.json()["scopes"]
+        await eventually(lambda: is_told(service))
     async with auth(tmp_path) as service:
         assert (await post(service, "/internal/keys/verify", {"key": key})).status_code == 200
-        await asyncio.sleep(0)
+        # Seeded before the service was ready: a change would have a revision of its own.
+        assert (await demo_partner(service)).revision == 1
         assert service.published[topics.PARTNERS.name] == []
+
+
+async def demo_partner(service: Running) -> Any:
+    return await service.app.state.deps.store.partner("demo-partner")
+
+
+async def is_told(service: Running) -> bool:
+    """Whether the relay has also noted that it told; else a restart tells once more."""
+    return not (await demo_partner(service)).outbox
 
 
 async def test_an_unknown_key_is_404_and_only_the_gateway_may_ask(service: Running) -> None:

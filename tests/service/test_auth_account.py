@@ -14,7 +14,8 @@ from shared import topics
 from shared.documents import Collection, Documents
 from shared.errors import Unavailable
 from tests.polling import eventually
-from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of, problem
+from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of
+from tests.service.auth_edges import problem
 from tests.service.gateway_edges import MovableClock
 
 

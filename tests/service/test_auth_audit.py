@@ -13,25 +13,14 @@ from typing import Any, get_args
 import pytest
 import uvicorn
 
-from services.auth import attempts as attempts_module
 from services.auth import audit, sessions
-from services.auth.attempts import Attempts
-from services.auth.audit import KINDS, LINES, Attempt, coarse
-from shared.callers import ANONYMOUS, OPERATOR_SCOPE, Caller
-from shared.clock import utc_now
-from shared.documents import Documents, open_documents
-from shared.errors import Unavailable
+from services.auth.audit import LINES, Attempt
+from shared.callers import OPERATOR_SCOPE
+from shared.documents import Documents
 from tests.polling import eventually
-from tests.service.account_holder import EMAIL, HOME, OTHER, PASSWORD, Ada, auth_of, problem
-from tests.service.gateway_edges import MovableClock
+from tests.service.account_holder import EMAIL, HOME, OTHER, PASSWORD, Ada, auth_of, early_in_the_hour
+from tests.service.auth_edges import problem
 from tests.service.oauth_edges import OAT, Client, consented, with_partner
-
-
-def early_in_the_hour() -> MovableClock:
-    """Attempts are counted by the hour, which is not to change in the middle of a test."""
-    clock = MovableClock()
-    clock.ahead = timedelta(minutes=70 - utc_now().minute)
-    return clock
 
 
 @pytest.fixture
@@ -185,85 +174,6 @@ async def test_wrong_guesses_are_one_line_an_hour_and_keep_no_answer_waiting(ada
     assert (await told(ada, "wrong-password"))[0]["actor"] == "nobody"
 
 
-async def test_ten_thousand_attempts_are_two_writes_of_one_line(tmp_path: Path) -> None:
-    clock = early_in_the_hour()
-    store = open_documents(f"sqlite:///{tmp_path}", "auth")
-    await store.open([LINES])
-    attempts = Attempts(store, clock)
-    working = asyncio.create_task(attempts.run())
-
-    async def the_count() -> int:
-        page = await audit.page(store, user_id="usr_a", limit=10, cursor=None)
-        return sum(line.count for line in page.documents)
-
-    attempts.note("wrong-password", "usr_a")
-    await eventually(the_count)
-    for _ in range(9_999):
-        attempts.note("wrong-password", "usr_a")
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    page = await audit.page(store, user_id="usr_a", limit=10, cursor=None)
-    assert [(line.kind, line.count, line.version) for line in page.documents] == [("wrong-password", 10_000, 2)]
-    await store.close()
-
-
-async def test_an_erased_users_attempts_are_not_written_any_more(tmp_path: Path) -> None:
-    store = open_documents(f"sqlite:///{tmp_path}", "auth")
-    await store.open([LINES])
-    attempts = Attempts(store, early_in_the_hour())
-    for user in ("usr_a", "usr_b"):
-        attempts.note("wrong-password", user)
-    attempts.forget("usr_a")
-    working = asyncio.create_task(attempts.run())
-    await asyncio.sleep(0)
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    page = await audit.page(store, limit=10, cursor=None)
-    assert [line.user_id for line in page.documents] == ["usr_b"]
-    await store.close()
-
-
-class _Away:
-    """A database that is away at first."""
-
-    def __init__(self, there: Documents, refusals: int) -> None:
-        self._there = there
-        self.refusals = refusals
-
-    async def get(self, *arguments: Any) -> Any:
-        if self.refusals:
-            self.refusals -= 1
-            raise Unavailable("database")
-        return await self._there.get(*arguments)
-
-    async def put(self, *arguments: Any) -> Any:
-        return await self._there.put(*arguments)
-
-
-async def test_attempts_wait_while_the_database_is_away_and_their_memory_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(attempts_module, "FLUSH_EVERY_S", 0.01)
-    monkeypatch.setattr(attempts_module, "MOST_WAITING", 3)
-    store = open_documents(f"sqlite:///{tmp_path}", "auth")
-    await store.open([LINES])
-    away = _Away(store, 2)
-    attempts = Attempts(away, early_in_the_hour())
-    for user in ("usr_a", "usr_b", "usr_c", "usr_d", "usr_a"):
-        attempts.note("wrong-password", user)
-    working = asyncio.create_task(attempts.run())
-
-    async def lines() -> list[tuple[str | None, int]]:
-        page = await audit.page(store, limit=10, cursor=None)
-        return sorted((line.user_id, line.count) for line in page.documents) if len(page.documents) == 3 else []
-
-    assert await eventually(lines) == [("usr_a", 2), ("usr_b", 1), ("usr_c", 1)]
-    assert "1 attempts are not in the audit log" in caplog.text
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    await store.close()
-
-
 async def test_nobody_elses_events_are_seen(ada: Ada) -> None:
     other = {"email": "bob@example.org", "password": OTHER}
     made = await ada.service.http.post("/v1/users", json=other, headers=ada.service.headers(key="other"))
@@ -382,40 +292,3 @@ async def test_the_command_lists_lines_and_says_what_is_wrong(ada: Ada) -> None:
         assert (code, said.startswith("--since takes a date")) == (1, True)
     code, _, said = await list_command(ada, url)
     assert (code, said.endswith("does not answer; see ./mymacro status.")) == (1, True)
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("198.51.100.7", "198.51.100.0/24"),
-        ("::ffff:198.51.100.7", "198.51.100.0/24"),
-        ("2001:db8:1:2:3::4", "2001:db8:1::/48"),
-        ("", ""),
-        ("unix:", ""),
-        ("ada@example.org", ""),
-    ],
-)
-def test_an_address_is_kept_as_its_network_alone(address: str, network: str) -> None:
-    assert coarse(address) == network
-
-
-@pytest.mark.parametrize(
-    ("caller", "actor"),
-    [
-        (None, "system"),
-        (ANONYMOUS, "nobody"),
-        (Caller("usr_a"), "user"),
-        (Caller("usr_a", "par_b"), "partner"),
-        (Caller(None, "par_b"), "partner"),
-        (Caller(None, None, frozenset({OPERATOR_SCOPE})), "operator"),
-    ],
-)
-def test_who_did_it_follows_from_the_token(caller: Caller | None, actor: str) -> None:
-    line: Any = audit.line("grant-revoked", utc_now(), asked=audit.Origin(caller)).document
-    assert (line.actor, line.partner_id) == (actor, caller.partner_id if caller else None)
-
-
-def test_a_line_takes_no_more_than_it_should() -> None:
-    line: Any = audit.line("partner-changed", utc_now(), details=["x" * 500] * 500, about="y" * 500).document
-    assert (len(line.details), len(line.details[0]), len(line.about)) == (40, 80, 80)
-    assert line.kind in KINDS

@@ -13,9 +13,10 @@ from shared import topics
 from shared.callers import SCOPES as ALL_SCOPES
 from shared.callers import Caller
 from tests.polling import eventually
+from tests.service.auth_edges import problem
 from tests.service.erasing_users import erase, finished, report, see, signed_in
 from tests.service.gateway_edges import MovableClock
-from tests.service.partnering import Desk, desk_of, problem
+from tests.service.partnering import Desk, desk_of
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ from shared.callers import Caller
 from shared.errors import Problem
 from shared.objects import Objects
 from tests.polling import eventually
+from tests.service.auth_edges import problem
 from tests.service.erasing_users import ADA, all_said, erased, signed_in
 from tests.service.gateway_edges import MovableClock
-from tests.service.partnering import Desk, desk_of, problem
+from tests.service.partnering import Desk, desk_of
 
 
 @pytest.fixture

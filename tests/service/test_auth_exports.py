@@ -12,21 +12,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from services.auth.app import create_app
 from services.auth.export_documents import EXPORTS
 from services.auth.exports import forget
-from services.auth.settings import Settings
 from shared import topics
 from shared.callers import SCOPES, Caller
 from shared.events.event import ObjectRef
 from shared.events.personal import ExportPartReady, UserDataErased
 from shared.export import KEPT
-from shared.kafka import make_broker
 from shared.objects import Objects
 from tests.polling import eventually
+from tests.service.auth_edges import auth_in, problem
 from tests.service.gateway_edges import MovableClock
-from tests.service.partnering import problem
-from tests.service.running import Running, common_settings, running
+from tests.service.running import Running
 
 ACCOUNT = {"email": "ada@example.org", "password": "violet tractor hums at noon"}
 
@@ -94,14 +91,7 @@ async def auth(tmp_path: Path) -> AsyncGenerator[Auth]:
 @asynccontextmanager
 async def auth_of(folder: Path) -> AsyncGenerator[Auth]:
     clock = MovableClock()
-    settings = Settings(
-        **common_settings(folder),
-        auth_signing_key_path=folder / "auth.jwk",
-        auth_pepper_path=folder / "auth-pepper.key",
-    )
-    broker = make_broker(settings, "auth")
-    app = create_app(settings, broker=broker, clock=clock)
-    async with running(app, broker, "auth", folder, listen=(topics.EXPORTS.name,)) as one:
+    async with auth_in(folder, clock=clock, listen=(topics.EXPORTS,)) as one:
         auth = Auth(one, clock, folder)
         made = await one.http.post("/v1/users", json=ACCOUNT, headers=one.headers(key="k"))
         auth.user_id = made.json()["user_id"]

@@ -13,8 +13,9 @@ from services.auth.partners import PARTNERS, Partner
 from services.auth.session_documents import Share
 from shared import topics
 from tests.polling import eventually
+from tests.service.auth_edges import problem
 from tests.service.gateway_edges import MovableClock
-from tests.service.partnering import BY, REGISTRATION, Desk, desk_of, problem
+from tests.service.partnering import BY, REGISTRATION, Desk, desk_of
 
 KEY = {"name": "import", "scopes": ["days:read"]}
 USER, OTHER = "usr_ada", "usr_eve"

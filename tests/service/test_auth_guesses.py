@@ -11,7 +11,8 @@ import pytest
 
 from services.auth import enrolment
 from shared.errors import Problem
-from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of, problem
+from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of
+from tests.service.auth_edges import problem
 from tests.service.gateway_edges import MovableClock
 
 

@@ -12,8 +12,9 @@ import pytest
 from services.auth import clients, guesses, partners, workers
 from shared import topics
 from tests.polling import eventually
+from tests.service.auth_edges import problem
 from tests.service.gateway_edges import MovableClock
-from tests.service.partnering import BY, REGISTRATION, SCOPES, Desk, desk_of, problem
+from tests.service.partnering import BY, REGISTRATION, SCOPES, Desk, desk_of
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from secrets import token_hex
 import pytest
 
 from services.auth import totp
-from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of, problem, secret_of
+from tests.service.account_holder import EMAIL, OTHER, PASSWORD, Ada, auth_of, secret_of
+from tests.service.auth_edges import problem
 from tests.service.gateway_edges import MovableClock
 
 

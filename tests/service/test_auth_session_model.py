@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.auth import sessions
 from services.auth.audit import LINES
-from services.auth.sessions import CUTOFFS, SESSIONS
+from services.auth.session_documents import CUTOFFS, SESSIONS, Session
 from services.auth.tokens import RefreshTokens
 from shared.documents import Documents, open_documents
 from shared.errors import Problem
@@ -39,20 +39,20 @@ class Deps:
 
 @dataclass
 class Model:
-    """The tokens in the order in which they came, and what is left of the session."""
+    """What is left of the session after `last` exchanges."""
 
-    tokens: list[str]
+    last: int = 0
     used_at: datetime = START
     alive: bool = True
 
     def expected(self, presented: int, now: datetime) -> int | None:
         """Which token the answer holds, None for a refusal."""
-        last = len(self.tokens) - 1
+        last = self.last
         if not self.alive or now >= min(self.used_at + timedelta(days=30), START + timedelta(days=90)):
             return None
         if presented == last:
-            self.used_at = now
-            return last + 1
+            self.used_at, self.last = now, last + 1
+            return self.last
         if presented == last - 1 and now - self.used_at <= timedelta(seconds=30):
             return last
         self.alive = False
@@ -70,38 +70,49 @@ async def answer(deps: Deps, token: str) -> str | None:
         return None
 
 
-async def follow(documents: Documents, steps: list[tuple[int, int]]) -> None:
+@dataclass
+class Outcome:
+    """Which token each answer held and should have held, None for a refusal; and what the session came to."""
+
+    answered: list[int | None]
+    expected: list[int | None]
+    session: Session
+    alive: bool
+
+
+async def follow(documents: Documents, steps: list[tuple[int, int]]) -> Outcome:
     deps = Deps(SimpleNamespace(documents=documents), Relay(documents, (SESSIONS,), never), RefreshTokens(b"s" * 32))
     session, text = await sessions.start(deps, "usr_1", "", asked_at=START)
-    model = Model([text])
+    model, tokens = Model(), [text]
+    answered: list[int | None] = []
+    expected: list[int | None] = []
     for back, seconds in steps:
         deps.now += timedelta(seconds=seconds)
-        presented = max(0, len(model.tokens) - 1 - back)
-        expected = model.expected(presented, deps.now)
-        answered = await answer(deps, model.tokens[presented])
-        if expected is None:
-            assert answered is None
-            continue
-        if expected == len(model.tokens):
-            assert answered not in model.tokens
-            model.tokens.append(str(answered))
-        assert model.tokens[expected] == answered
+        presented = max(0, len(tokens) - 1 - back)
+        expected.append(model.expected(presented, deps.now))
+        text = await answer(deps, tokens[presented])
+        if text is not None and text not in tokens:
+            tokens.append(text)
+        answered.append(tokens.index(text) if text is not None else None)
     stored = await documents.get(SESSIONS, session.id)
     assert stored is not None
-    assert (stored.ended_at is None) == model.alive
-    assert len(stored.outbox) == (0 if model.alive else 1)
+    return Outcome(answered, expected, stored, model.alive)
+
+
+async def outcome(steps: list[tuple[int, int]]) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        documents = open_documents(f"sqlite:///{folder}", "auth")
+        await documents.open([SESSIONS, CUTOFFS, LINES])
+        try:
+            return await follow(documents, steps)
+        finally:
+            await documents.close()
 
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_at_most_one_token_lives_whatever_is_presented(steps: list[tuple[int, int]]) -> None:
-    async def run() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            documents = open_documents(f"sqlite:///{folder}", "auth")
-            await documents.open([SESSIONS, CUTOFFS, LINES])
-            try:
-                await follow(documents, steps)
-            finally:
-                await documents.close()
-
-    asyncio.run(run())
+    found = asyncio.run(outcome(steps))
+    assert found.answered == found.expected
+    assert (found.session.ended_at is None) == found.alive
+    assert len(found.session.outbox) == (0 if found.alive else 1)

@@ -11,48 +11,24 @@ from typing import Any
 import pytest
 
 from services.auth import sessions
-from services.auth.app import create_app
 from services.auth.sessions import CUTOFFS, SESSIONS, Session
-from services.auth.settings import Settings
 from services.auth.tokens import RefreshToken, RefreshTokens
 from shared import topics
 from shared.callers import SCOPES, Caller
-from shared.clock import utc_now
 from shared.documents import Documents
 from shared.errors import Problem
 from shared.events.auth import SessionRevoked
-from shared.kafka import make_broker
 from tests.polling import eventually
-from tests.service.running import Running, common_settings, running
+from tests.service.auth_edges import auth_in, problem
+from tests.service.gateway_edges import MovableClock
+from tests.service.running import Running
 
 ACCOUNT = {"email": "ada@example.org", "password": "fourteen teal herons march"}
 
 
-class Clock:
-    """The present, which a test can push forward."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(0)
-
-    def __call__(self) -> datetime:
-        return utc_now() + self.ahead
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def service(tmp_path: Path, clock: Clock) -> AsyncGenerator[Running]:
-    settings = Settings(
-        **common_settings(tmp_path),
-        auth_signing_key_path=tmp_path / "auth.jwk",
-        auth_pepper_path=tmp_path / "auth-pepper.key",
-    )
-    broker = make_broker(settings, "auth")
-    app = create_app(settings, broker=broker, clock=clock)
-    async with running(app, broker, "auth", tmp_path, listen=(topics.REVOCATIONS.name,)) as one:
+async def service(tmp_path: Path, clock: MovableClock) -> AsyncGenerator[Running]:
+    async with auth_in(tmp_path, clock=clock, listen=(topics.REVOCATIONS,)) as one:
         made = await one.http.post("/v1/users", json=ACCOUNT, headers=one.headers(key="k"))
         assert made.status_code == 201
         yield one
@@ -84,12 +60,6 @@ def headers(service: Running, answer: dict[str, Any], user_id: str | None = None
 
 async def listed(service: Running, answer: dict[str, Any]) -> dict[str, Any]:
     return (await service.http.get("/v1/me/sessions", headers=headers(service, answer))).json()
-
-
-def problem(answer: Any) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["detail"]
-    return answer.status_code, answer.json()["type"].rsplit("/", 1)[1]
 
 
 REFUSED = (401, "invalid-refresh-token")
@@ -128,7 +98,7 @@ async def test_a_refresh_token_gives_the_next_one_once(service: Running) -> None
     assert {claims(one)["sid"] for one in (first, second, third)} == {first["session_id"]}
 
 
-async def test_a_lost_answer_is_given_again_for_half_a_minute(service: Running, clock: Clock) -> None:
+async def test_a_lost_answer_is_given_again_for_half_a_minute(service: Running, clock: MovableClock) -> None:
     first = await sign_in(service)
     lost = (await refresh(service, first["refresh_token"])).json()
     clock.ahead += timedelta(seconds=29)
@@ -138,7 +108,7 @@ async def test_a_lost_answer_is_given_again_for_half_a_minute(service: Running, 
 
 
 async def test_a_token_used_again_later_ends_the_session(
-    service: Running, clock: Clock, caplog: pytest.LogCaptureFixture
+    service: Running, clock: MovableClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = await sign_in(service, device="Ada's phone")
     second = (await refresh(service, first["refresh_token"])).json()
@@ -175,7 +145,7 @@ async def test_fifty_exchanges_at_once_leave_one_live_token(service: Running) ->
     assert (await refresh(service, leaf)).status_code == 200
 
 
-async def test_fifty_replays_at_once_end_the_session_once(service: Running, clock: Clock) -> None:
+async def test_fifty_replays_at_once_end_the_session_once(service: Running, clock: MovableClock) -> None:
     first = await sign_in(service)
     second = (await refresh(service, first["refresh_token"])).json()
     clock.ahead += timedelta(minutes=1)
@@ -186,13 +156,13 @@ async def test_fifty_replays_at_once_end_the_session_once(service: Running, cloc
 
 
 @pytest.mark.parametrize("days", [29, 31])
-async def test_an_unused_session_ends_after_thirty_days(service: Running, clock: Clock, days: int) -> None:
+async def test_an_unused_session_ends_after_thirty_days(service: Running, clock: MovableClock, days: int) -> None:
     first = await sign_in(service)
     clock.ahead += timedelta(days=days)
     assert (await refresh(service, first["refresh_token"])).status_code == (200 if days < 30 else 401)
 
 
-async def test_a_used_session_ends_after_ninety_days(service: Running, clock: Clock) -> None:
+async def test_a_used_session_ends_after_ninety_days(service: Running, clock: MovableClock) -> None:
     answer = await sign_in(service)
     for _ in range(4):
         clock.ahead += timedelta(days=22)
@@ -299,7 +269,7 @@ async def test_the_hundred_and_first_session_ends_the_one_unused_longest(service
     assert (event.session_id, event.reason) == (started[0][0].id, "too-many-sessions")
 
 
-async def test_an_ended_session_is_forgotten_after_thirty_days(service: Running, clock: Clock) -> None:
+async def test_an_ended_session_is_forgotten_after_thirty_days(service: Running, clock: MovableClock) -> None:
     ended, live = await sign_in(service), await sign_in(service)
     await revoke(service, ended["refresh_token"])
     await told(service, 1)
