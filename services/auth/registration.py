@@ -235,7 +235,21 @@ def _is_news(before: Partner, after: Partner) -> bool:
 
 
 async def seed_demo_partner(deps: Deps, key: str) -> None:
-    """Make the demo partner and its key; repeated at every start, it changes nothing."""
+    """Make the demo partner and its key; repeated at every start, by several processes at once, it changes nothing.
+
+    Raises:
+        Unavailable: ("database") it does not answer.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            await _seed_demo_partner(deps, key)
+        except Conflict:
+            continue  # another process starts too, and was quicker
+        return
+    raise Unavailable("database")
+
+
+async def _seed_demo_partner(deps: Deps, key: str) -> None:
     now = deps.clock()
     known = await deps.store.partner(DEMO_PARTNER_ID)
     if known is None or known.scopes != DEMO_PARTNER_SCOPES:
