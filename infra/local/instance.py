@@ -124,7 +124,9 @@ def on_free_ports(data: Path, **settings: object) -> Instance:
     """An instance of its own beside any other: `data` is its folder, every port is free right now."""
     ports = free_ports(len(PORT_FIELDS))
     folders = ("cluster_data", "data") if settings.get("cluster") else ("data", "cluster_data")
-    values = {**dict(zip(PORT_FIELDS, ports, strict=True)), folders[0]: data, folders[1]: data / "other", **settings}
+    values = {**dict(zip(PORT_FIELDS, ports, strict=True)), folders[0]: data, folders[1]: data / "other"}
+    # Said, so that it does not depend on what runs, or stands in .env.
+    values |= {"cluster": False, **settings}
     return Instance(StackSettings(**values))  # type: ignore[arg-type]
 
 
@@ -176,7 +178,8 @@ def member_environment(instance: Instance, name: str) -> dict[str, str]:
     """What one process of a service gets on top of `service_environment`: its name and its own port."""
     service = kind_of(name)
     port = str(instance.members(service)[name])
-    return {f"{service.upper()}_PORT": port, **({"INSTANCE": name} if instance.settings.cluster else {})}
+    # Empty, for a variable of the caller's that has nothing to do with us is no name.
+    return {f"{service.upper()}_PORT": port, "INSTANCE": name if instance.settings.cluster else ""}
 
 
 def service_environment(instance: Instance) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from infra.local.instance import on_free_ports
 from tests.faults import small_disks
+from tests.faults.cluster import CLUSTER_FAULTS
 from tests.faults.injections import FAULTS
 from tests.faults.ledger import Ledger, Sample
 from tests.faults.load import Mark
@@ -53,6 +54,23 @@ def test_every_fault_of_the_list_loses_nothing():
     assert green(found)
     assert {row.mark.name for row in found.rows[1:]} | set(found.not_run) == set(FAULTS)
     assert found.total("acknowledged") >= 100_000
+
+
+@on_request
+@pytest.mark.timeout(1500)
+def test_every_fault_of_a_cluster_loses_nothing():
+    found = run(Plan(3, 3, cluster=True), [].append)
+    assert green(found)
+    assert {row.mark.name for row in found.rows[1:]} == set(CLUSTER_FAULTS)
+    assert found.total("acknowledged") >= 100_000
+
+
+@on_request
+@pytest.mark.timeout(600)
+def test_with_two_of_three_brokers_dead_nothing_is_half_accepted_and_it_recovers_by_itself():
+    found = run(Plan(0, 1, ("majority-lost",), cluster=True), [].append)
+    assert green(found)
+    assert "answered 503" in found.rows[1].mark.note
 
 
 @on_request

@@ -1,6 +1,8 @@
 """A cluster without most of its services: three brokers, Redis, three processes of ingest on one database."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -82,3 +84,15 @@ async def test_a_killed_broker_is_seen_to_be_missed_and_is_whole_again(cluster: 
     await asyncio.to_thread(rolling.whole, cluster.instance)
     assert await brokers.lacking(cluster.bootstrap_servers) == 0
     assert await brokers.leader(cluster.bootstrap_servers, BATCHES, 0) in (0, 1, 2)
+
+
+async def test_status_says_so_when_no_broker_answers(cluster: Stack):
+    stopped = [cluster.kill(name, signal.SIGSTOP) for name in ("kafka-1", "kafka-2", "kafka-3")]
+    try:
+        await eventually(lambda: cluster.state.processes["kafka-1"]["state"] == "not ready", seconds=20)
+        said = await mymacro(cluster, "status", code=1)
+        assert "Who reads which partitions is not known: Kafka at 127.0.0.1:" in said
+        assert "ingest-3" in said
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)

@@ -48,7 +48,7 @@ def test_every_service_learns_its_port_and_the_gateway_where_the_others_are(tmp_
     assert found["OBJECTS_URL"] == f"file:///{tmp_path}/objects"
     assert found["KAFKA_REPLICATION"] == "1"
     assert not {"INSTANCE", "GATEWAY_INSTANCES", "GATEWAY_RATES_URL"} & found.keys()
-    assert member_environment(instance, "ingest") == {"INGEST_PORT": str(instance.port("ingest"))}
+    assert member_environment(instance, "ingest") == {"INGEST_PORT": str(instance.port("ingest")), "INSTANCE": ""}
 
 
 def test_in_a_cluster_every_process_has_a_name_and_a_port_and_hears_of_all_others(tmp_path: Path):
