@@ -13,12 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from services.gateway.rates import Charge, MemoryBuckets, Taken
+from services.gateway.redis_client import redis_at
 from shared.redaction import whereabouts
 
 logger = logging.getLogger(__name__)
@@ -61,17 +59,7 @@ class RedisBuckets:
         self._clock = clock
         self._silent_until = NEVER
         self._asking: set[asyncio.Task[Taken]] = set()
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_S,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        # It closes the pool with itself.
-        self._redis = Redis.from_pool(pool)
+        self._redis = redis_at(url, connections=CONNECTIONS, answer_s=ANSWER_S)
         self._take = self._redis.register_script(TAKE)
 
     async def take(self, charges: Sequence[Charge]) -> Taken:

@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from services.gateway.redis_client import redis_at
 from shared.errors import Problem
 
 logger = logging.getLogger(__name__)
@@ -77,16 +75,7 @@ class RedisUses:
     shared = True
 
     def __init__(self, url: str) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_S,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = redis_at(url, connections=CONNECTIONS, answer_s=ANSWER_S)
 
     async def first(self, id: str, lasts_s: float) -> bool:
         """As in the protocol."""
