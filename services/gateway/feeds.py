@@ -28,8 +28,8 @@ WINDOW = 32
 PAGE = 50
 MAX_READERS_PER_USER = 16
 LOOK_EVERY_S = 1.0
-# A key's end is told by no topic.
-LOOK_AT_KEYS_EVERY_S = 5.0
+# A key's end is told by no topic, and its streams are to end within 5 s of it.
+LOOK_AT_KEYS_EVERY_S = 2.0
 # Nobody looks meanwhile whether the reader may go on.
 FETCH_S = 3.0
 # A reader that takes nothing for so long is cut off, and one that has to go sooner: the last word would not reach it.
