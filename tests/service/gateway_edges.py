@@ -139,12 +139,11 @@ class Gateway:
 @asynccontextmanager
 async def gateway(folder: Path, offsets: Offsets | None = None, **changed: Any) -> AsyncGenerator[Gateway]:
     """The gateway; auth answers with the public key of `auth.jwk`, everything else with 404."""
-    common = common_settings(folder)
+    common = common_settings(folder) | changed
     settings = Settings(
         **common,
         gateway_internal_key_path=folder / "internal.jwk",
         gateway_receipt_key_path=folder / "receipts.key",
-        **changed,
     )
     services, clock = Services(), MovableClock()
     jwks = public_jwks([load_private_jwk(folder / "auth.jwk")])
