@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from joserfc.jwk import OKPKey
 from starlette.requests import Request
 
 from shared.access_tokens import sign_access_token
@@ -18,8 +17,6 @@ from shared.keys import generate_key_files, load_private_jwk, public_jwks
 
 NOW = 1_800_000_000.0
 USER = Caller("user-1", None, frozenset({"days:read"}))
-
-KEY = OKPKey.generate_key("Ed25519", auto_kid=True)
 
 
 class Clock:
