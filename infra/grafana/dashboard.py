@@ -51,7 +51,9 @@ def _panels(family: Metric) -> Iterator[dict[str, Any]]:
         yield _panel(f"{says} a second ({name}_total)", _rate(f"{name}_total"), "ops")
     elif family.type == "gauge":
         unit = "bytes" if name.endswith("_bytes") else "short"
-        yield _panel(f"{says} ({name})", f"{GAUGES[name]} without (instance) ({name}{{{CHOSEN}}})", unit)
+        # A process that watches no disk says 0, which would be the least.
+        watching = " > 0" if GAUGES[name] == "min" else ""
+        yield _panel(f"{says} ({name})", f"{GAUGES[name]} without (instance) ({name}{{{CHOSEN}}}{watching})", unit)
 
 
 def _rate(name: str) -> str:
