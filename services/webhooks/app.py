@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await objects.start()
-        work = [one.run for one in (dispatcher, replaying, pruner, relay, erasure, exporter)]
+        work = [one.run for one in (dispatcher, health, replaying, pruner, relay, erasure, exporter)]
         # Deliveries that are due go out even while Kafka is away, and reads need none.
         async with _opened(documents, egress, erasure), _under_way(work), starting(broker), watchdog:
             yield

@@ -108,7 +108,7 @@ def _changed(endpoint: Endpoint, said: dict[str, Any]) -> Endpoint:
     if "headers" in new:
         new["headers"] = tuple(new["headers"].items())
     if "state" in new and endpoint.state == "disabled":
-        new |= {"state_reason": None}
+        new |= {"state_reason": None, "untold_since": None}
     if new.get("url", endpoint.url) != endpoint.url or "state_reason" in new:
         new |= {"failing_since": None, "failures": 0}
     return replace(endpoint, **new)

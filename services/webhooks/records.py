@@ -10,6 +10,7 @@ from services.webhooks.public import Body, Payload, thin
 from shared.documents import Collection, Document, Index
 from shared.erased import Declared, Impersonal, Personal
 from shared.erasure import TOMBSTONES
+from shared.events.auth import GrantUpdated
 from shared.export import PERSONAL_PARTS
 from shared.jobs import DUE_INDEX, Job
 
@@ -33,7 +34,10 @@ class Message(Document, frozen=True, kw_only=True):
 
 
 class Grant(Document, frozen=True, kw_only=True):
-    """What `auth.grants.v1` last said. `caught_up`: messages that came before this news were fanned out."""
+    """What `auth.grants.v1` last said, since `since`. `caught_up`: messages that came before this news were fanned out.
+
+    `scopes_since`: from when on each scope holds without a break; one that is missing there, since `since`.
+    """
 
     user_id: str
     partner_id: str
@@ -42,6 +46,30 @@ class Grant(Document, frozen=True, kw_only=True):
     since: datetime
     live: bool
     caught_up: bool = False
+    scopes_since: dict[str, datetime] = msgspec.field(default_factory=dict[str, datetime])
+
+    def covers(self, scope: str, at: datetime) -> bool:
+        """Has the partner been let see the scope from `at` until now?"""
+        return self.live and scope in self.scopes and at >= self.scopes_since.get(scope, self.since)
+
+
+def granted_by(event: GrantUpdated, known: Grant | None) -> Grant:
+    """The grant as the event says it, to be stored over the one that is known."""
+    since: dict[str, datetime] = {}
+    # A scope that went on counts as before; all begin anew with a grant that was taken back in between.
+    if known is not None and known.live and known.revision >= event.since_revision:
+        since = {scope: known.scopes_since.get(scope, known.since) for scope in known.scopes}
+    return Grant(
+        id=event.grant_id,
+        version=known.version if known else 0,
+        user_id=event.user_id,
+        partner_id=event.partner_id,
+        scopes=event.scopes,
+        revision=event.revision,
+        since=event.occurred_at,
+        live=event.revoked_at is None,
+        scopes_since={scope: since.get(scope, event.occurred_at) for scope in event.scopes},
+    )
 
 
 class Partner(Document, frozen=True, kw_only=True):
@@ -57,7 +85,7 @@ class Endpoint(Document, frozen=True, kw_only=True):
     `keys`, the newest first: all that have not expired sign. `request_hash` recognises a repeated creation.
     `state`: paused by the partner, whose deliveries then wait, or disabled by us for `state_reason`. `rate_per_s`:
     deliveries started per second at most. `headers` go with each delivery. `failing_since` and `failures`: since when
-    and how often in a row no delivery has succeeded.
+    and how often in a row no delivery has succeeded. `untold_since`: when we disabled it, until its partner was told.
     """
 
     partner_id: str
@@ -75,6 +103,7 @@ class Endpoint(Document, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     failing_since: datetime | None = None
     failures: int = 0
+    untold_since: datetime | None = None
 
     def wants(self, message_type: str, user_id: str) -> bool:
         """Is this type of this user among those asked for? What a paused endpoint wants waits for it."""
@@ -101,7 +130,8 @@ State = Literal["pending", "delivered", "failed", "cancelled"]
 class Delivery(Job, frozen=True, kw_only=True):
     """One message to one endpoint. `body` is gone once nothing is left to do.
 
-    `user_id` is "" where the message says that a user was erased: it outlives what is kept of the user.
+    `user_id` is "" where the message says that a user was erased: it outlives what is kept of the user, and where that
+    failed its body is kept with it, so that it can be tried again.
     `attempts` counts claims since the last outcome: above 0, somebody tries it now, or died of that.
     `tries` counts outcomes along the schedule, `history` keeps the last of all.
     `line`: the place among what waits for this user at an ordered endpoint. It is `sequence` until nothing is left to
@@ -168,7 +198,7 @@ PARTNERS: Collection[Partner] = Collection("partners", Partner)
 ENDPOINTS: Collection[Endpoint] = Collection(
     "endpoints",
     Endpoint,
-    (Index("partner", ("partner_id", "created_at")),),
+    (Index("partner", ("partner_id", "created_at")), Index("untold", ("untold_since",))),
     v=3,
     upgrades={1: marked_plain, 2: with_keys},
 )

@@ -158,7 +158,7 @@ class Replays:
             for message in messages
             if (replay.kind == "message" or _ranges(replay, endpoint, message))
             and (not replay.types or message.type in replay.types)
-            and await self._store.granted(message.user_id, endpoint.partner_id, message.type)
+            and await self._store.covered(message, endpoint.partner_id)
         ]
         await self._queue.add([delivery_of(message, endpoint, now, replay.id) for message in wanted])
         return len(wanted)
@@ -187,11 +187,15 @@ class Replays:
 async def retried(
     documents: Documents, store: Store, delivery: Delivery, endpoint: Endpoint, replay_id: str | None = None
 ) -> Delivery | None:
-    """An ended delivery, due again; None where its message is not kept any more, may not be seen, or is no user's."""
+    """An ended delivery, due again; None where its message is not kept any more, may not be seen, or is no user's.
+
+    That a user was erased is told again from the delivery itself, as long as nobody took it.
+    """
     if delivery.message_type in OPERATIONAL:
-        return None
+        kept = delivery.body
+        return None if kept is None else await store.queue.again(delivery, kept, None, replay_id)
     message = await documents.get(MESSAGES, delivery.message_id)
-    if message is None or not await store.granted(delivery.user_id, delivery.partner_id, delivery.message_type):
+    if message is None or not await store.covered(message, delivery.partner_id):
         return None
     line = message.sequence if endpoint.ordered else None
     return await store.queue.again(delivery, message.body(endpoint.payload), line, replay_id)

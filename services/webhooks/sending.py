@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from services.webhooks.egress import Answer, Egress
 from services.webhooks.keys import EndpointKeys
-from services.webhooks.public import ENDPOINT_TEST
+from services.webhooks.public import ENDPOINT_TEST, USER_ERASED
 from services.webhooks.records import State
 from services.webhooks.schedule import next_wait, parse_retry_after
 from services.webhooks.signing import SigningKey, signed_headers
@@ -126,8 +126,12 @@ class Sender:
 
 
 def ended(delivery: Delivery, state: State, reason: str | None) -> Delivery:
-    """Nothing is left to do: no due time, no place in a line, and the body is dropped."""
-    return replace(delivery, state=state, due_at=None, line=None, body=None, last_error=reason)
+    """Nothing is left to do: no due time, no place in a line, and the body is dropped.
+
+    Only of a user who was erased nobody could make it again, so it stays where it failed, for a retry.
+    """
+    body = delivery.body if state == "failed" and delivery.message_type == USER_ERASED else None
+    return replace(delivery, state=state, due_at=None, line=None, body=body, last_error=reason)
 
 
 def after(delivery: Delivery, answer: Answer, at: datetime, now: datetime, jitter: float) -> Delivery:

@@ -28,6 +28,7 @@ from services.webhooks.records import (
     Grant,
     Message,
     Partner,
+    granted_by,
 )
 from shared.clock import Clock
 from shared.documents import Collection, Conflict, Document, Documents
@@ -130,17 +131,7 @@ class Store:
         known = await self._documents.get(GRANTS, event.grant_id)
         if known is not None and (known.revision > event.revision or _settled(known, event)):
             return 0
-        grant = Grant(
-            id=event.grant_id,
-            version=known.version if known else 0,
-            user_id=event.user_id,
-            partner_id=event.partner_id,
-            scopes=event.scopes,
-            revision=event.revision,
-            since=event.occurred_at,
-            live=event.revoked_at is None,
-        )
-        grant = await self._documents.put(GRANTS, grant)
+        grant = await self._documents.put(GRANTS, granted_by(event, known))
         made = await self._catch_up(grant) if grant.live else 0
         await self._documents.put(GRANTS, msgspec.structs.replace(grant, caught_up=True))
         return made
@@ -236,6 +227,11 @@ class Store:
         scope = TYPES[message_type].scope
         return any(grant.live and scope in grant.scopes for grant in grants)
 
+    async def covered(self, message: Message, partner_id: str) -> bool:
+        """Has the user let the partner see the message's type from when it was stored until now?"""
+        grants = await self._all(GRANTS, "pair", (message.user_id, partner_id))
+        return any(grant.covers(TYPES[message.type].scope, message.stored_at) for grant in grants)
+
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint of that id, whoever owns it."""
         return await self._documents.get(ENDPOINTS, endpoint_id)
@@ -253,19 +249,17 @@ class Store:
             found.extend(page.documents)
         return tuple(found)
 
-    async def add_endpoint(self, endpoint: Endpoint) -> Endpoint:
-        """Store a new endpoint. Raises Duplicate when its id is known."""
-        return await self._documents.insert(ENDPOINTS, endpoint)
-
     async def replace_keys(self, endpoint: Endpoint, keys: tuple[EndpointKey, ...]) -> None:
         """Keep the endpoint's keys as they are sealed now, unless somebody wrote the endpoint meanwhile."""
         with suppress(Conflict):
             await self._documents.put(ENDPOINTS, msgspec.structs.replace(endpoint, keys=keys))
 
     async def disable(self, endpoint_id: str, reason: str) -> Endpoint | None:
-        """Send nothing to the endpoint any more; None where it is so already."""
+        """Send nothing to the endpoint any more; its partner is yet to be told. None where it is disabled already."""
         while (endpoint := await self.endpoint(endpoint_id)) is not None and endpoint.state != "disabled":
-            disabled = msgspec.structs.replace(endpoint, state="disabled", state_reason=reason)
+            disabled = msgspec.structs.replace(
+                endpoint, state="disabled", state_reason=reason, untold_since=self._clock()
+            )
             with suppress(Conflict):
                 return await self._documents.put(ENDPOINTS, disabled)
         return None

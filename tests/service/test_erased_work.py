@@ -10,7 +10,7 @@ import pytest
 from aiokafka import ConsumerRecord
 from faststream.kafka import TestKafkaBroker
 
-from services.webhooks.records import COLLECTIONS, DELIVERIES, Endpoint
+from services.webhooks.records import COLLECTIONS, DELIVERIES, ENDPOINTS, Endpoint
 from services.webhooks.store import Store
 from shared.documents import Documents, open_documents
 from shared.errors import Erased
@@ -123,7 +123,8 @@ async def test_partners_are_told_though_the_grants_end_comes_first(
     documents: Documents, revoked_at: datetime | None, told: int
 ) -> None:
     store = Store(documents, lambda: AT)
-    await store.add_endpoint(
+    await documents.insert(
+        ENDPOINTS,
         Endpoint(
             id="endpoint",
             partner_id="partner",
@@ -132,7 +133,7 @@ async def test_partners_are_told_though_the_grants_end_comes_first(
             keys=(),
             request_hash="",
             created_at=AT,
-        )
+        ),
     )
     await store.apply_grant(_grant(1, AT - timedelta(days=1), None))
     if revoked_at is not None:

@@ -12,7 +12,8 @@ from aiohttp import web
 from services.webhooks.pruning import Pruner
 from services.webhooks.records import DELIVERIES, MESSAGES, Delivery
 from shared import topics
-from shared.events.auth import GrantUpdated
+from shared.clock import utc_now
+from shared.events.auth import GrantUpdated, UserErased
 from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
@@ -246,3 +247,30 @@ async def test_what_is_old_is_let_go_but_each_users_newest_message(
     await tell(service, 4)
     await eventually(lambda: len(receiver.received) == 4)
     assert sequences(receiver)[-1] == 4
+
+
+@pytest.mark.parametrize("by", ["a retry", "a replay"])
+async def test_that_a_user_was_erased_can_be_told_again_as_long_as_nobody_took_it(
+    service: Running, receiver: Receiver, clock: MovableClock, by: str
+):
+    receiver.answers.extend(broken(1, status=410))
+    made = await created(service, receiver.url)
+    await service.send(topics.GRANTS, grant())
+    await service.send(topics.USERS, UserErased(event_id="e", occurred_at=utc_now(), user_id=USER, revision=2))
+    await eventually(lambda: states(service, made, ["failed"]))
+    path = f"/v1/webhook-endpoints/{made['endpoint_id']}"
+    assert (await ask(service, "PATCH", path, {"state": "enabled"})).status_code == 200
+    [failed] = await of(service, made)
+    retries = f"/v1/deliveries/{failed.id}/retries"
+    if by == "a retry":
+        assert (await ask(service, "POST", retries)).status_code == 202
+    else:
+        since = (utc_now() - timedelta(hours=1)).isoformat()
+        assert (await ask(service, "POST", f"{path}/replays", {"failed_since": since})).status_code == 202
+    await eventually(lambda: states(service, made, ["delivered"]))
+    first, again = receiver.received
+    assert (first.body, first.headers["webhook-id"]) == (again.body, again.headers["webhook-id"])
+    assert json.loads(again.body)["data"] == {"user_id": USER}
+    # Once it was taken, nothing of the user is kept.
+    assert [one.body for one in await of(service, made)] == [None]
+    assert (await ask(service, "POST", retries)).status_code == 409

@@ -1,6 +1,7 @@
 """What tries say of an endpoint that changed, or failed, since they were claimed, and of one that we broke."""
 
-from datetime import timedelta
+import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from shared.clock import utc_now
 from shared.documents import Documents
 from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
-from tests.service.receiver import receiving
-from tests.service.test_webhook_deliveries import of, states
-from tests.service.webhook_endpoints import created, tell, tried, webhooks
+from tests.service.receiver import Receiver, receiving
+from tests.service.test_webhook_deliveries import ask, of, states
+from tests.service.webhook_endpoints import created, database, tell, tried, webhooks
 from tests.service.webhook_events import PARTNER
 
 
@@ -87,3 +88,40 @@ async def test_a_try_that_breaks_is_counted_and_the_message_comes_later(
         clock.ahead += timedelta(seconds=30)
         await eventually(lambda: states(service, made, ["delivered"]))
         assert len(receiver.received) == 1
+
+
+async def test_what_a_process_did_not_live_to_tell_is_told_once_by_the_next(tmp_path: Path, receiver: Receiver):
+    async with webhooks(tmp_path) as service:
+        await created(service, receiver.url)
+    async with database(tmp_path) as documents:
+        await stored(documents)
+        # As far as one came that was killed.
+        await Store(documents, utc_now).disable("endpoint", "the receiver answered 410 Gone")
+
+        async def told() -> bool:
+            return (await now(documents)).untold_since is None
+
+        async with webhooks(tmp_path):
+            await eventually(lambda: receiver.received)
+            await eventually(told)
+        given_up = await now(documents)
+        # And as far as one came that was killed a moment later.
+        since = datetime.fromisoformat(json.loads(receiver.received[0].body)["timestamp"])
+        await documents.put(ENDPOINTS, replace(given_up, untold_since=since))
+        async with webhooks(tmp_path):
+            await eventually(told)
+    assert [json.loads(one.body)["data"] for one in receiver.received] == [
+        {"endpoint_id": "endpoint", "reason": "the receiver answered 410 Gone"}
+    ]
+
+
+async def test_nobody_is_told_of_an_endpoint_that_was_enabled_again(tmp_path: Path, receiver: Receiver):
+    async with webhooks(tmp_path) as service, database(tmp_path) as documents:
+        made = [await created(service, f"{receiver.url}/{key}", key=key) for key in ("a", "b")]
+        store = Store(documents, utc_now)
+        await store.disable(made[0]["endpoint_id"], "it failed")
+        path = f"/v1/webhook-endpoints/{made[0]['endpoint_id']}"
+        assert (await ask(service, "PATCH", path, {"state": "enabled"})).status_code == 200
+        await Health(documents, store, utc_now).tell_rest()
+        assert await store.deliveries(made[1]["endpoint_id"]) == ()
+        assert receiver.received == []

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from services.webhooks.keys import EndpointKeys
-from services.webhooks.records import DELIVERIES, Delivery, Endpoint
+from services.webhooks.records import DELIVERIES, ENDPOINTS, Delivery, Endpoint
 from services.webhooks.store import Store
 from shared.clock import utc_now
 from shared.documents import Documents
@@ -22,7 +22,7 @@ from tests.service.running import common_settings
 from tests.service.webhook_endpoints import database
 from tests.service.webhook_events import PARTNER
 
-ENDPOINTS = 20
+MANY = 20
 PRODUCERS, EACH = 20, 200
 WORKERS_A_PROCESS = 10
 
@@ -76,7 +76,7 @@ async def dispatching(folder: Path, *, ahead_s: float = 0) -> AsyncGenerator[asy
         await process.wait()
 
 
-async def endpoints(folder: Path, store: Store, url: str, count: int = ENDPOINTS) -> list[Endpoint]:
+async def endpoints(folder: Path, documents: Documents, url: str, count: int = MANY) -> list[Endpoint]:
     keys = EndpointKeys(open_secrets(settings_in(folder)))
     made: list[Endpoint] = []
     for number in range(count):
@@ -90,7 +90,7 @@ async def endpoints(folder: Path, store: Store, url: str, count: int = ENDPOINTS
             request_hash="",
             created_at=utc_now(),
         )
-        made.append(await store.add_endpoint(endpoint))
+        made.append(await documents.insert(ENDPOINTS, endpoint))
     return made
 
 
@@ -118,11 +118,11 @@ async def test_twenty_producers_and_twenty_workers_deliver_4000_once_each(
     tmp_path: Path, documents: Documents, door: Door
 ):
     store = Store(documents, utc_now)
-    made = await endpoints(tmp_path, store, door.url)
+    made = await endpoints(tmp_path, documents, door.url)
 
     async def produce(producer: int) -> None:
         for number in range(EACH):
-            endpoint = made[(producer + number) % ENDPOINTS]
+            endpoint = made[(producer + number) % MANY]
             assert await store.queue.add([delivery(endpoint, f"{producer}-{number}")]) == 1
 
     async with dispatching(tmp_path), dispatching(tmp_path):
@@ -133,14 +133,14 @@ async def test_twenty_producers_and_twenty_workers_deliver_4000_once_each(
     assert set(door.received.values()) == {1}
 
 
-async def _reached(documents: Documents, wanted: int, of: int = ENDPOINTS) -> bool:
+async def _reached(documents: Documents, wanted: int, of: int = MANY) -> bool:
     return await delivered(documents, of) == wanted
 
 
 @pytest.mark.timeout(120)
 async def test_a_process_that_is_killed_in_mid_attempt_loses_nothing(tmp_path: Path, documents: Documents, door: Door):
     store = Store(documents, utc_now)
-    (endpoint,) = await endpoints(tmp_path, store, door.url, 1)
+    (endpoint,) = await endpoints(tmp_path, documents, door.url, 1)
     await store.queue.add([delivery(endpoint, str(number)) for number in range(30)])
     door.open.clear()
     async with dispatching(tmp_path) as process:
@@ -164,7 +164,7 @@ async def test_clocks_ten_minutes_off_lose_nothing_and_store_one_outcome_each(
     tmp_path: Path, documents: Documents, door: Door
 ):
     store = Store(documents, utc_now)
-    made = await endpoints(tmp_path, store, door.url, 4)
+    made = await endpoints(tmp_path, documents, door.url, 4)
     async with dispatching(tmp_path, ahead_s=600), dispatching(tmp_path, ahead_s=-600), dispatching(tmp_path):
         for number in range(200):
             await store.queue.add([delivery(made[number % 4], str(number))])

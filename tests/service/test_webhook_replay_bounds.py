@@ -1,9 +1,11 @@
 """What replays cannot be used for: to keep what is old, to send a message twice, to get what was not asked for."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -12,13 +14,15 @@ from services.webhooks.pruning import Pruner
 from services.webhooks.records import LONGEST, MESSAGES, REPLAYS
 from services.webhooks.replays import Replays
 from services.webhooks.store import DELIVERIES, Store, delivery_of
+from shared import topics
 from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
 from tests.service.running import Running
 from tests.service.test_webhook_deliveries import ask, of
 from tests.service.test_webhook_replays import an_hour_ago, done, replayed, told_all
-from tests.service.webhook_endpoints import database, webhooks
+from tests.service.webhook_endpoints import created, database, webhooks
+from tests.service.webhook_events import USER, day, grant, insight
 
 
 @pytest.fixture
@@ -111,3 +115,49 @@ async def test_ended_replays_hide_no_open_ones(
             one.open for one in await Replays(documents, Store(documents, clock), clock).of(ended.endpoint_id)
         )
     assert (await replayed(service, made, key="one more", since=an_hour_ago())).status_code == 409
+
+
+async def test_what_was_stored_before_the_grant_is_not_sent_again(
+    service: Running, receiver: Receiver, clock: MovableClock
+):
+    """Each scope counts from when it was granted, without a break, whatever else of the grant changed since."""
+    made = await created(service, receiver.url)
+
+    async def granted(revision: int, *scopes: str, **changed: Any) -> None:
+        clock.ahead += timedelta(minutes=1)
+        await service.send(topics.GRANTS, grant(revision, scopes=scopes, occurred_at=clock(), **changed))
+        clock.ahead += timedelta(minutes=1)
+
+    async def sent_again(key: str) -> int:
+        asked = await replayed(service, made, since=an_hour_ago(), key=key)
+        return (await eventually(lambda: done(service, asked)))["made"]
+
+    await service.send(topics.INSIGHTS, insight(1))
+    await granted(1, "insights:read")
+    await service.send(topics.INSIGHTS, insight(2))
+    await service.send(topics.DAYS, day(1))
+    await granted(2, "insights:read", "days:read")
+    await service.send(topics.DAYS, day(2))
+    await eventually(lambda: len(receiver.received) == 2)
+    assert await sent_again("all") == 2
+    await eventually(lambda: len(receiver.received) == 4)
+    assert {json.loads(one.body)["data"]["sequence"] for one in receiver.received} == {2, 4}
+    first = (await service.get("/v1/events?limit=1", user_id=USER)).json()["events"][0]
+    alone = await replayed(service, made, message_id=first["id"], key="alone")
+    assert (await eventually(lambda: done(service, alone)))["made"] == 0
+    await granted(3, "insights:read", "days:read", revoked=True)
+    await granted(4, "insights:read", "days:read", since_revision=4)
+    assert await sent_again("anew") == 0
+    [delivery, *_] = await of(service, made)
+    refused = await ask(service, "POST", f"/v1/deliveries/{delivery.id}/retries")
+    assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (409, "not-repeatable")
+
+
+async def test_a_grant_whose_end_was_not_heard_of_begins_anew(
+    service: Running, receiver: Receiver, clock: MovableClock
+):
+    made = await told_all(service, receiver, 1)
+    clock.ahead += timedelta(minutes=1)
+    await service.send(topics.GRANTS, grant(3, since_revision=3, occurred_at=clock()))
+    asked = await replayed(service, made, since=an_hour_ago())
+    assert (await eventually(lambda: done(service, asked)))["made"] == 0

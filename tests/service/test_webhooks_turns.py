@@ -11,7 +11,7 @@ import pytest
 
 from services.webhooks.handlers import Handlers
 from services.webhooks.mapping import public_message
-from services.webhooks.records import COLLECTIONS, DELIVERIES, GRANTS, MESSAGES, Delivery, Endpoint, Message
+from services.webhooks.records import COLLECTIONS, DELIVERIES, ENDPOINTS, GRANTS, MESSAGES, Delivery, Endpoint, Message
 from services.webhooks.store import Store
 from shared.clock import utc_now
 from shared.documents import Collection, Documents, Index, open_documents
@@ -116,7 +116,7 @@ async def with_endpoint(process: Process) -> None:
         request_hash="",
         created_at=SINCE,
     )
-    await process.store.add_endpoint(endpoint)
+    await process.documents.insert(ENDPOINTS, endpoint)
 
 
 async def stored(process: Process, user_id: str) -> list[tuple[int, str]]:
