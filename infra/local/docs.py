@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings
 from infra.grafana.dashboard import dashboard
 from infra.local.metrics_page import metrics_page
 from infra.local.settings import ROOT, StackSettings
+from infra.local.settings_page import settings_page
 from shared import events, topics
 from shared.events.event import Event
 from shared.events.gateway import BatchSubmitted
@@ -109,6 +110,7 @@ FILES: dict[str, Callable[[], str]] = {
     "docs/openapi.json": openapi,
     "docs/asyncapi.json": asyncapi,
     "docs/metrics.md": metrics_page,
+    "docs/settings.md": settings_page,
     "infra/grafana/dashboards/mymacrotracker.json": dashboard,
 }
 

@@ -45,7 +45,7 @@ from shared.following import follow, read_state
 from shared.internal_tokens import InternalTokenSigner
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import open_objects
-from shared.service import install_health, serve, stop_event
+from shared.service import Check, install_health, serve, stop_event
 from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
@@ -136,7 +136,9 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         app.router.routes.append(HttpRoute("/docs", docs.page))
     parts = {"kafka": watchdog.ready, "revocations": revocations.ready}
     parts |= {"grants": grants.ready, "partners": partners.ready}
-    reported = {"objects": objects.answers}
+    reported: dict[str, Check] = {"objects": objects.answers}
+    if isinstance(rates.buckets, RedisBuckets):
+        reported["redis"] = rates.buckets.answers
     install_health(app, watchdog.live, parts, metrics=settings.gateway_metrics, reported=reported)
     return app
 

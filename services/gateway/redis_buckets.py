@@ -10,10 +10,10 @@ asked again a second later: limits are then per gateway, never gone, and no call
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from services.gateway.rates import Charge, MemoryBuckets, Taken
 from services.gateway.redis_client import redis_at
@@ -94,10 +94,30 @@ class RedisBuckets:
 
     def _silent(self, error: BaseException | None) -> None:
         if self._silent_until == NEVER:
-            logger.warning("Redis is silent (%s): each gateway holds its own rate limits", type(error).__name__)
+            logger.warning("Redis %s: each gateway holds its own rate limits", said_of(error))
         self._silent_until = self._clock() + AGAIN_S
+
+    async def answers(self) -> None:
+        """Ask Redis whether it is there and takes our user; what is wrong is in the log.
+
+        Raises:
+            RedisError, OSError, TimeoutError: it is not, or does not.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await cast(Awaitable[bool], self._redis.ping())
+        except (RedisError, OSError, TimeoutError) as error:
+            self._silent(error)
+            raise
 
     async def close(self) -> None:
         """Wait for what was asked, and close the connections."""
         await asyncio.gather(*self._asking, return_exceptions=True)
         await self._redis.aclose()
+
+
+def said_of(error: BaseException | None) -> str:
+    """What Redis does, to whoever runs this; never what it was asked, or with which password."""
+    if isinstance(error, (AuthenticationError, NoPermissionError)):
+        return "refuses the user or the password in GATEWAY_RATES_URL"
+    return f"does not answer ({type(error).__name__})"

@@ -28,7 +28,7 @@ def _apart(one: str, other: str) -> Rule:
         return not set(settings.upstream_urls[one]).isdisjoint(settings.upstream_urls[other])
 
     names = f"GATEWAY_{one.upper()}_URL", f"GATEWAY_{other.upper()}_URL"
-    return Rule(names, "two services cannot answer at one address", broken)
+    return Rule(names, "no two services can answer at one address", broken)
 
 
 GATEWAY_RULES = (

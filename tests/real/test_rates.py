@@ -153,3 +153,20 @@ async def test_what_is_full_again_is_gone(server: Server) -> None:
         await eventually(empty)
         assert time.monotonic() - began < 2
     await buckets.close()
+
+
+async def test_a_wrong_password_is_said_in_one_sentence_and_limits_hold(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Redis.from_url(server.url) as redis:
+        await redis.config_set("requirepass", "the-right-one")
+    url = server.url.replace("redis://", "redis://:another-one@")
+    async with gateway(tmp_path, gateway_rates_url=url, gateway_rate_read="2/600") as door:
+        answer = await door.http.get("/readyz")
+        assert answer.json()["parts"]["redis"] == "AuthenticationError"
+        assert [await status(door) for _ in range(3)] == [200, 200, 429]
+    said = [entry.getMessage() for entry in caplog.records if "Redis" in entry.getMessage()]
+    assert said == [
+        "Redis refuses the user or the password in GATEWAY_RATES_URL: each gateway holds its own rate limits"
+    ]
+    assert "another-one" not in caplog.text
