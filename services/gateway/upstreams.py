@@ -10,7 +10,7 @@ from services.gateway.balance import Turns
 from services.gateway.proxy import Answer, Unanswered
 
 CONNECT_S = 1.0
-# Until an answer begins, and between its parts: a little more than the longest wait for a receipt.
+# A little more than the longest wait for a receipt.
 ANSWER_S = 12.0
 CONNECTIONS = 512
 SMALL_BYTES = 256 * 1024
@@ -45,19 +45,23 @@ class AiohttpUpstreams:
     """The services over HTTP with kept connections. `open` needs a running loop.
 
     `urls`: the addresses of each service's processes. `drain_s`: how long they answer once told to end; an idle
-    connection is kept for less, so that none is used in the moment in which its process closes it.
+    connection is kept for less, so that none is used in the moment in which its process closes it. `answer_s`: until
+    an answer begins, and between its parts.
     """
 
-    def __init__(self, urls: Mapping[str, Sequence[str]], *, drain_s: float = 0.0) -> None:
+    def __init__(self, urls: Mapping[str, Sequence[str]], *, drain_s: float = 0.0, answer_s: float = ANSWER_S) -> None:
         self._turns = {service: Turns([url.rstrip("/") for url in several]) for service, several in urls.items()}
         self._idle_s = min(IDLE_S, drain_s / 2) if drain_s else IDLE_S
+        self._answer_s = answer_s
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make the session."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=self._idle_s),
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=ANSWER_S),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=self._answer_s
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         )
@@ -75,7 +79,7 @@ class AiohttpUpstreams:
         turns = self._turns[service]
         last: Exception | None = None
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 for url in turns.order():
                     address = URL(url + target, encoded=True)
                     try:
