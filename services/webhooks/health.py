@@ -19,6 +19,8 @@ GIVEN_UP_AFTER = timedelta(days=5)
 LEAST_FAILURES = 3
 # Failures are written down that often at most; successes end the count at once.
 NOTED_EVERY = timedelta(minutes=1)
+# Nothing that was claimed so long ago is under way.
+REMEMBERED_FOR = timedelta(minutes=5)
 GONE_REASON = "the receiver answered 410 Gone"
 FAILED_REASON = "every delivery failed for 5 days"
 ATTEMPTS = 20
@@ -69,7 +71,7 @@ class Health:
         noted = self._noted.get(endpoint.id)
         if noted is not None and noted <= now < noted + NOTED_EVERY:
             return
-        self._noted[endpoint.id] = now
+        self._note(endpoint.id, now)
         for _ in range(ATTEMPTS):
             since = endpoint.failing_since or now
             if endpoint.failures + 1 >= LEAST_FAILURES and now - since >= GIVEN_UP_AFTER:
@@ -85,6 +87,13 @@ class Health:
                 endpoint = fresh
             else:
                 return
+
+    def _note(self, endpoint_id: str, now: datetime) -> None:
+        """Remember when its failures were written down; what is old goes, or endpoints that are gone would pile up."""
+        self._noted.pop(endpoint_id, None)
+        self._noted[endpoint_id] = now
+        while (oldest := next(iter(self._noted.items())))[1] <= now - REMEMBERED_FOR:
+            del self._noted[oldest[0]]
 
     async def run(self) -> None:
         """Tell what processes did not live to tell, until cancelled."""

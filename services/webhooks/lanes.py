@@ -11,6 +11,9 @@ LARGEST_WINDOW = 32
 BREAKS_AFTER = 5
 PROBE_FIRST_S = 1.0
 PROBE_LONGEST_S = 60.0
+# What is due is tried within `PROBE_LONGEST_S`: a lane that fails and is silent for so long has nothing left to do, for
+# now or because its endpoint is gone.
+SILENT_S = 600.0
 
 
 @dataclass
@@ -23,7 +26,7 @@ class Lane:
     open_until: float = 0.0
     tokens: float = 0.0
     filled_at: float | None = None
-    succeeded_at: float | None = None
+    tried_at: float | None = None
 
     def room(self, now: float, rate_per_s: int | None) -> int:
         """How many deliveries may start now."""
@@ -58,8 +61,10 @@ class Lane:
     def ended(self, succeeded: bool | None, now: float) -> None:
         """One of them has ended; None: without a try."""
         self.running -= 1
+        if succeeded is not None:
+            self.tried_at = now
         if succeeded:
-            self.failures, self.open_until, self.succeeded_at = 0, 0.0, now
+            self.failures, self.open_until = 0, 0.0
             self.window = min(LARGEST_WINDOW, self.window * 2)
         elif succeeded is False:
             self.failures += 1
@@ -67,14 +72,10 @@ class Lane:
             if (beyond := self.failures - BREAKS_AFTER) >= 0:
                 self.open_until = now + min(PROBE_FIRST_S * 2 ** min(beyond, 10), PROBE_LONGEST_S)
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is under way, and it is not known to fail."""
-        return self.running == 0 and self.failures == 0
-
     def quiet(self, now: float) -> bool:
-        """Whether it has been idle so long that forgetting it changes nothing."""
-        return self.idle and (self.succeeded_at is None or abs(now - self.succeeded_at) > PROBE_LONGEST_S)
+        """Whether nothing was tried for so long that it may be forgotten."""
+        most = SILENT_S if self.failures else PROBE_LONGEST_S
+        return self.running == 0 and (self.tried_at is None or abs(now - self.tried_at) > most)
 
     def _closed_for(self, now: float) -> float:
         left = self.open_until - now

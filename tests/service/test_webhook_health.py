@@ -66,6 +66,16 @@ async def test_a_success_ends_a_count_that_began_after_it_was_claimed(webhooks_d
     assert ((await now(webhooks_documents)).failing_since, (await now(webhooks_documents)).failures) == (None, 0)
 
 
+async def test_endpoints_that_failed_are_not_remembered_for_ever(webhooks_documents: Documents, clock: MovableClock):
+    health = Health(webhooks_documents, Store(webhooks_documents, clock), clock)
+    first = await stored(webhooks_documents)
+    for number in range(50):
+        await health.failed(replace(first, id=f"gone-{number}", version=1), gone=False)
+    clock.ahead += timedelta(minutes=6)
+    await health.failed(first, gone=False)
+    assert list(health._noted) == ["endpoint"]
+
+
 async def test_a_try_that_breaks_is_counted_and_the_message_comes_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.webhooks.lanes import BREAKS_AFTER, FIRST_WINDOW, LARGEST_WINDOW, PROBE_LONGEST_S, Lane
+from services.webhooks.lanes import BREAKS_AFTER, FIRST_WINDOW, LARGEST_WINDOW, PROBE_LONGEST_S, SILENT_S, Lane
 
 
 def turn(lane: Lane, succeeded: bool | None, now: float, rate: int | None = None) -> None:
@@ -91,4 +91,14 @@ def test_a_lane_is_forgotten_only_when_nothing_would_change():
     assert not lane.quiet(1)
     assert lane.quiet(PROBE_LONGEST_S + 1)
     turn(lane, False, 100)
-    assert not lane.quiet(10_000)
+    assert not lane.quiet(100 + PROBE_LONGEST_S + 1)
+
+
+def test_a_lane_that_failed_is_forgotten_when_nothing_is_due_there_any_more():
+    lane = Lane()
+    for _ in range(BREAKS_AFTER):
+        turn(lane, False, 100)
+    assert not lane.quiet(100 + SILENT_S)
+    assert lane.quiet(100 + SILENT_S + 1)
+    lane.started(1)
+    assert not lane.quiet(100 + SILENT_S + 1)
