@@ -39,12 +39,15 @@ ASKED_S = 1.5
 SAY_EVERY_S = 60.0
 # Written and deleted at the start: it shows whether the key may do both.
 PROBE = "probe/start"
-CERTIFICATE = "invalid peer certificate"
 CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 STATUS = re.compile(r"status code: (\d{3})")
-UNTRUSTED = "shows a certificate that this machine does not trust"
 VERSIONS = "keeps old versions of objects: switch versioning off, or what was erased stays in the bucket"
 AWAY = "does not answer: check OBJECTS_S3_ENDPOINT, and whether it runs; what needs objects waits"
+# Where no answer came: what stands in the client's error, and what it means.
+FAILURES = {
+    "InvalidCertificate(": "shows a certificate that this machine does not trust; what needs objects waits",
+    "/latest/api/token": "needs OBJECTS_S3_ACCESS_KEY_ID: this machine has no role of AWS; what needs objects waits",
+}
 REGION = "is of another region: set OBJECTS_S3_REGION"
 RIGHTS = "must let the key of OBJECTS_S3_ACCESS_KEY_ID list, read, write and delete in the bucket of OBJECTS_URL"
 REFUSALS = {
@@ -208,7 +211,9 @@ class Bucket:
         if refusal is not None:
             self._say(logging.ERROR, refusal)
             return Refused("objects")
-        self._say(logging.WARNING, f"fails with {code}" if code else UNTRUSTED if CERTIFICATE in str(error) else AWAY)
+        text = str(error)
+        failure = next((said for mark, said in FAILURES.items() if mark in text), AWAY)
+        self._say(logging.WARNING, f"fails with {code}" if code else failure)
         return Unavailable("objects")
 
     def _say(self, level: int, what: str) -> None:

@@ -231,22 +231,6 @@ async def test_a_bucket_that_keeps_versions_is_warned_about(server: FakeS3, capl
     assert "switch versioning off" in caplog.text
 
 
-async def test_the_variables_of_aws_lead_to_no_other_key_and_to_no_plain_http(
-    server: FakeS3, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-another-key")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret")
-    await Objects(URL, server.access).put(KEY, b"x")
-    assert "x-amz-security-token" not in server.requests[0].headers
-    assert list(server.objects) == [f"prefix/{KEY}"]
-    monkeypatch.setenv("AWS_ENDPOINT", server.access.endpoint)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    with pytest.raises(Unavailable):
-        await Objects(URL, replace(server.access, endpoint="")).put(KEY, b"y")
-    assert len(server.requests) == 1
-
-
 async def test_a_wrong_key_is_one_sentence_at_the_start_of_a_service(server: FakeS3, tmp_path: Path) -> None:
     environment = os.environ | {
         "DATABASE_URL": f"sqlite:///{tmp_path}",
