@@ -16,7 +16,7 @@ from shared.settings import ServiceSettings
 
 T = TypeVar("T")
 KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
-FILE_SCHEME = "file:///"
+FILE_SCHEME, S3_SCHEME = "file:///", "s3://"
 # A streamed file bears this name until it is whole.
 UNFINISHED = ".unfinished"
 # As many are deleted at once, and are listed in one piece.
@@ -31,7 +31,8 @@ def open_objects(settings: ServiceSettings) -> "Objects":
         ValueError: the settings make no store; which, and what to set.
         OSError: the file of the S3 key cannot be read.
     """
-    return Objects(settings.objects_url, access_of(settings))
+    url = settings.objects_url
+    return Objects(url, access_of(settings) if url.startswith(S3_SCHEME) else None)
 
 
 class Objects:
@@ -49,7 +50,7 @@ class Objects:
     def __init__(self, url: str, access: S3Access | None = None) -> None:
         if url.startswith(FILE_SCHEME) and len(url) > len(FILE_SCHEME):
             self._place: Folder | Bucket = Folder(Path(url.removeprefix(FILE_SCHEME)).absolute())
-        elif url.startswith("s3://"):
+        elif url.startswith(S3_SCHEME):
             self._place = Bucket(url, access or S3Access())
         else:
             raise ValueError("OBJECTS_URL must be file:///<folder> or s3://<bucket>/<prefix>")

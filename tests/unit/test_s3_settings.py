@@ -42,6 +42,7 @@ def test_the_settings_lead_to_the_key(tmp_path: Path) -> None:
 def test_half_a_key_is_refused_by_name(settings: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="OBJECTS_S3_SECRET_ACCESS_KEY"):
         open_objects(ServiceSettings(objects_url=URL, **settings))
+    assert open_objects(ServiceSettings(**settings)), "a folder needs no key"
 
 
 @pytest.mark.parametrize("endpoint", ["s3.example.com", "ftp://s3.example.com", "https://id:secret@s3.example.com"])
