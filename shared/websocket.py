@@ -52,7 +52,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         """The request is whole."""
         super().handle_connect(event)
         if self.response.status_code == 101:
-            self.scope["extensions"][ABORT] = {ABORT: self.transport.abort}  # type: ignore[typeddict-unknown-key]
+            self.scope.setdefault("extensions", {})[ABORT] = {ABORT: self.transport.abort}
 
     async def send(self, message: ASGISendEvent) -> None:
         """A message of the application."""

@@ -20,7 +20,7 @@ class BoundedConnector(aiohttp.TCPConnector):
     """aiohttp's connector, whose connections bound what they take in. Arguments as there."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)  # pyright: ignore[reportUnknownMemberType]
+        super().__init__(**arguments)  # pyright: ignore[reportUnknownMemberType] - aiohttp leaves some without a type
         # aiohttp has no public way to count what arrives; the tests of floods go red when this one goes.
         self._factory = partial(_BoundedHandler, loop=self._loop)
 
