@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.kafka import Broker
+from shared.kafka_access import client_arguments
 from shared.metrics import METRICS
 from shared.redaction import whereabouts
 from shared.topics import dead_letters
@@ -61,6 +62,7 @@ class Counter:
         # The subscribers' own consumers keep their places.
         consumer = AIOKafkaConsumer(
             bootstrap_servers=",".join(self._broker.settings.bootstrap_servers),
+            **client_arguments(self._broker.settings),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -22,6 +22,7 @@ from shared.dead_letters import Undecodable, header_of
 from shared.errors import Unavailable
 from shared.events.event import Event
 from shared.kafka import REQUEST_TIMEOUT_MS, event_decoder
+from shared.kafka_access import client_arguments
 from shared.metrics import METRICS
 from shared.outcomes import UnknownType
 from shared.places import Record
@@ -107,6 +108,7 @@ class Follower:
     ) -> None:
         self.caught_up = asyncio.Event()
         self._servers = settings.bootstrap_servers
+        self._access = client_arguments(settings)
         self._topic = topic
         self._apply = apply
         self._start = start
@@ -141,9 +143,10 @@ class Follower:
     async def _open(self) -> AIOKafkaConsumer:
         """A consumer at our places, as soon as there is one to be had."""
         while True:
-            await wait_for_kafka(self._servers, [self._topic.name])
+            await wait_for_kafka(self._servers, [self._topic.name], self._access)
             consumer = AIOKafkaConsumer(
                 bootstrap_servers=",".join(self._servers),
+                **self._access,
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest" if self._start == "beginning" else "latest",

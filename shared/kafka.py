@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from shared.dead_letters import DeadLetterCause, DeadLetters, OnDeadLetter, Undecodable
 from shared.events.event import Event
+from shared.kafka_access import security
 from shared.outcomes import Batches, Decode, SingleRecords, UnknownType, Write
 from shared.places import Places, Record
 from shared.publishing import REQUEST_TIMEOUT_MS, Producer, partition_of_key, publish, publish_bytes
@@ -61,6 +62,7 @@ class Broker(KafkaBroker):
         super().__init__(
             settings.bootstrap_servers,
             client_id=f"mymacro-{settings.named(service)}",
+            security=security(settings),
             acks="all",
             enable_idempotence=False,
             request_timeout_ms=REQUEST_TIMEOUT_MS,

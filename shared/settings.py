@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,11 +46,27 @@ def _on_network(settings: "ServiceSettings") -> bool:
     return url.startswith(SQLITE_SCHEME) and network_filesystem(Path(url.removeprefix(SQLITE_SCHEME))) is not None
 
 
+def _has_kafka_user(settings: "ServiceSettings") -> bool:
+    return bool(settings.kafka_sasl_username and settings.kafka_sasl_password.get_secret_value())
+
+
 RULES = (
     Rule(
         ("KAFKA_HEARTBEAT_MS", "KAFKA_SESSION_TIMEOUT_MS"),
         "a consumer must say that it lives at least twice in a session's time; set the heartbeat to a third of it",
         lambda settings: 2 * settings.kafka_heartbeat_ms > settings.kafka_session_timeout_ms,
+    ),
+    Rule(
+        ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"),
+        "with SASL_PLAINTEXT and SASL_SSL a user and a password are sent, without them neither",
+        lambda settings: _has_kafka_user(settings) != settings.kafka_security_protocol.startswith("SASL"),
+    ),
+    Rule(
+        ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SSL_CA_PATH"),
+        "only SSL and SASL_SSL look at certificates",
+        lambda settings: (
+            settings.kafka_ssl_ca_path is not None and not settings.kafka_security_protocol.endswith("SSL")
+        ),
     ),
     Rule(
         ("SETTINGS_DIR",),
@@ -97,6 +113,17 @@ class ServiceSettings(BaseSettings):
     )
     kafka_bootstrap_servers: str = Field(
         default="127.0.0.1:19092", description="Kafka brokers, host:port, comma-separated"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="How the brokers are spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="How the user is made known to them: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+    )
+    kafka_sasl_username: str = Field(default="", description="The user, for SASL_PLAINTEXT and SASL_SSL")
+    kafka_sasl_password: SecretStr = Field(default=SecretStr(""), description="The user's password")
+    kafka_ssl_ca_path: Path | None = Field(
+        default=None, description="Certificates of who signed the brokers' (PEM); empty: those that the system trusts"
     )
     kafka_session_timeout_ms: int = Field(
         default=6000, gt=0, description="A consumer silent for so long is out of its group"

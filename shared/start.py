@@ -1,24 +1,35 @@
 """Starting on Kafka: services may come up before it does, so wait for it without noise and beside what they serve."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import asyncio
 import logging
+import ssl
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.errors import KafkaError
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    IllegalSaslStateError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
 
 from shared.kafka import Broker
+from shared.kafka_access import client_arguments
 from shared.redaction import whereabouts
 
 WAIT_S = 0.2
 SAY_EVERY_S = 10.0
+# A broker that is starting refuses too.
+REFUSED_AFTER_S = 2.0
 # After a failure that is not "Kafka is away".
 DEFECT_PAUSE_S = 5.0
 # One line per text and minute: while a broker is away aiokafka repeats these at every attempt.
@@ -102,7 +113,8 @@ async def start_broker(broker: Broker) -> None:
         await broker.start()
         return
     quiet_clients()
-    await wait_for_kafka(broker.settings.bootstrap_servers, {places.topic for places in broker.places})
+    topics = {places.topic for places in broker.places}
+    await wait_for_kafka(broker.settings.bootstrap_servers, topics, client_arguments(broker.settings))
     while True:
         for places in broker.places:
             places.starting()
@@ -116,17 +128,42 @@ async def start_broker(broker: Broker) -> None:
             return
 
 
-async def wait_for_kafka(servers: list[str], topics: Iterable[str] = ()) -> None:
-    """Return once a broker answers and all `topics` exist (a consumer sees a topic made later only after minutes)."""
-    said = time.monotonic()
-    while not await _port_answers(servers) or not await _has(servers, set(topics)):
-        if time.monotonic() - said > SAY_EVERY_S:
-            said = time.monotonic()
-            log.warning("waiting for Kafka and its topics at %s", ", ".join(servers))
+async def wait_for_kafka(
+    servers: list[str], topics: Iterable[str] = (), access: Mapping[str, Any] | None = None
+) -> None:
+    """Return once a broker answers and all `topics` exist (a consumer sees a topic made later only after minutes).
+
+    `access`: how to get in, as arguments of aiokafka's clients. What refuses us is said in the log, and asked again.
+    """
+    entry = dict(access or {})
+    said, pause_s = time.monotonic(), REFUSED_AFTER_S if entry else SAY_EVERY_S
+    while not (answering := await _port_answers(servers)) or not await _has(servers, set(topics), entry):
+        if time.monotonic() - said > pause_s:
+            if answering is not None and entry and (refused := await _refused(answering, entry)) is not None:
+                log.error("Kafka at %s %s", answering, refused)
+            else:
+                log.warning("waiting for Kafka and its topics at %s", ", ".join(servers))
+            said, pause_s = time.monotonic(), SAY_EVERY_S
         await asyncio.sleep(WAIT_S)
 
 
-async def _port_answers(servers: list[str]) -> bool:
+async def _refused(server: str, access: dict[str, Any]) -> str | None:
+    """Why this broker does not let us in; None where that is not known, or it does."""
+    host, _, port = server.rpartition(":")
+    try:
+        connection = await create_conn(host, int(port), request_timeout_ms=5000, **access)
+    except (AuthenticationFailedError, SaslAuthenticationFailed, UnsupportedSaslMechanismError, IllegalSaslStateError):
+        return "refuses KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD or KAFKA_SASL_MECHANISM"
+    except ssl.SSLError:
+        return "shows a certificate that KAFKA_SSL_CA_PATH does not vouch for, or speaks no TLS"
+    except (KafkaError, OSError, TimeoutError):
+        return None
+    connection.close()
+    return None
+
+
+async def _port_answers(servers: list[str]) -> str | None:
+    """The first that does."""
     for server in servers:
         host, _, port = server.rpartition(":")
         try:
@@ -135,12 +172,12 @@ async def _port_answers(servers: list[str]) -> bool:
         except (OSError, TimeoutError):
             continue
         writer.close()
-        return True
-    return False
+        return server
+    return None
 
 
-async def _has(servers: list[str], topics: set[str]) -> bool:
-    client = AIOKafkaClient(bootstrap_servers=",".join(servers), request_timeout_ms=5000)
+async def _has(servers: list[str], topics: set[str], access: dict[str, Any]) -> bool:
+    client = AIOKafkaClient(bootstrap_servers=",".join(servers), request_timeout_ms=5000, **access)
     try:
         await client.bootstrap()
         cluster: ClusterMetadata = await client.fetch_all_metadata()

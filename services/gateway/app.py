@@ -44,6 +44,7 @@ from shared.events.event import Event
 from shared.following import follow, read_state
 from shared.internal_tokens import InternalTokenSigner
 from shared.kafka import Broker, make_broker, publish_bytes
+from shared.kafka_access import client_arguments
 from shared.objects import open_objects
 from shared.service import Check, install_health, serve, stop_event
 from shared.start import starting
@@ -87,7 +88,7 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     edges = edges or Edges(
         make_broker(settings, NAME),
         AiohttpUpstreams(settings.upstream_urls, drain_s=settings.drain_s),
-        offsets=KafkaOffsets(settings.bootstrap_servers),
+        offsets=KafkaOffsets(settings.bootstrap_servers, access=client_arguments(settings)),
     )
     signer = InternalTokenSigner(settings.gateway_internal_key_path)
     proxy = Proxy(edges.upstreams, signer, trusted_proxies=settings.trusted_proxies)

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -165,8 +165,15 @@ async def _ever(look: Callable[[], Awaitable[None]]) -> None:
 class KafkaOffsets:
     """The real one. It connects when first asked, and again after `close`."""
 
-    def __init__(self, servers: list[str], now_ms: Callable[[], float] = lambda: time.time() * 1000) -> None:
+    def __init__(
+        self,
+        servers: list[str],
+        now_ms: Callable[[], float] = lambda: time.time() * 1000,
+        access: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`access`: how to get into Kafka, as arguments of aiokafka's clients."""
         self._servers = servers
+        self._access = dict(access or {})
         self._now_ms = now_ms
         self._clients: tuple[AIOKafkaAdminClient, AIOKafkaConsumer] | None = None
 
@@ -196,8 +203,8 @@ class KafkaOffsets:
         if self._clients is None:
             servers = ",".join(self._servers)
             timeout_ms = int(ANSWER_S * 1000)
-            admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=timeout_ms)
-            consumer = AIOKafkaConsumer(bootstrap_servers=servers, request_timeout_ms=timeout_ms)
+            admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=timeout_ms, **self._access)
+            consumer = AIOKafkaConsumer(bootstrap_servers=servers, request_timeout_ms=timeout_ms, **self._access)
             try:
                 await admin.start()
                 await consumer.start()

@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faststream.kafka.security import parse_security
 from pydantic import ValidationError
 
 from services.auth.settings import Settings as AuthSettings
 from services.gateway.settings import Settings as GatewaySettings
 from shared.kafka import make_broker
+from shared.kafka_access import client_arguments, security
 from shared.mounts import network_filesystem
 from shared.settings import ServiceSettings, listen_address
+
+SASL = ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
 
 
 def test_brokers_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +114,13 @@ def test_a_redis_is_named_as_one() -> None:
         (gateway, {"gateway_ingest_url": "http://127.0.0.1:8101"}, ("GATEWAY_AUTH_URL", "GATEWAY_INGEST_URL")),
         (AuthSettings, {"token_issuer": "issuer"}, ("AUTH_PUBLIC_URL", "TOKEN_ISSUER")),
         (AuthSettings, {"token_issuer": "http://example.org/auth"}, ("AUTH_PUBLIC_URL", "TOKEN_ISSUER")),
+        (ServiceSettings, {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "u"}, SASL),
+        (ServiceSettings, {"kafka_sasl_username": "u", "kafka_sasl_password": "p"}, SASL),
+        (
+            ServiceSettings,
+            {"kafka_security_protocol": "PLAINTEXT", "kafka_ssl_ca_path": "ca.pem"},
+            ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SSL_CA_PATH"),
+        ),
         (ServiceSettings, {"kafka_heartbeat_ms": 6000}, ("KAFKA_HEARTBEAT_MS", "KAFKA_SESSION_TIMEOUT_MS")),
     ],
 )
@@ -138,3 +149,17 @@ def test_a_folder_on_the_network_is_known_by_its_mount(tmp_path: Path) -> None:
     assert network_filesystem(shared / "disk" / "db", mounts) is None
     assert network_filesystem(tmp_path / "my share and more", mounts) is None
     assert network_filesystem(shared, tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_all_clients_of_kafka_get_in_alike(protocol: Any, mechanism: Any) -> None:
+    user: dict[str, Any] = (
+        {"kafka_sasl_username": "u", "kafka_sasl_password": "p"} if protocol.startswith("SASL") else {}
+    )
+    settings = ServiceSettings(kafka_security_protocol=protocol, kafka_sasl_mechanism=mechanism, **user)
+    found, of_faststream = client_arguments(settings), parse_security(security(settings))
+    for arguments in (found, of_faststream):
+        assert (arguments.pop("ssl_context", None) is not None) == protocol.endswith("SSL")
+    assert found == of_faststream
+    assert ("sasl_plain_password" in found) == protocol.startswith("SASL")
