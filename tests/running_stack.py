@@ -78,7 +78,7 @@ def running_stack(**settings: object) -> "RunningStack":
 
 
 class RunningStack:
-    """Starts an instance and always stops it and removes its folder; on failure its logs are printed."""
+    """Starts an instance and always stops it and removes its folder; on failure the ends of its logs are printed."""
 
     def __init__(self, instance: Instance, program: Sequence[str] = ("infra.local.stack",)) -> None:
         self.instance = instance
@@ -87,13 +87,14 @@ class RunningStack:
     def __enter__(self) -> Stack:
         try:
             control.wait_ready(self.instance, self._supervisor)
-        except BaseException:
-            self._print_logs()
-            self.__exit__()
+        except BaseException as failure:
+            self.__exit__(type(failure))
             raise
         return Stack(self.instance)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None = None, *_: object) -> None:
+        if failure is not None and issubclass(failure, Exception):
+            self._print_logs()
         control.stop(self.instance, self._supervisor)
         shutil.rmtree(self.instance.data, ignore_errors=True)
 

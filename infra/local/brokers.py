@@ -4,17 +4,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
 from shared.topics import TOPICS, Topic
 
 ANSWER_S = 5.0
+AGAIN_S = 0.1
+T = TypeVar("T")
 # What our consumers call themselves is this and the name of their process.
 CLIENT = "mymacro-"
 
@@ -37,6 +39,15 @@ async def _asked(servers: str) -> AsyncGenerator[AIOKafkaAdminClient]:
                 await admin.close()
     except (KafkaError, OSError, TimeoutError) as error:
         raise NoAnswer(f"Kafka at {servers} does not answer ({type(error).__name__}).") from error
+
+
+async def _any(question: Callable[[], Awaitable[T]]) -> T:
+    """The answer of any broker: the client asks one at random, also one that is just gone."""
+    while True:
+        try:
+            return await question()
+        except (NodeNotReadyError, KafkaConnectionError):
+            await asyncio.sleep(AGAIN_S)
 
 
 async def readers(servers: str) -> dict[str, str]:
@@ -74,7 +85,7 @@ def _said(noun: str, held: list[int]) -> str:
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[tuple[str, bytes]]:
     """Client id and assignment of each member."""
-    (answer,) = await admin.describe_consumer_groups([group])
+    (answer,) = await _any(lambda: admin.describe_consumer_groups([group]))
     ((_error, _group, _state, _type, _protocol, members, *_rest),) = cast(Any, answer).groups
     return [(client, assignment) for _id, client, _host, _metadata, assignment in members]
 
@@ -93,7 +104,7 @@ async def lacking(servers: str) -> int:
         NoAnswer: Kafka does not say.
     """
     async with _asked(servers) as admin:
-        topics = await admin.describe_topics()
+        topics = await _any(admin.describe_topics)
     partitions: Sequence[dict[str, Any]] = [one for topic in topics for one in topic["partitions"]]
     return sum(len(one["isr"]) < len(one["replicas"]) or one["leader"] < 0 for one in partitions)
 
@@ -105,5 +116,5 @@ async def leader(servers: str, topic: Topic, partition: int) -> int:
         NoAnswer: Kafka does not say.
     """
     async with _asked(servers) as admin:
-        (found,) = await admin.describe_topics([topic.name])
+        (found,) = await _any(lambda: admin.describe_topics([topic.name]))
     return next(int(one["leader"]) for one in found["partitions"] if one["partition"] == partition) - 1

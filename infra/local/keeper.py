@@ -15,7 +15,6 @@ from infra.local.parts import Part
 EXIT_POLL_S = 0.1
 PROBE_STARTING_S = 0.2
 PROBE_READY_S = 2.0
-START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 FIRST_BACK_OFF_S = 0.5
 LONGEST_BACK_OFF_S = 10.0
@@ -127,8 +126,8 @@ class Keeper:
                 self._set("not ready")
                 if self.part.give_up_after and failures >= self.part.give_up_after:
                     self._give_up(child, f"failed {failures} probes")
-            elif time.monotonic() - started > START_TIMEOUT_S:
-                self._give_up(child, f"not ready within {START_TIMEOUT_S:.0f} s")
+            elif time.monotonic() - started > self.part.start_s:
+                self._give_up(child, f"not ready within {self.part.start_s:.0f} s")
             await asyncio.sleep(PROBE_READY_S if was_ready else PROBE_STARTING_S)
 
     def _give_up(self, child: subprocess.Popen[bytes], reason: str) -> None:

@@ -13,6 +13,9 @@ from infra.local.instance import SERVICES, Instance, kind_of, member_environment
 
 HTTP_PROBE_TIMEOUT_S = 2.0
 TRITON_FAILURES = 3
+START_S = 60.0
+# After a kill -9 a broker reads what it was writing before it answers; to end it meanwhile would have it begin anew.
+BROKER_START_S = 600.0
 # Stop order: the door first, then who works, then what they work on.
 GATEWAY, SERVICE, ENGINE = 0, 1, 2
 
@@ -25,7 +28,8 @@ def _nothing() -> None:
 class Part:
     """One process. `prepare` runs before every start, `clear` after the stop.
 
-    After `give_up_after` failed probes in a row it is killed and started again; 0 means never.
+    After `give_up_after` failed probes in a row it is killed and started again; 0 means never. So it is when it was
+    not ready within `start_s` seconds.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Part:
     prepare: Callable[[], None] = _nothing
     clear: Callable[[], None] = _nothing
     give_up_after: int = 0
+    start_s: float = START_S
 
 
 async def http_ok(port: int, path: str = "/readyz") -> bool:
@@ -81,6 +86,7 @@ def node_part(instance: Instance, name: str, node: kafka.Node) -> Part:
         ready=lambda: kafka.ready(node),
         stage=ENGINE,
         prepare=lambda: kafka.prepare(node),
+        start_s=BROKER_START_S,
     )
 
 

@@ -77,12 +77,12 @@ class Scene:
 
     async def back(self, name: str, killed: int) -> None:
         """Wait until the next process of that name is ready; `killed` was the pid of the last one."""
-        await eventually(lambda: self.stack.state.processes[name]["pid"] != killed, seconds=30, every=0.05)
+        await eventually(lambda: self.stack.state.processes[name]["pid"] != killed, seconds=60, every=0.05)
         await self.ready(name)
 
     async def ready(self, *names: str) -> None:
         """Wait until these parts run and are ready."""
-        await eventually(lambda: self.stack.ready(*names), seconds=90, every=0.1)
+        await eventually(lambda: self.stack.ready(*names), seconds=150, every=0.1)
 
 
 Inject = Callable[[Scene], Awaitable[None]]
