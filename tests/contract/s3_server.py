@@ -49,6 +49,7 @@ def weed(folder: Path) -> Generator[S3Access]:
         *("-filer", "-s3", f"-s3.config={folder / 's3.json'}", "-master.telemetry=false"),
         *("-master.volumeSizeLimitMB=64", "-volume.max=64"),
         *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-filer.localSocket={folder / 'filer.sock'}", f"-s3.localSocket={folder / 's3.sock'}"),
         *(
             f"-{name.removesuffix('.grpc')}.port{'.grpc' if name.endswith('.grpc') else ''}={port}"
             for name, port in ports.items()
@@ -62,8 +63,11 @@ def weed(folder: Path) -> Generator[S3Access]:
             _until_done(f"http://127.0.0.1:{ports['s3']}/status", "GET")
             yield S3Access(f"http://127.0.0.1:{ports['s3']}", "us-east-1", KEY_ID, SECRET)
         finally:
+            # Told to end, it takes ten seconds; killed, it leaves its sockets.
             process.kill()
             process.wait()
+            for name in ("master", "volume", "filer", "s3"):
+                Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.grpc']}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
 def _until_done(url: str, method: str) -> None:
