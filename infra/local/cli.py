@@ -25,7 +25,6 @@ from infra.local import (
     setup,
     signing_keys,
     state_shown,
-    tables,
     users_command,
     webhooks_command,
     webhooks_replay_command,
@@ -132,10 +131,8 @@ def status() -> None:
     state = control.state(instance)
     if state is None or not control.running(instance):
         fail("The stack is not running; start it with ./mymacro up.")
-    readers, silent = _readers(instance) if instance.settings.cluster else (None, "")
-    titles = (*state_shown.TITLES, *(() if readers is None else ("partitions",)))
-    shown = state_shown.rows(state, readers)
-    tables.listed(console, titles, shown, right={"pid", "port", "memory", "restarts"})
+    readers, silent = _readers(instance) if instance.settings.cluster else ({}, "")
+    state_shown.show(console, state, readers)
     if silent:
         console.print(Text(silent, "yellow"), soft_wrap=True)
     for note in state.notes:
@@ -148,7 +145,7 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-def _readers(instance: Instance) -> tuple[dict[str, str] | None, str]:
+def _readers(instance: Instance) -> tuple[dict[str, str], str]:
     """What each process reads, or why that is not known."""
     import asyncio
 
@@ -157,7 +154,7 @@ def _readers(instance: Instance) -> tuple[dict[str, str] | None, str]:
     try:
         return asyncio.run(brokers.readers(instance.bootstrap_servers)), ""
     except brokers.NoAnswer as error:
-        return None, f"Who reads which partitions is not known: {error}"
+        return {}, f"Who reads which partitions is not known: {error}"
 
 
 @app.command()

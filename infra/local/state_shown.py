@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-from infra.local import processes
+from rich.console import Console
+
+from infra.local import processes, tables
 from infra.local.control import State
 
 TITLES = ("process", "pid", "port", "state", "memory", "restarts", "last end")
@@ -23,11 +25,22 @@ def where(state: State, url: str) -> str:
     return f"{running or 'nothing runs'} (no gateway, so there is no API)"
 
 
-def rows(state: State, readers: Mapping[str, str] | None = None) -> list[tuple[str, ...]]:
-    """Process, pid, port, state, memory, restarts and last end of each, the supervisor first and the sum last.
+def show(console: Console, state: State, readers: Mapping[str, str]) -> None:
+    """Print the processes, with the partitions that each reads where there are `readers`."""
+    about, right = rows(state), {"pid", "port", "memory", "restarts"}
+    with_readers = [(*row, readers.get(row[0], "")) for row in about]
+    titles = (*TITLES, "partitions")
+    if readers and tables.fits(console, titles, with_readers):
+        tables.listed(console, titles, with_readers, right)
+        return
+    tables.listed(console, TITLES, about, right)
+    if readers:
+        console.print("\npartitions read by", highlight=False)
+        tables.facts(console, [(name, readers[name]) for name in state.processes if name in readers])
 
-    With `readers` there is one more cell, of the partitions that each reads.
-    """
+
+def rows(state: State) -> list[tuple[str, ...]]:
+    """Process, pid, port, state, memory, restarts and last end of each, the supervisor first and the sum last."""
     total = processes.resident_bytes([state.supervisor])
     found: list[tuple[str, ...]] = [("supervisor", str(state.supervisor), "", state.phase, _mib(total), "", "")]
     for name, process in state.processes.items():
@@ -36,8 +49,7 @@ def rows(state: State, readers: Mapping[str, str] | None = None) -> list[tuple[s
         total += memory
         about = (str(process["port"]), process["state"], _mib(memory), str(process["restarts"]), process["last_end"])
         found.append((name, str(pid or ""), *about))
-    found.append(("all", "", "", "", _mib(total), "", ""))
-    return found if readers is None else [(*row, readers.get(row[0], "")) for row in found]
+    return [*found, ("all", "", "", "", _mib(total), "", "")]
 
 
 def _mib(size: int) -> str:

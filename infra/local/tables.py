@@ -17,18 +17,27 @@ CELL_CHARS = 4_000
 def listed(console: Console, titles: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> None:
     """Print a line for each row; on a terminal that is too narrow for that, a block for each, a line for each cell."""
     kept = [tuple(row) for row in rows]
-    table = Table(box=None)
-    for title in titles:
-        table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
-    for row in kept:
-        table.add_row(*(_text(cell) for cell in row))
-    if not console.is_terminal or _width(console, table) <= console.width:
-        _whole(console, table)
+    if fits(console, titles, kept):
+        _whole(console, _lines(titles, kept, right))
         return
     for number, row in enumerate(kept):
         if number:
             console.print()
         facts(console, [(title, cell) for title, cell in zip(titles, row, strict=True) if cell])
+
+
+def fits(console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a line for each row can be read there: where nobody looks, every line can."""
+    return not console.is_terminal or _width(console, _lines(titles, rows)) <= console.width
+
+
+def _lines(titles: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> Table:
+    table = Table(box=None)
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(_text(cell) for cell in row))
+    return table
 
 
 def facts(console: Console, rows: Iterable[tuple[str, str]]) -> None:

@@ -4,6 +4,7 @@ The same seed gives the same order of faults and the same batches; what is in fl
 """
 
 import asyncio
+import logging
 import secrets
 import shutil
 import time
@@ -207,6 +208,8 @@ def main(
 ) -> None:
     """Let faults hit a stack under load, and count what was lost or doubled; exit code 1 when anything was."""
     console = Console(width=max(Console().width, 140))
+    # That a broker is away is no news here.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     names = tuple(only or ())
     if planted:
         if planted not in PLANTED:

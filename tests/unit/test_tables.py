@@ -58,3 +58,27 @@ def test_without_a_gateway_no_address_is_named() -> None:
 
     assert state_shown.where(state("kafka"), "http://x") == "kafka on port 19092 (no gateway, so there is no API)"
     assert state_shown.where(state("kafka", "gateway"), "http://x") == "http://x"
+
+
+def shown(width: int) -> str:
+    about = {"pid": None, "port": 8102, "state": "ready", "restarts": 0, "last_end": ""}
+    state = State(0, "ready", "", [], 0.0, 1.0, "", {}, {"ingest-1": about, "ingest-2": about, "redis": about})
+    readers = {"ingest-2": "batches 1,4,7,10  users 1", "ingest-1": "batches 0,3,6,9  users 0"}
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, no_color=True, width=width)
+    state_shown.show(console, state, readers)
+    return out.getvalue()
+
+
+def test_where_there_is_room_a_process_and_what_it_reads_are_one_line() -> None:
+    (line,) = [line for line in shown(160).splitlines() if "ingest-2" in line]
+    assert "8102" in line
+    assert "batches 1,4,7,10  users 1" in line
+
+
+def test_where_there_is_none_the_readers_follow_behind_the_processes() -> None:
+    about, _, behind = shown(75).partition("partitions read by")
+    assert "batches" not in about
+    assert "8102" in next(line for line in about.splitlines() if "ingest-1" in line)
+    lines = behind.split("\n")
+    assert [line.split()[:2] for line in lines if line.strip()] == [["ingest-1", "batches"], ["ingest-2", "batches"]]
