@@ -17,8 +17,8 @@ from infra import topics as topic_maker
 from infra.docker import make_secrets, ready
 from infra.local import kafka
 from infra.local.settings import ROOT, StackSettings
-from shared.settings import DEFAULT_PORTS
-from tests.unit.composed import SECRETS, SERVICES, composed, environment, faults, settings_of, value, volumes
+from shared.settings import DEFAULT_PORTS, ServiceSettings
+from tests.unit.composed import SECRETS, SERVICES, composed, environment, faults, networks, settings_of, value, volumes
 
 # Run once or by hand, or, the collector, from an image with neither a shell nor a client.
 NOT_ASKED = {"setup", "topics", "operator", "collector"}
@@ -139,7 +139,8 @@ def test_our_services_can_do_no_more_than_they_must() -> None:
         "jaeger",
         "grafana",
     }
-    assert compose["networks"]["inside"] == {"internal": True}
+    assert [name for name, network in compose["networks"].items() if network != {"internal": True}] == ["outside"]
+    assert {name for name in compose["services"] if "storage" in networks(compose, name)} == {"objects", *SERVICES}
 
 
 def test_images_of_others_are_exact_versions() -> None:
@@ -214,7 +215,8 @@ def test_topics_are_made_before_services_start() -> None:
     compose = composed()
     assert compose["services"]["topics"]["command"] == ["python", "-m", topic_maker.__name__]
     code = Path(topic_maker.__file__).read_text()
-    assert all(f'"{name}"' in code for name in environment(compose, "topics"))
+    fields = ServiceSettings.model_fields
+    assert all(f'"{name}"' in code or name.lower() in fields for name in environment(compose, "topics"))
     for service in SERVICES:
         assert {"topics", "setup"} <= set(compose["services"][service]["depends_on"])
 
