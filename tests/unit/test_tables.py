@@ -65,7 +65,7 @@ def shown(width: int) -> str:
     state = State(0, "ready", "", [], 0.0, 1.0, "", {}, {"ingest-1": about, "ingest-2": about, "redis": about})
     readers = {"ingest-2": "batches 1,4,7,10  users 1", "ingest-1": "batches 0,3,6,9  users 0"}
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, no_color=True, width=width)
+    console = Console(file=out, force_terminal=True, color_system=None, width=width)
     state_shown.show(console, state, readers)
     return out.getvalue()
 
