@@ -8,10 +8,14 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from shared.kafka_access import client_arguments
+from shared.settings import ServiceSettings
 from shared.topics import (
     DEAD_LETTER_MAX_BYTES,
     DEAD_LETTER_RETENTION_MS,
@@ -61,13 +65,15 @@ def _configuration(topic: Topic) -> dict[str, str]:
     return segments | {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
 
 
-async def create(bootstrap_servers: list[str], *, replication: int = 1) -> list[str]:
+async def create(
+    bootstrap_servers: list[str], *, replication: int = 1, access: Mapping[str, Any] | None = None
+) -> list[str]:
     """Create what is missing; returns the names of the new ones.
 
     Raises:
         KafkaError: the broker refused a topic, or does not answer.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, **(access or {}))
     await admin.start()
     try:
         present = set(await admin.list_topics())
@@ -84,7 +90,11 @@ async def create(bootstrap_servers: list[str], *, replication: int = 1) -> list[
 
 
 async def create_when_up(
-    bootstrap_servers: list[str], *, replication: int = 1, patience_s: float = PATIENCE_S
+    bootstrap_servers: list[str],
+    *,
+    replication: int = 1,
+    patience_s: float = PATIENCE_S,
+    access: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """`create`, trying again while the broker is still starting.
 
@@ -95,7 +105,7 @@ async def create_when_up(
     while True:
         try:
             await _listening(bootstrap_servers)
-            return await create(bootstrap_servers, replication=replication)
+            return await create(bootstrap_servers, replication=replication, access=access)
         except (KafkaError, OSError):
             if time.monotonic() > deadline:
                 raise
@@ -118,10 +128,11 @@ async def _listening(servers: list[str]) -> None:
 
 def main() -> None:
     """Create the topics of the brokers named in the environment."""
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:19092").replace(" ", "").split(",")
+    settings = ServiceSettings()
+    servers, access = settings.bootstrap_servers, client_arguments(settings)
     replication = int(os.environ.get("KAFKA_REPLICATION", "1"))
     try:
-        made = asyncio.run(create_when_up(servers, replication=replication))
+        made = asyncio.run(create_when_up(servers, replication=replication, access=access))
     except (KafkaError, OSError) as error:
         sys.exit(f"The topics could not be created: {error!r}")
     sys.stdout.write(f"{len(made)} topics created\n")

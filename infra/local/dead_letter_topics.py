@@ -24,6 +24,8 @@ from infra.local.dead_letters import Filter, Letter, Place, is_dead_letters, let
 from shared.clock import utc_now
 from shared.events.operator import DeadLetterResolved
 from shared.ids import derived_id
+from shared.kafka_access import client_arguments
+from shared.settings import ServiceSettings
 from shared.topics import DEAD_LETTER_MAX_BYTES, RESOLUTIONS
 from shared.unresolved import LOG, Resolved, beginnings, ends, records
 
@@ -61,6 +63,7 @@ async def opened(servers: str) -> AsyncGenerator["DeadLetterTopics"]:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=servers,
+        **client_arguments(ServiceSettings()),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -161,6 +164,7 @@ class DeadLetterTopics:
         """Somebody who resolves letters, `rate` a second at most."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self._servers,
+            **client_arguments(ServiceSettings()),
             acks="all",
             enable_idempotence=False,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -174,7 +178,8 @@ class DeadLetterTopics:
 
 
 async def _cluster(servers: str) -> ClusterMetadata:
-    client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_TIMEOUT_MS)
+    access = client_arguments(ServiceSettings())
+    client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_TIMEOUT_MS, **access)
     await client.bootstrap()
     try:
         return await client.fetch_all_metadata()

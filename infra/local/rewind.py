@@ -8,6 +8,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
 from infra.local.dead_letter_topics import NoAnswer
+from shared.kafka_access import client_arguments
+from shared.settings import ServiceSettings
 from shared.topics import TOPICS, Topic
 from shared.unresolved import beginnings, ends
 
@@ -35,7 +37,12 @@ async def rewind(servers: str, service: str, *, dry_run: bool = False) -> dict[s
 
 async def _rewind(servers: str, topic: Topic, service: str, dry_run: bool) -> int:
     # Without a subscription it commits for the group from outside, which Kafka allows while nobody is in it.
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=topic.group(service), enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=servers,
+        **client_arguments(ServiceSettings()),
+        group_id=topic.group(service),
+        enable_auto_commit=False,
+    )
     partitions = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
     try:
         await consumer.start()

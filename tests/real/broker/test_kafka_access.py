@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from infra.local import jars, kafka
 from infra.local.instance import free_ports
 from infra.local.settings import ROOT
+from infra.topics import create
 from services.gateway.pressure import KafkaOffsets
 from shared import topics
 from shared.clock import utc_now
@@ -65,15 +65,6 @@ def wrong(settings: ServiceSettings) -> ServiceSettings:
     return settings.model_copy(update={"kafka_sasl_password": type(settings.kafka_sasl_password)("not-this-one")})
 
 
-async def create(settings: ServiceSettings, *wanted: topics.Topic) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers, **client_arguments(settings))
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(topic.name, topic.partitions, 1) for topic in wanted])
-    finally:
-        await admin.close()
-
-
 async def test_every_client_gets_in_with_the_password_and_none_without(
     settings: ServiceSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,7 +77,7 @@ async def test_every_client_gets_in_with_the_password_and_none_without(
     assert "not-this-one" not in caplog.text
 
     await wait_for_kafka(settings.bootstrap_servers, (), client_arguments(settings))
-    await create(settings, topics.REVOCATIONS)
+    assert topics.REVOCATIONS.name in await create(settings.bootstrap_servers, access=client_arguments(settings))
     broker, heard = make_broker(settings, "auth"), list[str]()
 
     async def hear(key: str, event: Event | None) -> None:
