@@ -151,11 +151,13 @@ class Bucket:
     async def answers(self) -> None:
         """Raises what is known of S3, which is asked every 10 s at most: `Unavailable`, or `Refused`."""
         if self._clock() - self._asked_at >= ASK_EVERY_S:
-            self._asked_at, self._trouble = self._clock(), None
+            self._asked_at = self._clock()
             try:
                 await self._ask(ASKED_S)
             except Unavailable as error:
                 self._trouble = type(error)
+            else:
+                self._trouble = None
         if self._trouble is not None:
             raise self._trouble("objects")
 
