@@ -19,6 +19,8 @@ from services.gateway.doors import Doors, everybody
 from services.gateway.entry import SecurityHeaders
 from services.gateway.feeds import Feeds, fetch_from
 from services.gateway.grants import Grants, Partners
+from services.gateway.issuer import PATH as ISSUER_PATH
+from services.gateway.issuer import Issuer
 from services.gateway.limited import Policies, QuotaOf, Rates
 from services.gateway.live import Live
 from services.gateway.lookup import Lookup
@@ -135,8 +137,11 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         docs = Docs(edges.upstreams)
         app.router.routes.append(HttpRoute("/openapi.json", docs.openapi))
         app.router.routes.append(HttpRoute("/docs", docs.page))
-    parts = {"kafka": watchdog.ready, "revocations": revocations.ready}
+    parts: dict[str, Check] = {"kafka": watchdog.ready, "revocations": revocations.ready}
     parts |= {"grants": grants.ready, "partners": partners.ready}
+    if isinstance(edges.upstreams, AiohttpUpstreams):
+        issuer = Issuer(settings.token_issuer, lambda: proxy.ask("auth", "GET", ISSUER_PATH, ANONYMOUS))
+        parts["issuer"] = issuer.agrees
     reported: dict[str, Check] = {"objects": objects.answers}
     if isinstance(rates.buckets, RedisBuckets):
         reported["redis"] = rates.buckets.answers
