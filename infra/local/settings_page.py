@@ -19,8 +19,9 @@ the names of all that are concerned, and never with a value. The local stack's o
 TOGETHER = """\
 ## What must fit together
 
-Looked at when a service starts. What several services must agree on is not seen by any of them: `TOKEN_ISSUER` and
-`TOKEN_AUDIENCE` are the same at auth and at every gateway, `DRAIN_S` at all, and the key files are one set.
+Looked at when a service starts. What several services must agree on no setting of one can tell: `TOKEN_ISSUER` and
+`TOKEN_AUDIENCE` are the same at auth and at every gateway (one with another issuer never gets ready), `DRAIN_S` is the
+same at all, and the key files are one set.
 """
 
 
