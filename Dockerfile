@@ -26,7 +26,8 @@ COPY infra/__init__.py infra/topics.py infra/
 COPY infra/docker/*.py infra/docker/
 COPY infra/local/*.py infra/local/
 COPY shared shared
-RUN python -m compileall -q .
+# A checkout may be closed to others.
+RUN chmod -R a+rX . && python -m compileall -q .
 USER 10001:10001
 
 # What runs once, before the services: makes secrets and topics.
@@ -40,7 +41,7 @@ USER 0:0
 RUN test -n "$SERVICE"
 COPY services/__init__.py services/
 COPY services/${SERVICE} services/${SERVICE}
-RUN python -m compileall -q services
+RUN chmod -R a+rX services && python -m compileall -q services
 USER 10001:10001
 ENV SERVICE=${SERVICE}
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --start-interval=2s --retries=3 \

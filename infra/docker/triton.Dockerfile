@@ -15,13 +15,16 @@ COPY infra/local/__init__.py infra/local/labels.py infra/local/
 COPY infra/docker/__init__.py infra/docker/probe_picture.py infra/docker/
 RUN PYTHONPATH=/opt/ocr python -m infra.docker.probe_picture /opt/probe.png
 COPY infra/triton/models /opt/models
-RUN sed -i "s/KIND_CPU/KIND_$KIND/" /opt/models/*/config.pbtxt && grep -q "KIND_$KIND" /opt/models/*/config.pbtxt
+# A checkout may be closed to others.
+RUN chmod -R a+rX /opt/models \
+    && sed -i "s/KIND_CPU/KIND_$KIND/" /opt/models/*/config.pbtxt \
+    && grep -q "KIND_$KIND" /opt/models/*/config.pbtxt
 
 FROM nvcr.io/nvidia/tritonserver:25.10-py3
 COPY --from=packages /opt/ocr /opt/ocr
 COPY --from=packages /opt/models /models
 COPY --from=packages /opt/probe.png /opt/probe.png
-COPY infra/docker/triton_ready.py /opt/
+COPY --chmod=644 infra/docker/triton_ready.py /opt/
 # The stub of Triton's Python backend knows the image's own packages alone, so the path to ours stands among them, and
 # first: the image may bring another numpy.
 RUN echo 'import sys; sys.path.insert(0, "/opt/ocr")' > /usr/local/lib/python3.12/dist-packages/mymacrotracker.pth

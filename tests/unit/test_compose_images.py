@@ -28,7 +28,7 @@ DEAD = {"error": "Stub process 'label_ocr_0_0' is not healthy."}
 
 def copied(dockerfile: str) -> list[str]:
     """The sources of a Dockerfile's COPY lines, for one service."""
-    lines = re.findall(r"^COPY (?!--from)(.+)$", (ROOT / dockerfile).read_text(), re.M)
+    lines = re.findall(r"^COPY (?!--from)(?:--chmod=\d+ )?(.+)$", (ROOT / dockerfile).read_text(), re.M)
     return [source.replace("${SERVICE}", "ingest") for line in lines for source in line.split()[:-1]]
 
 
