@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,8 +16,8 @@ from urllib.parse import urlsplit
 from infra.local.instance import free_ports
 from shared.s3_objects import S3Access
 
-# Where `weed` is, when it is not on PATH.
-WEED = os.environ.get("MYMACRO_WEED") or shutil.which("weed") or ""
+# Where `weed` is, when it is to be another one than that of requirements-dev.lock.
+WEED = os.environ.get("MYMACRO_WEED") or shutil.which("weed", path=str(Path(sys.executable).parent)) or ""
 # Any other S3 server on this machine to run the contract on as well, with an empty bucket that exists, such as
 # http://key-id:secret@127.0.0.1:9000/bucket.
 S3_URL = os.environ.get("S3_URL", "")

@@ -24,7 +24,7 @@ REAL = ("weed", *(["s3"] if s3_server.S3_URL else []))
 @pytest.fixture(scope="module")
 def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Access]:
     if not s3_server.WEED:
-        pytest.skip("SeaweedFS's `weed` is not on PATH, and MYMACRO_WEED names none")
+        pytest.skip("the development environment has no `weed` for this machine, and MYMACRO_WEED names none")
     with s3_server.weed(tmp_path_factory.mktemp("weed")) as access:
         yield access
 
