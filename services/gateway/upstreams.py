@@ -86,7 +86,9 @@ class AiohttpUpstreams:
                         asked = session.request(
                             method, address, headers=headers, data=body or None, allow_redirects=False
                         )
-                        answer = await _begun(service, await asked)
+                        with turns.asking(url):
+                            response = await asked
+                        answer = await _begun(service, response)
                     except (aiohttp.ClientError, OSError) as error:
                         last = error
                         turns.avoid(url)

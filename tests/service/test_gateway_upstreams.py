@@ -12,6 +12,7 @@ from aiohttp import web
 from infra.local.instance import free_ports
 from services.gateway.proxy import Unanswered
 from services.gateway.upstreams import AiohttpUpstreams
+from tests.polling import eventually
 
 
 class Process:
@@ -128,6 +129,28 @@ async def test_a_process_that_hangs_may_be_at_work_and_no_other_is_asked() -> No
             with pytest.raises(Unanswered):
                 await ask(found)
             assert there.asked["GET"] == 0
+
+
+async def test_a_process_that_hangs_holds_up_those_alone_who_asked_it_first() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with processes(1) as (there,), asking(there.url, url) as found:
+            held_up = asyncio.create_task(ask(found))
+            await asyncio.sleep(0)  # it is the first to ask
+
+            async def three_elsewhere() -> bool:
+                async with asyncio.timeout(0.5):
+                    return await ask(found, times=3) == [there.url] * 3
+
+            async def passed_over() -> bool:
+                try:
+                    return await three_elsewhere()
+                except TimeoutError:
+                    return False
+
+            await eventually(passed_over)
+            assert await three_elsewhere()
+            held_up.cancel()
 
 
 async def test_no_connection_is_kept_longer_than_its_process_answers_on() -> None:
