@@ -189,12 +189,27 @@ class Load:
                     self.failed.append(f"{answer.status} {path} {await answer.text()}")
 
 
+async def last_words(url: str, token: str) -> list[bytes]:
+    """What an event stream and a WebSocket hear at last."""
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
+        socket = await http.ws_connect(f"{url}/v1/live/ws")
+        stream = await http.get(f"{url}/v1/live")
+
+        async def frames() -> bytes:
+            return b"".join([str(frame.data).encode() async for frame in socket][-1:])
+
+        heard, said = await asyncio.gather(stream.content.read(), frames())
+        return [heard[-500:], said]
+
+
 async def test_processes_end_one_after_another_and_no_request_fails(several: Several) -> None:
     async with signed_in(several.urls[0]) as client:
         load = Load(several.urls, client.phone.token)
         phones = [asyncio.create_task(load.phone(number)) for number in range(CLIENTS)]
         await eventually(lambda: load.reads > 50, seconds=30)
+        told = asyncio.create_task(last_words(several.urls[1], client.phone.token))
         for name in ("ingest-2", "auth-2", "gateway-2"):
+            assert not told.done()
             assert await several.end(name) == 0, name
             several.start(name)
             await several.ready(name)
@@ -202,6 +217,8 @@ async def test_processes_end_one_after_another_and_no_request_fails(several: Sev
             await eventually(lambda seen=seen: load.reads > seen + 20, seconds=30)
         load.over = True
         await asyncio.gather(*phones)
+        # Whoever reads at a gateway that ends is told to go on at another one.
+        assert [b"server-closing" in words for words in await told] == [True, True]
         assert load.failed == []
 
         # What was accepted is stored, by whichever process.
