@@ -139,7 +139,8 @@ def test_mongo_makes_a_user_for_each_service_that_stores() -> None:
 
 def test_the_bucket_that_is_made_is_the_one_that_is_used() -> None:
     script = (ROOT / "infra/docker/objects-ready.sh").read_text()
-    assert f"-name {make_secrets.BUCKET}" in script
+    assert f"-name {make_secrets.BUCKET}\n" in script
+    assert f"-locationPrefix=/buckets/{make_secrets.BUCKET}/ -fsync" in script
     assert {environment(composed(), service)["OBJECTS_URL"] for service in SERVICES} == {f"s3://{make_secrets.BUCKET}"}
 
 
