@@ -124,7 +124,7 @@ def test_files_that_are_mounted_are_there() -> None:
     assert [source for source in mounted if source.startswith(".") and not (ROOT / source).exists()] == []
 
 
-def test_our_services_can_do_no_more_than_they_must() -> None:
+def test_containers_can_do_no_more_than_they_must_and_have_time_to_end() -> None:
     compose = composed()
     for name, container in compose["services"].items():
         assert container["cap_drop"] == ["ALL"], name
@@ -133,6 +133,9 @@ def test_our_services_can_do_no_more_than_they_must() -> None:
         assert all(value(port).startswith("127.0.0.1:") for port in container.get("ports", []))
         if name in SERVICES:
             assert container["read_only"] is True
+            # What DRAIN_S says of whoever stops a service.
+            drained = float(environment(compose, name)["DRAIN_S"])
+            assert float(container["stop_grace_period"].removesuffix("s")) >= drained + 15
             assert "user" not in container  # the image's, which is not root
     assert {name for name, container in compose["services"].items() if "ports" in container} == {
         "gateway",
