@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from infra.local import lock, private, processes, triton
-from infra.local.instance import Instance, kind_of
-from infra.local.keeper import STOP_TIMEOUT_S
+from infra.local.instance import Instance, drain_s, kind_of
+from infra.local.parts import STOP_S
 from infra.local.stack import ALL_READY_S, LAUNCHER, StackError
 
 POLL_S = 0.05
-# Three stages, each at most 15 s, and some seconds for the rest.
-STOP_ALL_S = 3 * STOP_TIMEOUT_S + 10
+# Three stages, each at most 15 s beside what services go on for, and some seconds for the rest.
+STOP_ALL_S = 3 * STOP_S + 10
 HEARD_S = 10.0
 
 
@@ -157,7 +157,7 @@ def _last_words(log: Path) -> str:
 def stop(instance: Instance, supervisor: subprocess.Popen[bytes] | None = None) -> bool:
     """Stop everything and wait until it is gone; returns whether anything ran. Safe to repeat."""
     ran = running(instance)
-    deadline = time.monotonic() + STOP_ALL_S
+    deadline = time.monotonic() + STOP_ALL_S + 2 * drain_s(instance)
     while ran and time.monotonic() < deadline:
         now = state(instance)
         pid = supervisor.pid if supervisor else now.supervisor if now else None

@@ -182,6 +182,15 @@ def member_environment(instance: Instance, name: str) -> dict[str, str]:
     return {f"{service.upper()}_PORT": port, "INSTANCE": name if instance.settings.cluster else ""}
 
 
+def drain_s(instance: Instance) -> float:
+    """How long a service goes on once it is told to end (DRAIN_S); 0 where that is no number, which it says itself."""
+    said = service_environment(instance).get("DRAIN_S") or os.environ.get("DRAIN_S") or "0"
+    try:
+        return float(said)
+    except ValueError:
+        return 0.0
+
+
 def service_environment(instance: Instance) -> dict[str, str]:
     """What every service gets on top of the caller's environment: addresses, folders, key files.
 

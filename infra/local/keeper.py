@@ -15,7 +15,6 @@ from infra.local.parts import Part
 EXIT_POLL_S = 0.1
 PROBE_STARTING_S = 0.2
 PROBE_READY_S = 2.0
-STOP_TIMEOUT_S = 15.0
 FIRST_BACK_OFF_S = 0.5
 LONGEST_BACK_OFF_S = 10.0
 # Who was ready this long is forgiven its former crashes.
@@ -61,17 +60,17 @@ class Keeper:
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL after 15 s; returns when the process and all that it started are gone."""
+        """SIGTERM, then SIGKILL when its time is over; returns when the process and all that it started are gone."""
         self._stopping = True
         if self._child is not None and self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
         elif self._task is not None:
             self._task.cancel()
         if self._task is not None:
-            done, _ = await asyncio.wait([self._task], timeout=STOP_TIMEOUT_S)
+            done, _ = await asyncio.wait([self._task], timeout=self.part.stop_s)
             if not done and self._child is not None:
                 processes.signal_group(self._child.pid, signal.SIGKILL)
-                await asyncio.wait([self._task], timeout=STOP_TIMEOUT_S)
+                await asyncio.wait([self._task], timeout=self.part.stop_s)
         self.part.clear()
         self.status.pid = None
         self._set("stopped")

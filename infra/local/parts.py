@@ -9,11 +9,12 @@ from itertools import zip_longest
 from pathlib import Path
 
 from infra.local import kafka, processes, redis, triton
-from infra.local.instance import SERVICES, Instance, kind_of, member_environment, service_environment
+from infra.local.instance import SERVICES, Instance, drain_s, kind_of, member_environment, service_environment
 
 HTTP_PROBE_TIMEOUT_S = 2.0
 TRITON_FAILURES = 3
 START_S = 60.0
+STOP_S = 15.0
 # After a kill -9 a broker reads what it was writing before it answers; to end it meanwhile would have it begin anew.
 BROKER_START_S = 600.0
 # Stop order: the door first, then who works, then what they work on.
@@ -29,7 +30,7 @@ class Part:
     """One process. `prepare` runs before every start, `clear` after the stop.
 
     After `give_up_after` failed probes in a row it is killed and started again; 0 means never. So it is when it was
-    not ready within `start_s` seconds.
+    not ready within `start_s` seconds, or did not end within `stop_s`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Part:
     clear: Callable[[], None] = _nothing
     give_up_after: int = 0
     start_s: float = START_S
+    stop_s: float = STOP_S
 
 
 async def http_ok(port: int, path: str = "/readyz") -> bool:
@@ -150,6 +152,7 @@ def service_part(instance: Instance, name: str) -> Part:
         env=_marked(instance, {**env, "HOST": _host(instance, service)}),
         ready=lambda: http_ok(port),
         stage=GATEWAY if service == "gateway" else SERVICE,
+        stop_s=STOP_S + drain_s(instance),
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from infra.local import brokers, control
 from infra.local.control import State
-from infra.local.instance import CLUSTER, Instance, kind_of
+from infra.local.instance import CLUSTER, Instance, drain_s, kind_of
 from infra.local.stack import StackError
 
 READY_S = 90.0
@@ -59,7 +59,7 @@ def _once(instance: Instance, name: str) -> None:
     ended = _state(instance).pid(name)
     with suppress(ProcessLookupError):
         os.kill(ended, signal.SIGTERM)
-    deadline = time.monotonic() + READY_S
+    deadline = time.monotonic() + READY_S + drain_s(instance)
     while time.monotonic() < deadline:
         process = _state(instance).processes[name]
         if process["state"] == "ready" and process["pid"] != ended:

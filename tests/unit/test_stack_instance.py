@@ -13,6 +13,7 @@ from infra.local.instance import (
     Instance,
     free_ports,
     from_environment,
+    kind_of,
     member_environment,
     on_free_ports,
     port_is_free,
@@ -82,6 +83,20 @@ def test_a_cluster_is_made_of_exactly_these_processes(tmp_path: Path):
     )
     only = on_free_ports(tmp_path, cluster=True, only="ingest-2,kafka")
     assert [part.name for part in all_parts(only)] == ["kafka-1", "kafka-2", "kafka-3", "ingest-2"]
+
+
+def test_a_service_gets_as_long_to_end_as_it_goes_on_and_then_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def ends(**settings: object) -> dict[str, float]:
+        found = all_parts(on_free_ports(tmp_path, only="kafka,ingest", **settings))
+        return {kind_of(part.name): part.stop_s for part in found}
+
+    monkeypatch.delenv("DRAIN_S", raising=False)
+    assert ends() == {"kafka": 15, "ingest": 15}
+    assert ends(cluster=True) == {"kafka": 15, "ingest": 16}
+    monkeypatch.setenv("DRAIN_S", "30")
+    assert ends()["ingest"] == 45
+    monkeypatch.setenv("DRAIN_S", "long")
+    assert ends()["ingest"] == 15
 
 
 def test_commands_mean_the_stack_that_runs_unless_a_setting_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

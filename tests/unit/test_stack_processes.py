@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,18 @@ async def test_one_that_stops_answering_is_killed_and_started_again(
     await kept.stop()
 
 
-async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path, changes: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(keeper_module, "STOP_TIMEOUT_S", 0.3)
-    kept = keep(part(tmp_path, STUBBORN), tmp_path, changes)
+async def test_one_that_is_never_ready_is_started_again_when_its_time_is_over(tmp_path: Path, changes: list[str]):
+    async def never() -> bool:
+        return False
+
+    kept = keep(replace(part(tmp_path, FOREVER, ready=never), start_s=0.3), tmp_path, changes)
+    await eventually(lambda: kept.status.restarts == 1)
+    assert kept.status.last_end == "not ready within 0 s"
+    await kept.stop()
+
+
+async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path, changes: list[str]):
+    kept = keep(replace(part(tmp_path, STUBBORN), stop_s=0.3), tmp_path, changes)
     await eventually(lambda: "deaf" in (tmp_path / "it.log").read_text() if kept.ready else False)
     await kept.stop()
     assert kept.status.state == "stopped"
