@@ -4,16 +4,19 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from infra.local import brokers, lock, rolling
+from infra.local import brokers, lock, operating, rolling
 from infra.local.control import State
 from infra.local.instance import free_ports, on_free_ports
 from infra.local.parts import all_parts
 from infra.local.settings import ROOT
 from infra.local.stack import StackError, Supervisor
+from shared.keys import generate_key_files
 
 
 def said(*words: str, **environment: str) -> tuple[int, str]:
@@ -90,6 +93,37 @@ def test_restarting_everything_at_once_is_not_what_restart_does(tmp_path: Path):
     assert "Say --rolling" in text
     code, text = said("restart", "--rolling", **folders(tmp_path))
     assert (code, text) == (1, "The stack is not running; start it with ./mymacro up.")
+
+
+def test_what_operators_ask_is_answered_by_another_process_when_the_first_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'{"asked": true}'
+            self.send_response(200 if self.path == "/known" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    generate_key_files(tmp_path)
+    monkeypatch.setenv("GATEWAY_INTERNAL_KEY_PATH", str(tmp_path / "internal.jwk"))
+    gone, gone_too = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("GATEWAY_AUTH_URL", f"{gone}, {there}")
+        assert operating.asked("auth", "GET", "/known") == {"asked": True}
+        monkeypatch.setenv("GATEWAY_AUTH_URL", f"{there},{gone}")
+        with pytest.raises(operating.NoAnswer, match="answers 404"):
+            operating.asked("auth", "GET", "/unknown")
+        server.shutdown()
+    monkeypatch.setenv("GATEWAY_AUTH_URL", f"{gone},{gone_too}")
+    with pytest.raises(operating.Silent, match="does not answer"):
+        operating.asked("auth", "GET", "/known")
 
 
 async def test_where_no_broker_answers_that_is_said():
