@@ -3,20 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 from msgspec.structs import replace
 
-from shared.clock import utc_now
+from shared.clock import truncated, utc_now
 from shared.documents import Collection, Conflict, Document, Documents, Index
 from shared.errors import Erased, Rejected, Unavailable
 from shared.events.event import Event
 from shared.ids import derived_id
 from shared.redaction import whereabouts
 from shared.telemetry import METRICS, current_traceparent
-from shared.topics import Topic
+from shared.topics import TOPICS, Topic
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,10 @@ OUTBOX_INDEX = Index("outbox", ("outbox_at",))
 # Beyond so many unpublished events a document takes no more: the broker has been away too long.
 MAX_PENDING = 100
 PAGE = 200
+# A state topic keeps the last record of a key alone, so that one must be the newest.
+STATES = frozenset(topic.name for topic in TOPICS if topic.kind == "state")
+# A send ends after 10 s at the latest, and begins in the first quarter.
+LEASE = timedelta(seconds=15)
 
 
 class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +41,9 @@ class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outboxed(Document, frozen=True, kw_only=True):
-    """A document with events to publish. `outbox_at` is None when there are none.
+    """A document with events to publish. `outbox_at` is when the oldest came, None without any.
+
+    While a relay publishes to a state topic it is a moment to come: until then no other process does.
 
     A struct has one parent with fields: a job that also has events declares these two fields itself.
     """
@@ -119,7 +125,9 @@ class Relay:
     An event is sent at least once: a crash between sending and clearing sends it again with the same id. Documents
     are nudged after a write; a scan of `OUTBOX_INDEX` each second finds what a crash or a failure left behind. A
     document stops at its first failure until the next scan; an event that the broker can never take (`Rejected`) is
-    logged as an error and dropped. Two processes may both send an event; readers refuse revisions they have seen.
+    logged as an error and dropped. Two processes may both send an event of a log; readers refuse revisions they have
+    seen. Those of state topics are sent by one process at a time, under a lease: sent late by another one, an older
+    state would stay in the topic for good.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class Relay:
         *,
         concurrency: int = 32,
         scan_seconds: float = 1.0,
+        lease: timedelta = LEASE,
     ) -> None:
         self._documents = documents
         self._collections = {collection.name: collection for collection in collections}
@@ -142,6 +151,8 @@ class Relay:
         self._busy: set[tuple[str, str]] = set()
         self._again: set[tuple[str, str]] = set()
         self._failing = False
+        self._lease = lease
+        self._leases: dict[tuple[str, str], datetime] = {}
 
     def nudge(self, collection: Collection[Any], id: str) -> None:
         """Publish this document's events soon. Raises KeyError for a collection that is not the relay's."""
@@ -212,14 +223,38 @@ class Relay:
 
     async def _publish_document(self, collection: Collection[Any], id: str) -> None:
         while (document := await self._documents.get(collection, id)) is not None and document.outbox:
+            until: datetime | None = None
+            if any(event.topic in STATES for event in document.outbox):
+                if not self._may_lease(collection, document):
+                    return
+                try:
+                    document = await self._leased(collection, document)
+                except Conflict:
+                    continue
+                until = document.outbox_at - self._lease * 3 / 4
             sent: set[str] = set()
             try:
                 for event in document.outbox:
+                    if until is not None and utc_now() > until:
+                        break
                     await self._send(f"{collection.name} {id}", event)
                     sent.add(event.event_id)
             finally:
                 if sent:
                     await self._clear(collection, document, sent)
+        self._leases.pop((collection.name, id), None)
+
+    def _may_lease(self, collection: Collection[Any], document: HasOutbox) -> bool:
+        """Whether no other process publishes its events now."""
+        held = self._leases.get((collection.name, cast(Any, document).id))
+        return document.outbox_at is None or document.outbox_at <= utc_now() or document.outbox_at == held
+
+    async def _leased(self, collection: Collection[Any], document: Any) -> Any:
+        """The document with its events for this process alone. Raises Conflict: it was written meanwhile."""
+        until = truncated(utc_now() + self._lease)
+        stored = await self._documents.put(collection, _with_outbox(document, document.outbox, until))
+        self._leases[(collection.name, document.id)] = until
+        return stored
 
     async def _send(self, place: str, event: OutboxEvent) -> None:
         try:

@@ -26,7 +26,7 @@ async def register(system: Whole, key: str = "r1", **changed: Any) -> dict[str, 
 
 
 async def decide(system: Whole, partner: dict[str, Any], decision: str) -> None:
-    """As `./mymacro partners` does."""
+    """As `./mymacro partners` does; returns once the gateway has heard of it."""
     token = InternalTokenSigner(system.folder / "internal.jwk").operator_token("auth")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(system.apps["auth"]), base_url="http://auth"
@@ -34,6 +34,8 @@ async def decide(system: Whole, partner: dict[str, Any], decision: str) -> None:
         path = f"/internal/partners/{partner['partner_id']}/{decision}"
         answer = await operator.post(path, json={"by": "tester"}, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200, answer.text
+    heard = system.apps["gateway"].state.partners
+    await eventually(lambda: heard.active(partner["partner_id"]) == (decision == "approvals"))
 
 
 async def own_token(system: Whole, partner: dict[str, Any]) -> httpx2.Response:
