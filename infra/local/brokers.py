@@ -15,6 +15,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 from shared.topics import TOPICS, Topic
 
 ANSWER_S = 5.0
+# A group whose coordinator is away must not hide the others.
+GROUP_S = 3.0
 AGAIN_S = 0.1
 T = TypeVar("T")
 # What our consumers call themselves is this and the name of their process.
@@ -60,7 +62,7 @@ async def readers(servers: str) -> dict[str, str]:
     """
     groups = [(topic, service) for topic in TOPICS for service in topic.readers]
     async with _asked(servers) as admin:
-        asked = (_members(admin, topic.group(service)) for topic, service in groups)
+        asked = (asyncio.wait_for(_members(admin, topic.group(service)), GROUP_S) for topic, service in groups)
         answers = await asyncio.gather(*asked, return_exceptions=True)
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
     if len(failed) == len(groups):
