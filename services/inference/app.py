@@ -1,8 +1,7 @@
 """The inference service: photos of nutrition labels become numbers."""
 
-import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI
@@ -14,20 +13,17 @@ from services.inference.settings import Settings
 from services.inference.store import COLLECTIONS, JOBS, PERSONAL, Store
 from services.inference.triton import Ocr, TritonOcr
 from services.inference.workers import Reader, make_workers
-from shared import problems
+from shared.application import event_app, opened, under_way
 from shared.clock import utc_now
 from shared.documents import open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.export import PARTS, Exporter
-from shared.identity import install_identity
-from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import open_objects
 from shared.outbox import Relay
-from shared.service import install_health, serve
+from shared.service import serve
 from shared.start import starting
-from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 
@@ -50,34 +46,18 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     subscribe(broker, Handlers(store, workers.nudge), erasure)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await objects.start()
-        await documents.open(COLLECTIONS)
-        await erasure.load()
-        tasks = {asyncio.create_task(one.run()) for one in (relay, workers, erasure, exporter)}
-        try:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        work = (relay.run, workers.run, erasure.run, exporter.run)
+        async with opened(objects, documents, COLLECTIONS, erasure), AsyncExitStack() as stack:
+            stack.push_async_callback(ocr.close)
             # Reads need no Kafka.
-            async with starting(broker), watchdog:
+            async with under_way(work), starting(broker), watchdog:
                 yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await ocr.close()
-            await documents.close()
 
-    app = FastAPI(title="inference", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
+    # Without Triton or the objects photos wait in their jobs, so they decide nothing here.
+    reported = {"triton": ocr.answers, "objects": objects.answers}
+    app = event_app(SERVICE, settings, lifespan, watchdog, database=lambda: store.job("-"), reported=reported)
     app.state.store = store
-    app.add_middleware(TraceMiddleware)
-    problems.install(app)
-    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    install_health(
-        app,
-        watchdog.live,
-        {"kafka": watchdog.ready, "database": lambda: store.job("-")},
-        # Without Triton or the objects photos wait in their jobs, so they decide nothing here.
-        reported={"triton": ocr.answers, "objects": objects.answers},
-    )
     app.include_router(create_router(store))
     return app
 

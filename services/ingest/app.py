@@ -1,8 +1,7 @@
 """The ingest service: samples, receipts and days."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -33,22 +32,20 @@ from services.ingest.store import Store
 from services.ingest.storing import Storing
 from services.ingest.waiting import Waiting
 from services.ingest.workers import DayWorker
-from shared import kafka, problems, topics
+from shared import kafka, topics
+from shared.application import event_app, opened, under_way
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.events.ingest import ReceiptsCompleted
 from shared.export import PARTS, Exporter
-from shared.identity import install_identity
-from shared.internal_tokens import InternalTokenVerifier
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
-from shared.objects import Objects, open_objects
+from shared.objects import open_objects
 from shared.outbox import Relay
-from shared.service import install_health, serve
+from shared.service import serve
 from shared.start import starting
-from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 # How often it looks for jobs that nobody nudged it about.
@@ -96,23 +93,18 @@ def create_app(
     exporter = Exporter(SERVICE, documents, objects, CONTENTS, relay, clock)
     exporter.listen(broker, erasure)
 
-    # Days that are due are computed even while Kafka is away; their events wait inside them.
-    lifespan = _lifespan(
-        objects,
-        documents,
-        broker,
-        watchdog,
-        erasure,
-        (workers, searches, recomputations, republications, relay, exporter),
-    )
-    app = FastAPI(title="ingest", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        endless = (workers, searches, recomputations, republications, relay, exporter, erasure)
+        work = [one.run for one in endless]
+        # Days that are due are computed even while Kafka is away, their events wait inside them; reads need none.
+        async with opened(objects, documents, COLLECTIONS, erasure), under_way(work), starting(broker), watchdog:
+            yield
+
+    reported = {"objects": objects.answers}
+    app = event_app(SERVICE, settings, lifespan, watchdog, database=store.ping, reported=reported)
     app.state.days, app.state.preferences = days, preferences
     app.state.store, app.state.handlers = store, handlers
-    app.add_middleware(TraceMiddleware)
-    problems.install(app)
-    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    ready = {"kafka": watchdog.ready, "database": store.ping}
-    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     for one in _routers(documents, republisher, waiting, clock):
         app.include_router(one)
     return app
@@ -129,33 +121,6 @@ def _routers(documents: Documents, republisher: Republisher, waiting: Waiting, c
         devices_api.create_router(reads, clock),
         operator_api.create_router(republisher, clock),
     ]
-
-
-def _lifespan(
-    objects: Objects,
-    documents: Documents,
-    broker: Broker,
-    watchdog: Watchdog,
-    erasure: Erasure,
-    endless: Sequence[Workers[Any] | Relay | Exporter],
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        await objects.start()
-        await documents.open(COLLECTIONS)
-        await erasure.load()
-        tasks = [asyncio.create_task(one.run()) for one in (*endless, erasure)]
-        try:
-            # Reads need no Kafka.
-            async with starting(broker), watchdog:
-                yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await documents.close()
-
-    return lifespan
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The insights service: energy ledgers and texts about them."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,20 +11,18 @@ from services.insights.exporting import CONTENTS
 from services.insights.handlers import SERVICE, Handlers, subscribe
 from services.insights.settings import Settings
 from services.insights.store import COLLECTIONS, INSIGHTS, LEDGERS, PERSONAL, Insight, Ledger, Store
-from shared import kafka, problems
+from shared import kafka
+from shared.application import event_app, opened, under_way
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.export import PARTS, Exporter
-from shared.identity import install_identity
-from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker
 from shared.objects import open_objects
 from shared.outbox import Relay
-from shared.service import install_health, serve
+from shared.service import serve
 from shared.start import starting
-from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 
@@ -57,28 +54,15 @@ def create_app(
     subscribe(broker, Handlers(store, told, clock), erasure)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await objects.start()
-        await documents.open(COLLECTIONS)
-        await erasure.load()
-        tasks = {asyncio.create_task(one.run()) for one in (relay, erasure, exporter)}
-        try:
-            # Reads need no Kafka.
-            async with starting(broker), watchdog:
-                yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await documents.close()
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        work = (relay.run, erasure.run, exporter.run)
+        # Reads need no Kafka.
+        async with opened(objects, documents, COLLECTIONS, erasure), under_way(work), starting(broker), watchdog:
+            yield
 
-    app = FastAPI(title="insights", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
+    reported = {"objects": objects.answers}
+    app = event_app(SERVICE, settings, lifespan, watchdog, database=store.ping, reported=reported)
     app.state.store = store
-    app.add_middleware(TraceMiddleware)
-    problems.install(app)
-    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    ready = {"kafka": watchdog.ready, "database": store.ping}
-    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     app.include_router(router)
     return app
 

@@ -1,6 +1,5 @@
 """The nutrition service: foods and diaries."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,20 +11,17 @@ from services.nutrition.exporting import CONTENTS
 from services.nutrition.handlers import SERVICE, Handlers, subscribe
 from services.nutrition.settings import Settings
 from services.nutrition.store import COLLECTIONS, ENTRIES, PERSONAL, Store
-from shared import problems
+from shared.application import event_app, opened, under_way
 from shared.clock import utc_now
 from shared.documents import open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.export import PARTS, Exporter
-from shared.identity import install_identity
-from shared.internal_tokens import InternalTokenVerifier
 from shared.kafka import Broker, make_broker, publish_bytes
 from shared.objects import open_objects
 from shared.outbox import Relay
-from shared.service import install_health, serve
+from shared.service import serve
 from shared.start import starting
-from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 
@@ -45,29 +41,15 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     subscribe(broker, Handlers(store, partial(relay.nudge, ENTRIES)), erasure)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await objects.start()
-        await documents.open(COLLECTIONS)
-        await erasure.load()
-        # Entries whose events wait are published as soon as Kafka is there.
-        tasks = {asyncio.create_task(one.run()) for one in (relay, erasure, exporter)}
-        try:
-            # Reads need no Kafka.
-            async with starting(broker), watchdog:
-                yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await documents.close()
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        work = (relay.run, erasure.run, exporter.run)
+        # Entries whose events wait are published as soon as Kafka is there; reads need none.
+        async with opened(objects, documents, COLLECTIONS, erasure), under_way(work), starting(broker), watchdog:
+            yield
 
-    app = FastAPI(title="nutrition", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
+    reported = {"objects": objects.answers}
+    app = event_app(SERVICE, settings, lifespan, watchdog, database=lambda: store.food("-"), reported=reported)
     app.state.store = store
-    app.add_middleware(TraceMiddleware)
-    problems.install(app)
-    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    ready = {"kafka": watchdog.ready, "database": lambda: store.food("-")}
-    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     app.include_router(create_router(store))
     return app
 

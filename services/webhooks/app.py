@@ -1,8 +1,7 @@
 """The webhooks service: public messages in order, and their delivery to partners."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -22,23 +21,21 @@ from services.webhooks.sending import Sender
 from services.webhooks.settings import Settings
 from services.webhooks.store import COLLECTIONS, PERSONAL, Store
 from services.webhooks.workers import Dispatcher
-from shared import kafka, problems, topics
+from shared import kafka, topics
+from shared.application import event_app, opened, under_way
 from shared.clock import Clock, utc_now
-from shared.documents import Documents, open_documents
+from shared.documents import open_documents
 from shared.erased import ErasedUsers, GuardedDocuments
 from shared.erasure import TOMBSTONES, Erasure
 from shared.events.webhooks import MessagePublished
 from shared.export import PARTS, Exporter
-from shared.identity import install_identity
-from shared.internal_tokens import InternalTokenVerifier
 from shared.jobs import Workers
 from shared.kafka import Broker, make_broker
 from shared.objects import open_objects
 from shared.outbox import Relay
 from shared.secrets import open_secrets
-from shared.service import install_health, serve
+from shared.service import serve
 from shared.start import starting
-from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
 
 
@@ -71,48 +68,23 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     subscribe(broker, Handlers(store, publish, endpoints.forget), erasure)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await objects.start()
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         work = [one.run for one in (dispatcher, health, replaying, pruner, relay, erasure, exporter)]
         # Deliveries that are due go out even while Kafka is away, and reads need none.
-        async with _opened(documents, egress, erasure), _under_way(work), starting(broker), watchdog:
-            yield
+        async with opened(objects, documents, COLLECTIONS, erasure), AsyncExitStack() as stack:
+            stack.push_async_callback(egress.close)
+            await egress.open()
+            async with under_way(work), starting(broker), watchdog:
+                yield
 
-    app = FastAPI(title="webhooks", version="1", telemetry=FASTAPI_TELEMETRY, lifespan=lifespan)
+    reported = {"objects": objects.answers}
+    app = event_app(SERVICE, settings, lifespan, watchdog, database=lambda: store.endpoint("-"), reported=reported)
     app.state.store = store
-    app.add_middleware(TraceMiddleware)
-    problems.install(app)
-    install_identity(app, InternalTokenVerifier(settings.internal_jwks_path, SERVICE))
-    ready = {"kafka": watchdog.ready, "database": lambda: store.endpoint("-")}
-    install_health(app, watchdog.live, ready, reported={"objects": objects.answers})
     app.include_router(api.create_router(store))
     app.include_router(endpoints_api.create_router(endpoints, keys, clock, dispatcher.nudge))
     app.include_router(deliveries_api.create_router(documents, store, endpoints, clock))
     app.include_router(replays_api.create_router(replays, endpoints, clock, replaying.nudge))
     return app
-
-
-@asynccontextmanager
-async def _opened(documents: Documents, egress: Egress, erasure: Erasure) -> AsyncGenerator[None]:
-    await documents.open(COLLECTIONS)
-    try:
-        await egress.open()
-        await erasure.load()
-        yield
-    finally:
-        await egress.close()
-        await documents.close()
-
-
-@asynccontextmanager
-async def _under_way(work: Iterable[Callable[[], Coroutine[None, None, None]]]) -> AsyncGenerator[None]:
-    tasks = {asyncio.create_task(run()) for run in work}
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 if __name__ == "__main__":

@@ -253,5 +253,5 @@ async def test_no_password_and_no_key_lies_in_the_database(tmp_path: Path) -> No
 
 async def test_ready_says_what_it_waits_for(service: Running) -> None:
     answer = await service.http.get("/readyz")
-    assert set(answer.json()["parts"]) == {"kafka", "database"}
+    assert set(answer.json()["parts"]) == {"kafka", "database", "objects"}
     assert (await service.http.get("/livez")).status_code == 200
