@@ -50,8 +50,7 @@ from shared.kafka import make_broker
 from shared.keys import generate_key_files, load_private_jwk, new_api_key, public_jwks
 
 ROUNDS = 7
-CHECKS = 20_000
-SECONDS = 3.0
+CHECKS, SECONDS = 20_000, 3.0
 AT_ONCE = 50
 SIGN_IN_S, PROBE_S, STARTS_S = 10.0, 0.01, 60.0
 PARTNER = "prt_benchmark"
@@ -285,8 +284,7 @@ def main() -> None:
     machine = measure.fingerprint()
     figures: dict[str, Any] = {"targets": TARGETS}
     with tempfile.TemporaryDirectory() as folder:
-        keys = Path(folder)
-        generate_key_files(keys)
+        generate_key_files(keys := Path(folder))
         figures["known_caller"] = asyncio.run(measure_checks(keys))
         with served(keys) as (pid, port):
             figures["policy_tax"] = asyncio.run(measure_tax(pid, port))

@@ -101,26 +101,14 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     states = {topics.REVOCATIONS: revocations, topics.GRANTS: grants, topics.PARTNERS: partners}
     watchdog = Watchdog(edges.broker)
     pressure = Pressure(_limits(settings), edges.offsets)
-    app = FastAPI(
-        title="MyMacroTracker gateway",
-        version="1",
-        telemetry=FASTAPI_TELEMETRY,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        # A redirect would go to whatever the Host header says.
-        redirect_slashes=False,
-        lifespan=_lifespan(settings, edges, feeds, states, watchdog, pressure),
-    )
+    app = _without_routes(_lifespan(settings, edges, feeds, states, watchdog, pressure))
     app.state.live = feeds
     app.state.revocations, app.state.grants, app.state.partners = revocations, grants, partners
     app.state.pressure = pressure
-    # Added last = outermost: the trace's header is on every answer.
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(TraceMiddleware)
-    problems.install(app)
     objects = app.state.objects = open_objects(settings)
-    own = app.state.api = Api(_ids(settings), proxy, _publisher(edges.broker), objects.put, edges.clock)
+    own = app.state.api = Api(
+        Ids(_receipt_key(settings)), proxy, partial(_publish, edges.broker), objects.put, edges.clock
+    )
     verifiers = _verifiers(settings, proxy, edges.clock)
     access = Access(*verifiers, revocations, grants, partners, lambda: edges.clock().timestamp())
     tickets = app.state.tickets = _tickets(settings, access, edges.clock)
@@ -146,6 +134,25 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     if isinstance(rates.buckets, RedisBuckets):
         reported["redis"] = rates.buckets.answers
     install_health(app, watchdog.live, parts, metrics=settings.gateway_metrics, reported=reported)
+    return app
+
+
+def _without_routes(lifespan: Callable[[FastAPI], Any]) -> FastAPI:
+    app = FastAPI(
+        title="MyMacroTracker gateway",
+        version="1",
+        telemetry=FASTAPI_TELEMETRY,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would go to whatever the Host header says.
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    # Added last = outermost: the trace's header is on every answer.
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(TraceMiddleware)
+    problems.install(app)
     return app
 
 
@@ -178,8 +185,8 @@ def _add_routes(
 
 def _tickets(settings: Settings, access: Access, clock: Clock) -> Tickets:
     url = settings.gateway_rates_url.get_secret_value()
-    secret = bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip())
-    return Tickets(secret, RedisUses(url) if url else MemoryUses(), access.still, lambda: clock().timestamp())
+    uses = RedisUses(url) if url else MemoryUses()
+    return Tickets(_receipt_key(settings), uses, access.still, lambda: clock().timestamp())
 
 
 def _rates(settings: Settings, quota_of: QuotaOf) -> Rates:
@@ -195,8 +202,8 @@ def _rates(settings: Settings, quota_of: QuotaOf) -> Rates:
     return Rates(policies, RedisBuckets(url, own) if url else own, own, settings.trusted_proxies)
 
 
-def _ids(settings: Settings) -> Ids:
-    return Ids(bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip()))
+def _receipt_key(settings: Settings) -> bytes:
+    return bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip())
 
 
 def _verifiers(settings: Settings, proxy: Proxy, clock: Clock) -> tuple[TokenVerifier, KeyVerifier]:
@@ -227,11 +234,8 @@ async def _soon(asking: Awaitable[Answer]) -> Answer:
         raise Unanswered("auth") from error
 
 
-def _publisher(broker: Broker) -> Callable[[topics.Topic, bytes, str], Awaitable[None]]:
-    async def publish(topic: topics.Topic, value: bytes, key: str) -> None:
-        await publish_bytes(broker, topic.name, value, key)
-
-    return publish
+async def _publish(broker: Broker, topic: topics.Topic, value: bytes, key: str) -> None:
+    await publish_bytes(broker, topic.name, value, key)
 
 
 def _lifespan(

@@ -1,6 +1,6 @@
 """The ingest service: samples, receipts and days."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -66,7 +66,7 @@ def create_app(
     erased, objects = ErasedUsers(), open_objects(settings)
     documents = GuardedDocuments(documents or open_documents(settings.database_url, SERVICE), PERSONAL, erased)
     broker.refuses = erased.refuses
-    store = Store(documents)
+    store, watchdog, waiting = Store(documents), Watchdog(broker), Waiting()
     relay = Relay(documents, [DAYS, PARTS, TOMBSTONES], partial(kafka.publish_bytes, broker))
     days, preferences = DaysStore(documents), Preferences(documents, clock)
     day_worker = DayWorker(
@@ -78,12 +78,7 @@ def create_app(
     recomputations = jobs(RECOMPUTATIONS, day_worker.mark, concurrency=2, on_stored=lambda _: workers.nudge())
     republisher = Republisher(documents, partial(kafka.publish, broker, topics.DAYS), clock)
     republications = jobs(REPUBLICATIONS, republisher.work, concurrency=1)
-    watchdog, waiting = Watchdog(broker), Waiting()
-
-    async def publish(event: ReceiptsCompleted, traceparent: str | None) -> None:
-        waiting.told(one.receipt_id for one in event.receipts)
-        await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
-
+    publish = _publisher(broker, waiting)
     storing, referred = Storing(documents, clock), Referred(objects)
     handlers = Handlers(store, storing, referred, publish, workers.nudge, lambda: searches.nudge(), clock, preferences)
     search = DeletionSearch(documents, storing, handlers.tell, workers.nudge, clock)
@@ -95,8 +90,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        endless = (workers, searches, recomputations, republications, relay, exporter, erasure)
-        work = [one.run for one in endless]
+        work = [one.run for one in (workers, searches, recomputations, republications, relay, exporter, erasure)]
         # Days that are due are computed even while Kafka is away, their events wait inside them; reads need none.
         async with opened(objects, documents, COLLECTIONS, erasure), under_way(work), starting(broker), watchdog:
             yield
@@ -108,6 +102,14 @@ def create_app(
     for one in _routers(documents, republisher, waiting, clock):
         app.include_router(one)
     return app
+
+
+def _publisher(broker: Broker, waiting: Waiting) -> Callable[[ReceiptsCompleted, str | None], Awaitable[None]]:
+    async def publish(event: ReceiptsCompleted, traceparent: str | None) -> None:
+        waiting.told(one.receipt_id for one in event.receipts)
+        await kafka.publish(broker, topics.RECEIPTS, event, traceparent=traceparent)
+
+    return publish
 
 
 def _routers(documents: Documents, republisher: Republisher, waiting: Waiting, clock: Clock) -> list[APIRouter]:
