@@ -106,17 +106,15 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
     app.state.revocations, app.state.grants, app.state.partners = revocations, grants, partners
     app.state.pressure = pressure
     objects = app.state.objects = open_objects(settings)
-    own = app.state.api = Api(
-        Ids(_receipt_key(settings)), proxy, partial(_publish, edges.broker), objects.put, edges.clock
-    )
+    ids, publish = Ids(_receipt_key(settings)), partial(_publish, edges.broker)
+    own = app.state.api = Api(ids, proxy, publish, objects.put, edges.clock)
     verifiers = _verifiers(settings, proxy, edges.clock)
     access = Access(*verifiers, revocations, grants, partners, lambda: edges.clock().timestamp())
     tickets = app.state.tickets = _tickets(settings, access, edges.clock)
     origins = Origins(settings.gateway_live_origins)
     sockets = Sockets(feeds, origins)
-    own_answers = api.own_answers(own, Live(feeds, origins).open)
-    own_answers |= {routes.LIVE_SOCKET: sockets.plain, routes.TICKETS: tickets.issue}
-    answers = {route: proxy.forward for route in routes.PROXIED} | own_answers
+    answers = {route: proxy.forward for route in routes.PROXIED} | api.own_answers(own, Live(feeds, origins).open)
+    answers |= {routes.LIVE_SOCKET: sockets.plain, routes.TICKETS: tickets.issue}
     rates = app.state.rates = _rates(settings, partners.quota_of)
     doors = Doors(access, tickets, rates)
     _add_routes(app, settings, doors, answers, pressure)
