@@ -14,6 +14,11 @@ PROBE_LONGEST_S = 60.0
 # What is due is tried within `PROBE_LONGEST_S`: a lane that fails and is silent for so long has nothing left to do, for
 # now or because its endpoint is gone.
 SILENT_S = 600.0
+# A rate is filled up to this part of it, so that deliveries which take unequally long to leave stay below it too.
+FILLED = 0.95
+# So many seconds' worth may go together: as long as a process may take to look again. In any second, these and what is
+# filled meanwhile are no more than the rate.
+TOGETHER_S = 0.02
 
 
 @dataclass
@@ -45,7 +50,7 @@ class Lane:
         if (closed := self._closed_for(now)) > 0:
             return closed
         if rate_per_s is not None and self.tokens < 1:
-            return (1 - self.tokens) / rate_per_s
+            return (1 - self.tokens) / (rate_per_s * FILLED)
         return None
 
     def started(self, count: int) -> None:
@@ -57,6 +62,10 @@ class Lane:
         """So many of those that were to start were not there."""
         self.running -= count
         self.tokens += count
+
+    def begun(self, now: float) -> None:
+        """The rest start only now: what was filled since they were counted would let the next follow too soon."""
+        self.filled_at = now
 
     def ended(self, succeeded: bool | None, now: float) -> None:
         """One of them has ended; None: without a try."""
@@ -82,9 +91,9 @@ class Lane:
         return left if 0 < left <= PROBE_LONGEST_S else 0.0
 
     def _fill(self, now: float, rate_per_s: int) -> None:
-        """One second's worth at most lies ready."""
+        """One lies ready at most, or `TOGETHER_S` worth."""
         if self.filled_at is None:
             self.tokens = 1.0
         else:
-            self.tokens += max(0.0, now - self.filled_at) * rate_per_s
-        self.tokens, self.filled_at = min(self.tokens, float(rate_per_s)), now
+            self.tokens += max(0.0, now - self.filled_at) * rate_per_s * FILLED
+        self.tokens, self.filled_at = min(self.tokens, max(1.0, rate_per_s * TOGETHER_S)), now

@@ -179,10 +179,14 @@ class Dispatcher:
         finally:
             self._hold(partner, begun - room)
             lane.unused(room - begun)
+        if claimed:
+            lane.begun(now := self._clock().timestamp())
         for delivery in claimed:
             task = asyncio.create_task(self._attempt(delivery, checked, lane))
             self._running.add(task)
             task.add_done_callback(partial(self._ended, partner))
+        if begun == room and (seconds := lane.wait(now, rate)) is not None:
+            self._wake_in(seconds, endpoint_id)  # more may wait for the rate alone
 
     async def _claim(self, endpoint: Endpoint | None, endpoint_id: str, room: int) -> list[Delivery]:
         if endpoint is None or endpoint.state != "paused":

@@ -2,7 +2,15 @@
 
 import pytest
 
-from services.webhooks.lanes import BREAKS_AFTER, FIRST_WINDOW, LARGEST_WINDOW, PROBE_LONGEST_S, SILENT_S, Lane
+from services.webhooks.lanes import (
+    BREAKS_AFTER,
+    FILLED,
+    FIRST_WINDOW,
+    LARGEST_WINDOW,
+    PROBE_LONGEST_S,
+    SILENT_S,
+    Lane,
+)
 
 
 def turn(lane: Lane, succeeded: bool | None, now: float, rate: int | None = None) -> None:
@@ -50,20 +58,30 @@ def test_one_success_closes_the_breaker():
     assert lane.room(1, None) == 2
 
 
-@pytest.mark.parametrize("rate", [1, 7, 100])
-def test_no_more_than_the_rate_starts_over_time(rate: int):
+@pytest.mark.parametrize("rate", [1, 3, 7, 10, 19, 20, 100, 1000])
+def test_in_no_second_more_than_the_rate_starts_also_after_a_silence(rate: int):
     lane = Lane(window=LARGEST_WINDOW)
-    started, seconds = 0, 20
-    for step in range(seconds * 100):
-        now = step / 100
+    lane.room(0, rate)
+    begun: list[float] = []
+    for step in range(6_000, 26_000):
+        now = step / 1000
         room = lane.room(now, rate)
         lane.started(room)
         for _ in range(room):
             lane.ended(True, now)
-        started += room
-    assert rate * (seconds - 1) <= started <= rate * (seconds + 1)
-    wait = lane.wait(seconds, rate)
-    assert wait is None or wait <= 1 / rate
+        begun += [now] * room
+    assert all(late - early >= 1 for early, late in zip(begun, begun[rate:], strict=False))
+    assert 0.9 * rate * 20 - 1 <= len(begun) <= rate * 20
+    wait = lane.wait(26, rate)
+    assert wait is None or wait <= 1 / (rate * FILLED)
+
+
+def test_deliveries_that_leave_late_are_not_followed_too_soon():
+    lane = Lane()
+    assert lane.room(0, 10) == 1
+    lane.started(1)
+    lane.begun(5)
+    assert (lane.room(5.05, 10), lane.room(5.2, 10)) == (0, 1)
 
 
 def test_what_was_not_there_to_start_costs_nothing():
