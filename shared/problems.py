@@ -118,7 +118,7 @@ def invalid_fields(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    # A validator's own message is the text of an exception and may quote the value.
+    # The text of an exception may quote the value; a validator whose words are for callers raises PydanticCustomError.
     if error["type"] in ("value_error", "assertion_error"):
         return "Value is not valid"
     if error["type"] == "json_invalid":

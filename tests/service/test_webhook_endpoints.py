@@ -160,6 +160,17 @@ async def test_what_cannot_be_is_refused(service: Running, receiver: Receiver, c
     assert await listed(service) == before
 
 
+@pytest.mark.parametrize("name", ["Webhook_Id", "X_Forwarded_For", "Content_Length", "Transfer_Encoding", "Set-Cookie"])
+async def test_a_refused_header_is_named_and_its_value_is_not(service: Running, receiver: Receiver, name: str):
+    asked = {"url": receiver.url, "headers": {name: "canary"}}
+    answer = await ask(service, "POST", "", asked, key="refused")
+    assert code(answer) == (422, "invalid-request")
+    (error,) = answer.json()["errors"]
+    assert (error["where"], error["message"].startswith(f"The header {name} ")) == ("body.headers", True)
+    assert "canary" not in answer.text
+    assert await listed(service) == []
+
+
 async def test_a_new_address_is_checked_and_gets_what_comes_next(service: Running, receiver: Receiver):
     made = await created(service, "http://127.0.0.1:9/nobody")
     refused = await ask(service, "PATCH", f"/{made['endpoint_id']}", {"url": "http://169.254.169.254/latest"})
@@ -246,7 +257,8 @@ async def test_another_partners_endpoint_is_not_there(service: Running, receiver
 
 
 async def test_who_may_not(service: Running):
-    for caller in ({"user_id": USER}, {"partner_id": PARTNER, "scopes": ("partner:write",)}):
+    callers: tuple[dict[str, Any], ...] = ({"user_id": USER}, {"partner_id": PARTNER, "scopes": ("partner:write",)})
+    for caller in callers:
         for method in ("GET", "PATCH", "DELETE"):
             answer = await service.http.request(method, "/v1/webhook-endpoints/e", headers=service.headers(**caller))
             assert answer.status_code == 403
