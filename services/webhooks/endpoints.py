@@ -1,6 +1,6 @@
 """Endpoints as their partners make, change, test and end them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -20,6 +20,9 @@ from shared.telemetry import current_traceparent
 
 MAX_ENDPOINTS = 100
 MAX_KEYS = 4
+# Of so many rotations, and for so long, a repeat is recognised after the key that it made has ended.
+MAX_ENDED = 20
+ENDED_FOR = timedelta(days=1)
 PAGE = 200
 ATTEMPTS = 20
 # Stands in `user_ids` for users who were erased; no user has this id.
@@ -125,7 +128,8 @@ class Endpoints:
     ) -> tuple[Endpoint, EndpointKey]:
         """The endpoint with a new key, and this; earlier ones sign for `overlap` at most from now on.
 
-        `request` is the Idempotency-Key: a repeat gives the key that it made, as long as that signs.
+        `request` is the Idempotency-Key: a repeat changes nothing and gives the key that it made. One that has ended is known
+        until `ENDED_FOR` after it was made, and its `sealed` is empty: nothing shows its secret again.
 
         Raises:
             Problem: 404 as in `own`, 409 four keys sign already, 422 another request was sent under this key.
@@ -136,7 +140,7 @@ class Endpoints:
         def with_new_key(endpoint: Endpoint) -> Endpoint:
             nonlocal fresh
             now = self._clock()
-            for key in endpoint.keys:
+            for key in (*endpoint.keys, *endpoint.ended):
                 if key.request_id == request_id:
                     if (key.asked, key.overlap_s) != (kind, overlap.total_seconds()):
                         raise key_reused()
@@ -153,7 +157,7 @@ class Endpoints:
                     "too-many-secrets",
                     f"{MAX_KEYS} keys sign for this endpoint. Wait until one expires, or rotate with overlap_s 0.",
                 )
-            return replace(endpoint, keys=(fresh, *signing))
+            return replace(endpoint, keys=(fresh, *signing), ended=_ended(endpoint, earlier, now))
 
         endpoint = await self.change(partner_id, endpoint_id, with_new_key)
         return endpoint, fresh or endpoint.keys[0]
@@ -212,6 +216,13 @@ def _without(endpoint: Endpoint, user_id: str) -> Endpoint:
         return endpoint
     others = {one for one in endpoint.user_ids if one != user_id}
     return replace(endpoint, user_ids=tuple(sorted(others | {ERASED})))
+
+
+def _ended(endpoint: Endpoint, keys: Sequence[EndpointKey], now: datetime) -> tuple[EndpointKey, ...]:
+    """What recognises repeats of rotations whose keys sign no more, the newest first: of `keys`, and those known."""
+    newly = [replace(key, sealed=b"") for key in keys if key.request_id and not key.signs(now)]
+    since = now - ENDED_FOR
+    return tuple(key for key in (*newly, *endpoint.ended) if key.created_at > since)[:MAX_ENDED]
 
 
 def ended_by(key: EndpointKey, moment: datetime) -> EndpointKey:

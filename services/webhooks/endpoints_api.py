@@ -67,7 +67,10 @@ def create_router(endpoints: Endpoints, keys: EndpointKeys, clock: Clock, nudge:
 
     @router.post("/{endpoint_id}/secrets", status_code=201)
     async def rotate_secret(endpoint_id: Id, request: NewSecret, partner: PartnerId, key: Key) -> Rotated:
-        """Sign with a new key, and with earlier ones beside it for `overlap_s`. The answer alone shows its secret."""
+        """Sign with a new key, and with earlier ones beside it for `overlap_s`. The answer alone shows its secret.
+
+        A repeat rotates nothing; it shows the secret again while that signs, then null.
+        """
         overlap = timedelta(seconds=request.overlap_s)
         endpoint, fresh = await endpoints.rotate(partner, endpoint_id, key, request.signature, overlap)
         return _rotated(keys, endpoint, fresh)
@@ -121,13 +124,15 @@ def _created(keys: EndpointKeys, endpoint: Endpoint, now: datetime) -> CreatedEn
 
 
 def _rotated(keys: EndpointKeys, endpoint: Endpoint, fresh: EndpointKey) -> Rotated:
+    # A repeat may come after later rotations.
+    earlier = endpoint.keys[endpoint.keys.index(fresh) + 1 :] if fresh in endpoint.keys else ()
     return Rotated(
         endpoint_id=endpoint.id,
         signature=fresh.kind,
         created_at=fresh.created_at,
-        secret=_secret(keys, endpoint, fresh),
+        secret=_secret(keys, endpoint, fresh) if fresh.sealed else None,
         public_key=fresh.public,
-        earlier_until=max((key.expires_at for key in endpoint.keys if key.expires_at is not None), default=None),
+        earlier_until=max((key.expires_at for key in earlier if key.expires_at is not None), default=None),
     )
 
 

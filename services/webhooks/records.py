@@ -82,7 +82,8 @@ class Partner(Document, frozen=True, kw_only=True):
 class Endpoint(Document, frozen=True, kw_only=True):
     """A partner's address. No `event_types` means all, no `user_ids` all who grant something.
 
-    `keys`, the newest first: all that have not expired sign. `request_hash` recognises a repeated creation.
+    `keys`, the newest first: all that have not expired sign. `ended`: rotations' keys that sign no more, without what
+    they signed with; they recognise a repeat. `request_hash` recognises a repeated creation.
     `state`: paused by the partner, whose deliveries then wait, or disabled by us for `state_reason`. `rate_per_s`:
     deliveries started per second at most. `headers` go with each delivery. `failing_since` and `failures`: since when
     and how often in a row no delivery has succeeded. `untold_since`: when we disabled it, until its partner was told.
@@ -104,6 +105,7 @@ class Endpoint(Document, frozen=True, kw_only=True):
     failing_since: datetime | None = None
     failures: int = 0
     untold_since: datetime | None = None
+    ended: tuple[EndpointKey, ...] = ()
 
     def wants(self, message_type: str, user_id: str) -> bool:
         """Is this type of this user among those asked for? What a paused endpoint wants waits for it."""

@@ -12,8 +12,10 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from services.webhooks import signing
+from services.webhooks.endpoints import MAX_ENDED
 from services.webhooks.store import ENDPOINTS
 from shared.clock import utc_now
+from shared.documents import Documents
 from tests.polling import eventually
 from tests.service.receiver import Receiver
 from tests.service.running import Running
@@ -73,6 +75,40 @@ async def test_a_repeated_rotation_gives_the_same_secret(service: Running, recei
     assert code(await rotated(service, made, overlap_s=60, signature="hmac")) == (422, "idempotency-key-reused")
     assert len((await listed(service))[0]["keys"]) == 2
     assert (await created(service, receiver.url))["secret"] == made["secret"]
+
+
+@pytest.mark.parametrize("signature", ["hmac", "ed25519"])
+async def test_a_late_repeat_of_a_rotation_ends_nobodys_key(
+    service: Running, receiver: Receiver, webhooks_documents: Documents, signature: str
+):
+    made = await created(service, receiver.url)
+    asked = {"overlap_s": 0, "signature": signature}
+    first = (await rotated(service, made, "a", **asked)).json()
+    second = (await rotated(service, made, "b", **asked)).json()
+    before = (await listed(service))[0]["keys"]
+    late = await rotated(service, made, "a", **asked)
+    # As other secrets that are shown once: the same answer without it.
+    assert (late.status_code, late.json()) == (201, first | {"secret": None})
+    assert code(await rotated(service, made, "a", overlap_s=1)) == (422, "idempotency-key-reused")
+    assert (await listed(service))[0]["keys"] == before
+    headers = await told(service, receiver, 1)
+    shown = signing.parsed_key(second["secret"] or second["public_key"])
+    signing.verify([shown], headers, receiver.received[0].body, utc_now())
+    (ended,) = (await endpoint(webhooks_documents, made["endpoint_id"])).ended
+    assert (ended.sealed, ended.public) == (b"", first["public_key"])
+
+
+async def test_what_recognises_late_repeats_has_an_end(tmp_path: Path, receiver: Receiver):
+    ahead = timedelta(0)
+    async with webhooks(tmp_path, lambda: utc_now() + ahead) as service, database(tmp_path) as documents:
+        made = await created(service, receiver.url)
+        for number in range(MAX_ENDED + 3):
+            assert (await rotated(service, made, str(number), overlap_s=0)).json()["secret"]
+        assert len((await endpoint(documents, made["endpoint_id"])).ended) == MAX_ENDED
+        assert (await rotated(service, made, "2", overlap_s=0)).json()["secret"] is None
+        ahead = timedelta(days=1, seconds=1)
+        assert (await rotated(service, made, "last", overlap_s=0)).json()["secret"]
+        assert (await endpoint(documents, made["endpoint_id"])).ended == ()
 
 
 async def test_four_keys_sign_at_most(service: Running, receiver: Receiver):
