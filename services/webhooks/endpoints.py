@@ -128,8 +128,8 @@ class Endpoints:
     ) -> tuple[Endpoint, EndpointKey]:
         """The endpoint with a new key, and this; earlier ones sign for `overlap` at most from now on.
 
-        `request` is the Idempotency-Key: a repeat changes nothing and gives the key that it made. One that has ended is known
-        until `ENDED_FOR` after it was made, and its `sealed` is empty: nothing shows its secret again.
+        `request` is the Idempotency-Key: a repeat changes nothing and gives the key that it made. One that has ended is
+        known until `ENDED_FOR` after it was made, and its `sealed` is empty: nothing shows its secret again.
 
         Raises:
             Problem: 404 as in `own`, 409 four keys sign already, 422 another request was sent under this key.
