@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,14 +34,15 @@ class Listener:
     seen: Counter[str] = field(default_factory=Counter[str])
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def listen(self, port: int) -> None:
-        """Serve loopback until `most` deliveries came. Raises OSError: the port is taken."""
+    async def listen(self, bound: socket.socket, ready: Callable[[], None]) -> None:
+        """Serve what listens there until `most` deliveries came; `ready` is called once the first can be answered."""
         app = web.Application(client_max_size=MAX_BYTES)
         app.router.add_post("/{path:.*}", self._receive)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await web.SockSite(runner, bound).start()
+            ready()
             await self.done.wait()
         finally:
             await runner.cleanup()

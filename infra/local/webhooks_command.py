@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +17,9 @@ from infra.local.operating import NoAnswer
 
 if TYPE_CHECKING:
     from services.webhooks.signing import VerifyingKey
+
+    # An endpoint as the API shows it, what verifies its deliveries, and where they come.
+    Prepared = tuple[dict[str, Any], list[VerifyingKey], socket.socket]
 
 app = typer.Typer(no_args_is_help=True, help="Receive, verify and look at webhooks as a partner.")
 console = Console()
@@ -44,32 +48,46 @@ def listen(
 
     An endpoint's HMAC secret comes from MYMACRO_WEBHOOK_SECRET, or is asked for.
     """
-    from infra.local.listener import Listener
-
     if (endpoint is None) is (port is None):
         _fail("Say --endpoint ID or --port N.")
-    known = _ask(lambda: _made(port, payload) if port is not None else asked("GET", f"{PATH}/{quote(str(endpoint))}"))
-    address = _port(known["url"])
-    listener = Listener(_keys(known), _say, status=answer, times=times, hang_s=hang, most=most)
-    _say(f"listening at {known['url']} for endpoint {known['endpoint_id']}; Ctrl-C ends it")
-    try:
+    with _new(port, payload) if port is not None else _known(str(endpoint)) as (known, keys, bound):
+        from infra.local.listener import Listener
+
+        listener = Listener(keys, _say, status=answer, times=times, hang_s=hang, most=most)
+        ready = f"listening at {known['url']} for endpoint {known['endpoint_id']}; Ctrl-C ends it"
         with suppress(KeyboardInterrupt):
-            asyncio.run(listener.listen(address))
-    except OSError as error:
-        _fail(
-            f"Port {address} can't be listened at: {error.strerror}. Say another --port, or PATCH the endpoint's URL."
-        )
-    finally:
-        if port is not None:
-            _ask(lambda: asked("DELETE", f"{PATH}/{known['endpoint_id']}"))
+            asyncio.run(listener.listen(bound, lambda: _say(ready)))
     _say(f"{listener.came} deliveries of {len(listener.seen)} messages")
 
 
-def _made(port: int, payload: str) -> dict[str, Any]:
-    """The endpoint for this port with its secret, also one that an earlier run left behind."""
-    made = asked("POST", PATH, {"url": f"http://127.0.0.1:{port}/"}, f"listen-{port}")
-    asked("PATCH", f"{PATH}/{made['endpoint_id']}", {"payload": payload, "state": "enabled"})
-    return made
+@contextmanager
+def _new(port: int, payload: str) -> "Generator[Prepared]":
+    """An endpoint for this port as long as this lasts, also one that an earlier run left behind."""
+    with _bound(port) as bound:
+        made = _ask(lambda: asked("POST", PATH, {"url": f"http://127.0.0.1:{port}/"}, f"listen-{port}"))
+        path = f"{PATH}/{made['endpoint_id']}"
+        try:
+            _ask(lambda: asked("PATCH", path, {"payload": payload, "state": "enabled"}))
+            yield made, _keys(made), bound
+        finally:
+            _ask(lambda: asked("DELETE", path))
+
+
+@contextmanager
+def _known(endpoint_id: str) -> "Generator[Prepared]":
+    """The endpoint of that id, which stays."""
+    known = _ask(lambda: asked("GET", f"{PATH}/{quote(endpoint_id)}"))
+    address, keys = _port(known["url"]), _keys(known)
+    with _bound(address) as bound:
+        yield known, keys, bound
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket that listens: from now on deliveries wait in it, and none is lost before the first is answered."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        _fail(f"Port {port} can't be listened at: {error.strerror}. Say another --port, or PATCH the endpoint's URL.")
 
 
 def _port(url: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from typer.testing import CliRunner, Result
 
 from infra.local.cli import app
@@ -29,6 +30,14 @@ class Terminal:
         key = service.headers(partner_id=PARTNER, scopes=("webhooks:write",))["Authorization"].removeprefix("Bearer ")
         self.environment = {"MYMACRO_API_URL": url, "MYMACRO_PARTNER_KEY": key, "COLUMNS": "300"}
         self.ahead = timedelta(0)
+        self.watched = 0
+        self.open: list[bool] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The service; of the port that is watched it is noted whether it was open when somebody asked."""
+        if self.watched:
+            self.open.append(await is_open(self.watched))
+        await self.service.app(scope, receive, send)
 
     def clock(self) -> datetime:
         return utc_now() + self.ahead
@@ -43,21 +52,25 @@ class Terminal:
         headers = self.service.headers(partner_id=PARTNER, scopes=("webhooks:write",))
         return (await self.service.http.get("/v1/webhook-endpoints", headers=headers)).json()["endpoints"]
 
+    async def full(self) -> list[dict[str, Any]]:
+        return [one for one in await self.endpoints() if one["payload"] == "full"]
+
 
 @asynccontextmanager
 async def listening(port: int) -> AsyncGenerator[None]:
     """Once something listens there."""
 
-    async def open_port() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    await eventually(open_port)
+    await eventually(lambda: is_open(port))
     yield
+
+
+async def is_open(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 @pytest.fixture
@@ -65,11 +78,11 @@ async def terminal(tmp_path: Path) -> AsyncGenerator[Terminal]:
     terminals: list[Terminal] = []
     async with webhooks(tmp_path, lambda: terminals[0].clock() if terminals else utc_now()) as service:
         (port,) = free_ports(1)
-        config = uvicorn.Config(service.app, port=port, lifespan="off", log_config=None, ws="none")
+        terminals.append(Terminal(service, f"http://127.0.0.1:{port}"))
+        config = uvicorn.Config(terminals[0], port=port, lifespan="off", log_config=None, ws="none")
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())
         await eventually(lambda: server.started)
-        terminals.append(Terminal(service, f"http://127.0.0.1:{port}"))
         yield terminals[0]
         server.should_exit = True
         await serving
@@ -80,8 +93,8 @@ async def test_it_verifies_prints_and_fails_on_demand(terminal: Terminal):
     command = f"listen --port {port} --payload full --answer 500 --times 1 --most 2 --hang 0.05"
     running = asyncio.create_task(terminal.run(command))
     async with listening(port):
-        (endpoint,) = await terminal.endpoints()
-        assert (endpoint["url"], endpoint["payload"]) == (f"http://127.0.0.1:{port}/", "full")
+        (endpoint,) = await eventually(terminal.full)
+        assert endpoint["url"] == f"http://127.0.0.1:{port}/"
         async with httpx2.AsyncClient() as stranger:
             forged = {"webhook-id": "m", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
             answer = await stranger.post(endpoint["url"], content=b"{}", headers=forged)
@@ -99,6 +112,19 @@ async def test_it_verifies_prints_and_fails_on_demand(terminal: Terminal):
     ):
         assert said in result.output
     assert await terminal.endpoints() == []
+
+
+async def test_no_delivery_is_lost_before_it_says_that_it_listens(terminal: Terminal):
+    (terminal.watched,) = free_ports(1)
+    running = asyncio.create_task(terminal.run(f"listen --port {terminal.watched} --most 1"))
+    await eventually(lambda: terminal.open)
+    await eventually(terminal.endpoints)
+    await tell(terminal.service)
+    result = await running
+    # Already when the endpoint was made, so before anything could be sent there.
+    assert terminal.open[0]
+    said = [line.split()[0] for line in result.output.splitlines() if not line.startswith(" ")]
+    assert said == ["listening", "insight.created", "1"], result.output
 
 
 @pytest.mark.parametrize("signature", ["hmac", "ed25519"])
