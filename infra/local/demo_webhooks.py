@@ -1,8 +1,11 @@
-"""The webhooks' story: an endpoint is down, comes back and gets all in order; then the last minute comes once more."""
+"""The webhooks' story: a server is down, comes back and gets all in order; then the last minute comes once more."""
 
 import asyncio
 import json
+import socket
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,18 +15,19 @@ from aiohttp import web
 from rich.console import Console
 
 from infra.local.demo_stage import DEMO_PARTNER, GRANTED, Demo, DemoTarget, expect, sign_up, told_with
-from infra.local.receiver import served, verified
+from infra.local.receiver import verified
 
 MESSAGES = 5
-LOOK_EVERY_S = 0.05
+# A third try would come five minutes later by itself.
+FAILED_TRIES = 2
+LAST_S = 60.0
+LOOK_EVERY_S = 0.2
 
 
 @dataclass
 class Server:
-    """The partner's server: down at first, then it keeps what it gets in the order in which it came."""
+    """The partner's server: nobody listens at first, then it keeps what it gets in the order in which it came."""
 
-    up: bool = False
-    refused: int = 0
     secret: str = ""
     url: str = ""
     came: list[tuple[str, dict[str, Any], str]] = field(default_factory=list[tuple[str, dict[str, Any], str]])
@@ -31,13 +35,26 @@ class Server:
     async def receive(self, request: web.Request) -> web.Response:
         """One delivery; its id, body and replay are kept."""
         raw = await request.read()
-        if not self.up:
-            self.refused += 1
-            return web.Response(status=503, text="down for maintenance")
         if not verified(self.secret, request, raw):
             return web.Response(status=401, text="the signature does not fit")
         self.came.append((request.headers["webhook-id"], json.loads(raw), request.headers.get("webhook-replay", "")))
         return web.Response(status=204)
+
+    @asynccontextmanager
+    async def started_later(self) -> AsyncGenerator[web.SockSite]:
+        """A port of its own that refuses connections until the site is started."""
+        app = web.Application()
+        app.router.add_post("/hook", self.receive)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        # Bound and not listening: the port is nobody else's meanwhile.
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{bound.getsockname()[1]}/hook"
+            try:
+                yield web.SockSite(runner, bound)
+            finally:
+                await runner.cleanup()
 
 
 async def run(target: DemoTarget, console: Console) -> None:
@@ -47,14 +64,16 @@ async def run(target: DemoTarget, console: Console) -> None:
         StoryBroke, Refused, TimeoutError: a step did not come true.
     """
     server = Server()
-    async with told_with(target, console) as demo, served("POST", "/hook", server.receive) as server.url:
+    async with told_with(target, console) as demo, server.started_later() as site:
         console.rule("A user, and a partner whose server is down")
         await sign_up(demo)
         endpoint = await _endpoint(demo, server)
         try:
-            await _down(demo, server, endpoint)
-            await _back(demo, server)
-            await _replay(demo, server, endpoint)
+            since = time.monotonic()
+            waiting = await _down(demo, endpoint)
+            await site.start()
+            await _back(demo, server, waiting)
+            await _replay(demo, server, endpoint, max(LAST_S, time.monotonic() - since + 1))
         finally:
             await _partner(demo, "DELETE", f"/v1/webhook-endpoints/{endpoint}")
     console.print(f"\n[green]The webhooks' story is told[/green] in {time.monotonic() - demo.started:.1f} s")
@@ -75,8 +94,8 @@ async def _endpoint(demo: Demo, server: Server) -> str:
     return made["endpoint_id"]
 
 
-async def _down(demo: Demo, server: Server, endpoint: str) -> None:
-    """Batches are stored while the server answers 503."""
+async def _down(demo: Demo, endpoint: str) -> list[dict[str, Any]]:
+    """Batches are stored while nobody listens there; the deliveries that wait, the first of which failed twice."""
     now = datetime.now(UTC)
     for number in range(MESSAGES):
         sample = {"metric": "heart_rate", "start": (now - timedelta(minutes=number)).isoformat(), "value": 60 + number}
@@ -85,35 +104,49 @@ async def _down(demo: Demo, server: Server, endpoint: str) -> None:
         answer = await demo.phone.send("POST", "/v1/batches?wait=10s", key=str(uuid4()), body=body)
         expect(answer.body.get("state") == "stored", f"a batch is {answer.body.get('state')} after 10 s")
     demo.say(f"POST /v1/batches: {MESSAGES} batches stored")
-    waiting: list[dict[str, Any]] = []
-    while len(waiting) < MESSAGES or not server.refused:
-        expect(time.monotonic() < demo.phone.deadline, "the deliveries did not come to be")
+    path = f"/v1/webhook-endpoints/{endpoint}/deliveries?state=pending"
+    seen = 0
+    while True:
+        waiting = sorted((await _partner(demo, "GET", path))["deliveries"], key=lambda one: one["sequence"])
+        if waiting:
+            tries = (await _partner(demo, "GET", f"/v1/deliveries/{waiting[0]['delivery_id']}"))["attempts"]
+            for number, one in enumerate(tries[seen:], start=seen + 1):
+                demo.say(f"  try {number} of sequence {waiting[0]['sequence']} failed: {one['error']}")
+            seen = len(tries)
+        if len(waiting) == MESSAGES and seen >= FAILED_TRIES:
+            demo.say(f"the server is down: {seen} tries failed, {len(waiting)} deliveries wait in line")
+            return waiting
+        expect(time.monotonic() < demo.phone.deadline, "the deliveries did not come to be, or were not tried twice")
         await asyncio.sleep(LOOK_EVERY_S)
-        path = f"/v1/webhook-endpoints/{endpoint}/deliveries?state=pending"
-        waiting = (await _partner(demo, "GET", path))["deliveries"]
-    demo.say(f"the server is down and answered 503 {server.refused} times; {len(waiting)} deliveries wait")
-    expect(not server.came, "something came while the server was down")
 
 
-async def _back(demo: Demo, server: Server) -> None:
-    """The server comes back; what waited comes at its own time, once each and in order."""
-    server.up = True
-    demo.say("the server is back")
+async def _back(demo: Demo, server: Server, waiting: list[dict[str, Any]]) -> None:
+    """The server listens; its partner asks for the first delivery now, and the others follow: once each, in order."""
+    demo.say("the server is back; the third try would come in five minutes, so its partner asks for it now:")
+    await _partner(demo, "POST", f"/v1/deliveries/{waiting[0]['delivery_id']}/retries")
+    demo.say(f"POST /v1/deliveries/{waiting[0]['delivery_id']}/retries")
     await _until(demo, server, MESSAGES)
     sequences = [body["data"]["sequence"] for _, body, _ in server.came]
     expect(sequences == sorted(sequences), f"the order is {sequences}")
-    expect(len({id for id, _, _ in server.came}) == MESSAGES, "a message came twice")
+    expect({id for id, _, _ in server.came} == {one["message_id"] for one in waiting}, "a message came twice")
     demo.say(f"all {MESSAGES} came once each, verified, in order: sequences {', '.join(map(str, sequences))}")
 
 
-async def _replay(demo: Demo, server: Server, endpoint: str) -> None:
-    """The last minute once more: the same ids, in the same order, marked."""
+async def _replay(demo: Demo, server: Server, endpoint: str, seconds: float) -> None:
+    """All messages of the last minute (longer, where the story took longer): the same ids, the same order, marked."""
     demo.console.rule("The last minute once more")
     first = [id for id, _, _ in server.came]
-    body = {"since": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(), "types": ["receipts.completed"]}
-    body |= {"user": demo.user_id}
-    made = await _partner(demo, "POST", f"/v1/webhook-endpoints/{endpoint}/replays", body)
-    demo.say(f"POST /v1/webhook-endpoints/{endpoint}/replays: {made['replay_id']}")
+    path = f"/v1/webhook-endpoints/{endpoint}/replays"
+    made = await _partner(demo, "POST", path, {"since": (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()})
+    demo.say(f"POST {path}: {made['replay_id']}, of the last {seconds:.0f} s")
+    while made["state"] == "running":
+        expect(time.monotonic() < demo.phone.deadline, f"the replay made {made['made']} and did not end")
+        await asyncio.sleep(LOOK_EVERY_S)
+        made = await _partner(demo, "GET", f"{path}/{made['replay_id']}")
+    expect(
+        (made["state"], made["made"]) == ("done", MESSAGES), f"the replay is {made['state']}, it made {made['made']}"
+    )
+    demo.say(f"the replay is done: {made['made']} messages in that time, {made['made']} sent again")
     await _until(demo, server, 2 * MESSAGES)
     again = server.came[MESSAGES:]
     expect([id for id, _, _ in again] == first, "the ids or their order differ")

@@ -21,7 +21,10 @@ async def test_a_server_that_was_down_gets_all_in_order_and_the_last_minute_agai
     told = StringIO()
     code = await asyncio.to_thread(account.tell_webhooks, stack.instance, Console(file=told, width=160))
     assert code == 0, told.getvalue()
+    for tries in ("try 1 of sequence 1 failed", "try 2 of sequence 1 failed"):
+        assert f"{tries}: the connection was refused" in told.getvalue()
     assert "came once each, verified, in order" in told.getvalue()
+    assert "5 messages in that time, 5 sent again" in told.getvalue()
     assert "came again with the same ids, in order" in told.getvalue()
 
 
