@@ -1,15 +1,16 @@
 """One local instance: its folders, its processes by name, and the environment its services get."""
 
 import getpass
+import json
 import os
 import random
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.local import env_file, lock
-from infra.local.settings import ROOT, StackSettings
+from infra.local.settings import PREFIX, ROOT, StackSettings
 
 SERVICES = ("gateway", "auth", "ingest", "inference", "nutrition", "insights", "webhooks")
 # How many of each a cluster runs; of everything else it has one, as the embedded stack has of all.
@@ -101,23 +102,47 @@ def operator() -> str:
 
 
 def from_environment() -> Instance:
-    """The instance described by the settings; where they do not say which: the one that runs, else the embedded one."""
+    """The instance described by the settings; where they do not say which: the one that runs, else the embedded one.
+
+    Of one that runs, ports that no setting names are those that it was started on.
+    """
     settings = StackSettings()
     if "cluster" not in settings.model_fields_set:
         cluster = cluster_from_environment()
         if lock.held(cluster.run) and not lock.held(Instance(settings).run):
             return cluster
-    return Instance(settings)
+    return _as_it_runs(Instance(settings))
 
 
 def cluster_from_environment() -> Instance:
-    """The cluster described by the settings."""
-    return Instance(StackSettings(cluster=True))
+    """The cluster described by the settings, on the ports of one that runs as `from_environment`."""
+    return _as_it_runs(Instance(StackSettings(cluster=True)))
 
 
 def embedded_from_environment() -> Instance:
     """The embedded stack described by the settings."""
     return Instance(StackSettings(cluster=False))
+
+
+def _as_it_runs(instance: Instance) -> Instance:
+    settings = instance.settings
+    if settings.ports_from:
+        return instance
+    unnamed = {name: port for name, port in _ports(instance.run).items() if name not in settings.model_fields_set}
+    # Last, for it takes the lock for a moment: never while a supervisor starts, which has said nothing then.
+    if not unnamed or not lock.held(instance.run):
+        return instance
+    return replace(instance, settings=settings.model_copy(update=unnamed))
+
+
+def _ports(run: Path) -> dict[str, int]:
+    """What the supervisor last said that it listens on; nothing where it said nothing yet."""
+    try:
+        said = json.loads((run / "state.json").read_text())["settings"]
+        variables = {name: f"{PREFIX}{name.upper()}" for name in PORT_FIELDS}
+        return {name: int(said[variable]) for name, variable in variables.items() if variable in said}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def on_free_ports(data: Path, **settings: object) -> Instance:

@@ -52,8 +52,8 @@ class Terminal:
         headers = self.service.headers(partner_id=PARTNER, scopes=("webhooks:write",))
         return (await self.service.http.get("/v1/webhook-endpoints", headers=headers)).json()["endpoints"]
 
-    async def full(self) -> list[dict[str, Any]]:
-        return [one for one in await self.endpoints() if one["payload"] == "full"]
+    async def full(self) -> dict[str, Any]:
+        return next((one for one in await self.endpoints() if one["payload"] == "full"), {})
 
 
 @asynccontextmanager
@@ -93,7 +93,7 @@ async def test_it_verifies_prints_and_fails_on_demand(terminal: Terminal):
     command = f"listen --port {port} --payload full --answer 500 --times 1 --most 2 --hang 0.05"
     running = asyncio.create_task(terminal.run(command))
     async with listening(port):
-        (endpoint,) = await eventually(terminal.full)
+        endpoint: dict[str, Any] = await eventually(terminal.full)
         assert endpoint["url"] == f"http://127.0.0.1:{port}/"
         async with httpx2.AsyncClient() as stranger:
             forged = {"webhook-id": "m", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}

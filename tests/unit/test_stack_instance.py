@@ -1,5 +1,6 @@
 """Ports, folders and what the services are told."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -117,6 +118,36 @@ def test_commands_mean_the_stack_that_runs_unless_a_setting_says_which(tmp_path:
         with embedded:
             assert from_environment().data == tmp_path / "one"
     assert from_environment().data == tmp_path / "one"
+
+
+@pytest.mark.parametrize("folder", ["MYMACRO_DATA", "MYMACRO_CLUSTER_DATA"])
+def test_commands_take_the_ports_of_the_stack_that_runs_unless_settings_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+):
+    for name in StackSettings.model_fields:
+        monkeypatch.delenv(f"MYMACRO_{name.upper()}", raising=False)
+    monkeypatch.setenv("MYMACRO_DATA", str(tmp_path / "MYMACRO_DATA"))
+    monkeypatch.setenv("MYMACRO_CLUSTER_DATA", str(tmp_path / "MYMACRO_CLUSTER_DATA"))
+    run = tmp_path / folder / "run"
+    held = lock.hold(run)
+    assert held is not None
+    with held:
+        assert from_environment().port("gateway") == 8080  # it is starting, and has said nothing yet
+        started = Instance(StackSettings(ports_from=26_000))
+        (run / "state.json").write_text(json.dumps({"settings": started.environment()}))
+        now = from_environment()
+        assert (now.run, now.url) == (run, "http://127.0.0.1:26000")
+        assert [now.port(name) for name in SERVICES] == [started.port(name) for name in SERVICES]
+        monkeypatch.setenv("MYMACRO_GATEWAY_PORT", "8090")
+        assert (from_environment().port("gateway"), from_environment().port("auth")) == (8090, started.port("auth"))
+        monkeypatch.setenv("MYMACRO_PORTS_FROM", "27000")
+        assert from_environment().port("auth") == 27_001
+        monkeypatch.delenv("MYMACRO_PORTS_FROM")
+        monkeypatch.delenv("MYMACRO_GATEWAY_PORT")
+        (run / "state.json").write_text('{"settings": {"MYMACRO_GATEWAY_PORT": ')
+        assert from_environment().port("gateway") == 8080
+        (run / "state.json").write_text(json.dumps({"settings": started.environment()}))
+    assert from_environment().port("gateway") == 8080  # nothing runs any more
 
 
 def test_the_two_stacks_do_not_share_a_folder(tmp_path: Path):
