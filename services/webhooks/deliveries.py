@@ -2,22 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from services.webhooks.records import DELIVERIES, Delivery, State
+from services.webhooks.records import DELIVERIES, Delivery, State, first_id
 from shared.clock import Clock
-from shared.documents import Conflict, Documents, Duplicate, Page, Put
-from shared.errors import Erased
+from shared.documents import Conflict, Documents, Page, Put
+from shared.errors import Erased, Unavailable
 from shared.telemetry import METRICS
 
 # Longer than any try may take (15 s) and its result may wait for the database, so leases need no renewing.
 LEASE = timedelta(seconds=60)
 # When a message is due that goes before everything else that waits for its endpoint.
 AT_ONCE = datetime(2000, 1, 1, tzinfo=UTC)
+# Deliveries in one write.
+AT_ONCE_STORED = 200
+# Whoever meets a delivery that another turn has just made tries the rest again.
+ATTEMPTS = 20
 # Sorts right behind the text it is put after.
 BEHIND = "\0"
 logger = logging.getLogger(__name__)
@@ -37,20 +41,35 @@ class Deliveries:
         self._writing: asyncio.Task[None] | None = None
 
     async def add(self, deliveries: Iterable[Delivery]) -> int:
-        """Store those that are not known yet; returns how many are new. One with a `line` waits for its turn."""
-        return sum(await asyncio.gather(*map(self._add, deliveries)))
+        """Store those that are not known yet, in the order given; returns how many are new.
 
-    async def _add(self, delivery: Delivery) -> bool:
-        new = True
-        try:
-            await self._documents.insert(DELIVERIES, delivery)
-        except Duplicate:
-            new = False
-        if delivery.line is not None:
-            await self._call(delivery.endpoint_id, delivery.user_id)
-        elif new:
-            self.listener(delivery.endpoint_id)
+        One with a `line` waits for its turn: no line has a later one while an earlier one is still to come.
+        """
+        wanted = list(deliveries)
+        new = 0
+        for start in range(0, len(wanted), AT_ONCE_STORED):
+            new += await self._insert(wanted[start : start + AT_ONCE_STORED])
+        for endpoint_id, user_id in dict.fromkeys(
+            (one.endpoint_id, one.user_id) for one in wanted if one.line is not None
+        ):
+            await self._call(endpoint_id, user_id)
+        for endpoint_id in {one.endpoint_id for one in wanted if one.line is None}:
+            self.listener(endpoint_id)
         return new
+
+    async def _insert(self, wanted: Sequence[Delivery]) -> int:
+        new = 0
+        for _ in range(ATTEMPTS):
+            try:
+                await self._documents.put_many([Put(DELIVERIES, one) for one in wanted])
+                return new + len(wanted)
+            except Conflict as conflict:
+                # SQLite has written none of them, MongoDB those before the one that is known.
+                tried = [one.id for one in wanted].index(conflict.ids[0])
+            known = await self._documents.get_many(DELIVERIES, [one.id for one in wanted])
+            new += sum(one is not None for one in known[:tried])
+            wanted = [one for one, old in zip(wanted, known, strict=True) if old is None]
+        raise Unavailable("database")
 
     async def claim(self, endpoint_id: str, limit: int) -> list[Delivery]:
         """Up to `limit` due deliveries of the endpoint, nobody else's until their lease is over."""
@@ -79,6 +98,21 @@ class Deliveries:
     async def get(self, delivery_id: str) -> Delivery | None:
         """The delivery of that id, whoever's."""
         return await self._documents.get(DELIVERIES, delivery_id)
+
+    async def superseded(self, delivery: Delivery, since: datetime) -> bool:
+        """Has its message arrived by another delivery, or may it yet by an earlier one that was made from `since` on?
+
+        `delivery` is one that failed; of several that stand for one message the earliest is the one to send again.
+        """
+        own = first_id(delivery.endpoint_id, delivery.message_id)
+        others = [] if delivery.id == own else [await self.get(own)]
+        page = await self._documents.find(DELIVERIES, "copies", (own, "delivered"), limit=1)
+        others += page.documents
+        until = delivery.created_at + timedelta(milliseconds=1)
+        for state in ("failed", "pending"):
+            page = await self._documents.find(DELIVERIES, "copies", (own, state), at_least=since, below=until, limit=1)
+            others += page.documents
+        return any(one is not None and _stands_for(one, delivery, since) for one in others)
 
     async def waiting(self, endpoint_id: str) -> int:
         """How many have a time at which they are tried."""
@@ -193,6 +227,11 @@ class Deliveries:
             _settle(future, error)
         else:
             _settle(future, True)
+
+
+def _stands_for(one: Delivery, other: Delivery, since: datetime) -> bool:
+    earlier = since <= one.created_at and (one.created_at, one.id) < (other.created_at, other.id)
+    return one.state == "delivered" or (one.state in ("failed", "pending") and earlier)
 
 
 def _settle(future: asyncio.Future[bool], result: bool | Exception) -> None:

@@ -135,7 +135,7 @@ def _fields(delivery: Delivery) -> dict[str, Any]:
         "message_id": delivery.message_id,
         "type": delivery.message_type,
         "user_id": delivery.user_id or None,
-        "sequence": delivery.sequence,
+        "sequence": delivery.sequence or None,
         "state": delivery.state,
         "reason": delivery.last_error,
         "tries": delivery.tries,

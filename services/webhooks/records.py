@@ -12,6 +12,7 @@ from shared.erased import Declared, Impersonal, Personal
 from shared.erasure import TOMBSTONES
 from shared.events.auth import GrantUpdated
 from shared.export import PERSONAL_PARTS
+from shared.ids import derived_id
 from shared.jobs import DUE_INDEX, Job
 
 
@@ -136,8 +137,10 @@ class Delivery(Job, frozen=True, kw_only=True):
     failed its body is kept with it, so that it can be tried again.
     `attempts` counts claims since the last outcome: above 0, somebody tries it now, or died of that.
     `tries` counts outcomes along the schedule, `history` keeps the last of all.
-    `line`: the place among what waits for this user at an ordered endpoint. It is `sequence` until nothing is left to
-    do; only the lowest of a line is ever due. `replay_id`: the replay that sent it once more.
+    `sequence` is 0 for what is no user's. `line`: the place among what waits for this user at an ordered endpoint. It
+    is `sequence` until nothing is left to do; only the lowest of a line is ever due. `replay_id`: the replay that sent
+    it once more. `copy_of`: where a replay made it, the id of the message's own delivery to the endpoint. `stored_at`:
+    when the message was stored; None where it is no user's, or an earlier version made the delivery.
     """
 
     endpoint_id: str
@@ -150,9 +153,44 @@ class Delivery(Job, frozen=True, kw_only=True):
     state: State = "pending"
     tries: int = 0
     history: tuple[Attempt, ...] = ()
-    sequence: int | None = None
+    sequence: int = 0
     line: int | None = None
     replay_id: str | None = None
+    copy_of: str | None = None
+    stored_at: datetime | None = None
+
+
+def first_id(endpoint_id: str, message_id: str) -> str:
+    """The id of the delivery that a message has of its own accord; replays may make copies."""
+    return derived_id(endpoint_id, message_id)
+
+
+def delivery_of(message: Message, endpoint: Endpoint, now: datetime, replay_id: str | None = None) -> Delivery:
+    """The message on its way to the endpoint: due now, or in its user's line where the endpoint is an ordered one."""
+    first = first_id(endpoint.id, message.id)
+    return Delivery(
+        id=derived_id(endpoint.id, message.id, replay_id) if replay_id else first,
+        endpoint_id=endpoint.id,
+        partner_id=endpoint.partner_id,
+        user_id=message.user_id,
+        message_id=message.id,
+        message_type=message.type,
+        created_at=now,
+        body=message.body(endpoint.payload),
+        due_at=None if endpoint.ordered else now,
+        traceparent=message.traceparent,
+        sequence=message.sequence,
+        line=message.sequence if endpoint.ordered else None,
+        replay_id=replay_id,
+        copy_of=first if replay_id else None,
+        stored_at=message.stored_at,
+    )
+
+
+def _with_copies(raw: dict[str, Any]) -> dict[str, Any]:
+    """Upgrades a delivery of model version 1. One that a replay tried once more counts as a copy of itself."""
+    copy_of = first_id(raw["endpoint_id"], raw["message_id"]) if raw.get("replay_id") else None
+    return raw | {"sequence": raw.get("sequence") or 0, "copy_of": copy_of}
 
 
 # A replay takes no longer; messages are kept for it until then.
@@ -190,10 +228,16 @@ class Replay(Job, frozen=True, kw_only=True):
         return self.state in ("running", "paused")
 
 
+def _from_the_start(raw: dict[str, Any]) -> dict[str, Any]:
+    """Upgrades a replay of model version 1: its place is one in another index. What it made is not made twice."""
+    return raw | {"cursor": None, "made": raw["made"] if raw["kind"] == "failed" else 0}
+
+
 MESSAGES: Collection[Message] = Collection(
     "messages",
     Message,
-    (Index("sequence", ("user_id", "sequence"), unique=True), Index("stored", ("stored_at",))),
+    # A turn is stored at one time, so what was stored together is in the order of each user's numbers.
+    (Index("sequence", ("user_id", "sequence"), unique=True), Index("stored", ("stored_at", "sequence"))),
 )
 GRANTS: Collection[Grant] = Collection("grants", Grant, (Index("pair", ("user_id", "partner_id")),))
 PARTNERS: Collection[Partner] = Collection("partners", Partner)
@@ -212,9 +256,12 @@ DELIVERIES: Collection[Delivery] = Collection(
         Index("lane", ("endpoint_id", "due_at")),
         Index("line", ("endpoint_id", "user_id", "line")),
         Index("endpoint", ("endpoint_id", "created_at")),
-        Index("state", ("endpoint_id", "state", "created_at")),
+        Index("state", ("endpoint_id", "state", "created_at", "sequence")),
         Index("user", ("user_id", "endpoint_id", "created_at")),
+        Index("copies", ("copy_of", "state", "created_at")),
     ),
+    v=2,
+    upgrades={1: _with_copies},
 )
 REPLAYS: Collection[Replay] = Collection(
     "replays",
@@ -226,6 +273,8 @@ REPLAYS: Collection[Replay] = Collection(
         Index("open", ("state", "since")),
         Index("standing", ("endpoint_id", "state")),
     ),
+    v=2,
+    upgrades={1: _from_the_start},
 )
 PERSONAL: tuple[Declared, ...] = (
     Personal(MESSAGES, ("sequence",)),

@@ -7,12 +7,21 @@ from msgspec.structs import replace
 
 from services.webhooks.deliveries import Deliveries
 from services.webhooks.public import OPERATIONAL
-from services.webhooks.records import DELIVERIES, LONGEST, MESSAGES, REPLAYS, Delivery, Endpoint, Message, Replay
-from services.webhooks.store import Store, delivery_of
+from services.webhooks.records import (
+    DELIVERIES,
+    LONGEST,
+    MESSAGES,
+    REPLAYS,
+    Delivery,
+    Endpoint,
+    Message,
+    Replay,
+    delivery_of,
+)
+from services.webhooks.store import Store
 from shared.clock import Clock
 from shared.documents import Conflict, Documents, Duplicate, Page
 from shared.errors import Problem, Unavailable
-from shared.ids import derived_id
 
 TICK = timedelta(seconds=1)
 PAGE = 100
@@ -38,10 +47,17 @@ class Replays:
         """The replay as stored; one that is there under its id already, as it is.
 
         Raises:
-            Problem: 409 too many are open, 422 another request was sent under the same Idempotency-Key.
+            Problem: 404 the partner may not see the message, 409 too many are open, 422 another request was sent under
+                the same Idempotency-Key.
         """
         known = await self._documents.get(REPLAYS, wanted.id)
         if known is None:
+            if wanted.kind == "message" and await self._message(wanted) is None:
+                raise Problem(
+                    404,
+                    "not-found",
+                    "There is no message of this id that a user lets you see; GET /v1/events lists them.",
+                )
             if await self._open(wanted.endpoint_id) >= MAX_OPEN:
                 raise Problem(
                     409, "too-many-replays", f"{MAX_OPEN} replays of this endpoint are under way; wait or cancel one."
@@ -103,12 +119,21 @@ class Replays:
         if now >= replay.ends_at:
             return _ended(replay, "failed", f"it did not come to its end within {LONGEST.days} days")
         if replay.kind == "message":
-            message = await self._documents.get(MESSAGES, replay.message_id)
-            made = await self._send(replay, endpoint, [message] if message is not None else [])
+            message = await self._message(replay)
+            if message is None:
+                return _ended(replay, "failed", "the message is not kept any more, or the user lets you see it no more")
+            made = await self._send(replay, endpoint, [message])
             return _ended(replace(replay, made=made, reached=replay.until), "done", None)
         if await self._queue.waiting(endpoint.id) >= max(BACKLOG, 2 * replay.rate_per_s):
             return replace(replay, due_at=now + TICK, attempts=0)
         return await self._advance(replay, endpoint, now)
+
+    async def _message(self, replay: Replay) -> Message | None:
+        """The one message it is to send; None where there is none that its partner may see."""
+        message = await self._documents.get(MESSAGES, replay.message_id)
+        if message is None or not await self._store.covered(message, replay.partner_id):
+            return None
+        return message
 
     async def _advance(self, replay: Replay, endpoint: Endpoint, now: datetime) -> Replay:
         made = 0
@@ -168,20 +193,11 @@ class Replays:
         for delivery in failed:
             if delivery.replay_id == replay.id or (replay.types and delivery.message_type not in replay.types):
                 continue
-            if (not replay.user_id or delivery.user_id == replay.user_id) and not await self._doubled(replay, delivery):
+            if replay.user_id and delivery.user_id != replay.user_id:
+                continue
+            if not await self._queue.superseded(delivery, replay.since):
                 made += await retried(self._documents, self._store, delivery, endpoint, replay.id) is not None
         return made
-
-    async def _doubled(self, replay: Replay, delivery: Delivery) -> bool:
-        """Was `delivery` made by another replay, of a message whose first delivery this one sends again anyway?"""
-        first_id = derived_id(delivery.endpoint_id, delivery.message_id)
-        if delivery.id == first_id:
-            return False
-        first = await self._queue.get(first_id)
-        if first is None:
-            return False
-        in_time = replay.since <= first.created_at < replay.until
-        return first.replay_id == replay.id or (first.state == "failed" and in_time)
 
 
 async def retried(

@@ -125,6 +125,10 @@ async def _own(replays: Replays, partner_id: str, endpoint_id: str, replay_id: s
 
 def _wanted(request: NewReplay, endpoint_id: str, partner_id: str, key: str, now: datetime) -> Replay:
     since = truncated(request.failed_since or request.since or now)
+    if since > now:
+        raise Problem(422, "since-in-the-future", f"Nothing is there yet; send a time before {now.isoformat()}.")
+    if request.until is not None and request.until < since:
+        raise Problem(422, "until-before-since", "Nothing lies between the two; send a later until, or none for now.")
     until = min(now, truncated(request.until)) if request.until is not None else now
     return Replay(
         id=derived_id("webhook replay", endpoint_id, key),

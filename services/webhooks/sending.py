@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checked:
-    """What deliveries that were claimed together share: their endpoint, why which (user, type) is not to be sent, and
-    what signs them; None: that cannot be opened.
+    """What deliveries that were claimed together share: their endpoint, why which of them (by id) is not to be sent,
+    and what signs them; None: that cannot be opened.
     """
 
     endpoint: Endpoint | None
-    refused: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
     keys: Sequence[SigningKey] | None = None
 
 
@@ -68,12 +68,8 @@ class Sender:
             type: await self._store.suspended(endpoint.partner_id, type)
             for type in {one.message_type for one in claimed}
         }
-        pairs = {(one.user_id, one.message_type) for one in claimed}
-        granted = {
-            (user_id, type): await self._store.granted(user_id, endpoint.partner_id, type) for user_id, type in pairs
-        }
-        refused = {pair: NOT_GRANTED for pair, covered in granted.items() if not covered}
-        refused |= {pair: SUSPENDED for pair in pairs if suspended[pair[1]]}
+        refused = dict.fromkeys(await self._store.uncovered(claimed, endpoint.partner_id), NOT_GRANTED)
+        refused |= {one.id: SUSPENDED for one in claimed if suspended[one.message_type]}
         at, place = self._clock(), (endpoint.id, endpoint.partner_id)
         try:
             keys = tuple(self._keys.open(key, *place) for key in endpoint.keys if key.signs(at))
@@ -93,7 +89,7 @@ class Sender:
             return ended(delivery, "cancelled", "the endpoint is gone")
         if endpoint.state == "disabled":
             return ended(delivery, "failed", "the endpoint is disabled")
-        if (reason := checked.refused.get((delivery.user_id, delivery.message_type))) is not None:
+        if (reason := checked.refused.get(delivery.id)) is not None:
             return ended(delivery, "cancelled", reason)
         at = self._clock()
         if checked.keys is None:

@@ -12,6 +12,7 @@ import msgspec
 
 from services.webhooks.deliveries import Deliveries
 from services.webhooks.keys import EndpointKey
+from services.webhooks.lines import Lines
 from services.webhooks.numbering import Numbering, Told
 from services.webhooks.public import OPERATIONAL, TYPES, USER_ERASED, Body, UserErasedData
 from services.webhooks.records import (
@@ -41,9 +42,6 @@ __all__ = ["COLLECTIONS", "DELIVERIES", "ENDPOINTS", "PERSONAL", "Attempt", "Del
 SMALL_PAGE = 8
 LARGE_PAGE = 200
 PAGE = 100
-# How far back an ordered endpoint's line is looked over for what another turn is about to add.
-LOOK_BACK = 50
-LOOK_BACK_TIME = timedelta(minutes=1)
 # How far the clocks of machines that write one user's messages may lie apart.
 CLOCK_SKEW = timedelta(minutes=5)
 D = TypeVar("D", bound=Document)
@@ -57,6 +55,7 @@ class Store:
         self._clock = clock
         self._numbering = Numbering(documents, clock)
         self.queue = Deliveries(documents, clock)
+        self._lines = Lines(documents, self.queue, clock)
 
     async def number(self, turn: Sequence[Told]) -> list[Message]:
         """Each message of the turn once, as it is stored with its place in its user's sequence."""
@@ -85,41 +84,8 @@ class Store:
         live = [(grant, by_user[grant.user_id]) for found in grants for grant in found if grant.live]
         partners = sorted({grant.partner_id for grant, _ in live})
         endpoints = dict(zip(partners, await asyncio.gather(*map(self.endpoints, partners)), strict=True))
-        work = (self._deliver(of_user, grant, endpoints[grant.partner_id]) for grant, of_user in live)
+        work = (self._lines.tell(of_user, grant, endpoints[grant.partner_id]) for grant, of_user in live)
         return sum(await asyncio.gather(*work))
-
-    async def _deliver(self, messages: Iterable[Message], grant: Grant, endpoints: Sequence[Endpoint]) -> int:
-        """As far as the grant covers them, in their order: to each endpoint that wants them."""
-        made = 0
-        for message in messages:
-            if TYPES[message.type].scope in grant.scopes:
-                wanting = [endpoint for endpoint in endpoints if endpoint.wants(message.type, message.user_id)]
-                if any(endpoint.ordered for endpoint in wanting):
-                    await self._before(message, grant, [endpoint for endpoint in wanting if endpoint.ordered])
-                now = self._clock()
-                made += await self.queue.add([delivery_of(message, endpoint, now) for endpoint in wanting])
-        return made
-
-    async def _before(self, message: Message, grant: Grant, endpoints: Sequence[Endpoint]) -> None:
-        """Let what the user was told just before `message` stand in these endpoints' lines first.
-
-        Turns of several topics, or of several processes, fan out side by side; numbers are taken before.
-        """
-        page = await self._documents.find(
-            MESSAGES, "sequence", (message.user_id,), below=message.sequence, descending=True, limit=LOOK_BACK
-        )
-        since = max(grant.since, message.stored_at - LOOK_BACK_TIME)
-        earlier = [
-            one for one in reversed(page.documents) if one.stored_at >= since and TYPES[one.type].scope in grant.scopes
-        ]
-        deliveries = [
-            delivery_of(one, endpoint, self._clock())
-            for one in earlier
-            for endpoint in endpoints
-            if endpoint.wants(one.type, one.user_id) and one.stored_at >= endpoint.created_at
-        ]
-        known = await self._documents.get_many(DELIVERIES, [one.id for one in deliveries])
-        await self.queue.add([new for new, old in zip(deliveries, known, strict=True) if old is None])
 
     async def apply_grant(self, event: GrantUpdated) -> int:
         """Take over the grant's state unless a newer one is known; returns how many deliveries that made.
@@ -195,7 +161,7 @@ class Store:
         while after is not None:
             found = await self.messages_after(grant.user_id, after, PAGE)
             reached = [message for message in found if message.stored_at >= grant.since]
-            made += await self._deliver(reached, grant, endpoints)
+            made += await self._lines.tell(reached, grant, endpoints)
             after = found[-1].sequence if len(found) == PAGE else None
         return made
 
@@ -219,18 +185,26 @@ class Store:
             if cursor is None:
                 return first
 
-    async def granted(self, user_id: str, partner_id: str, message_type: str) -> bool:
-        """Does the user let the partner see messages of this type now? What is no user's needs nobody's grant."""
-        if message_type in OPERATIONAL:
-            return True
-        grants = await self._all(GRANTS, "pair", (user_id, partner_id))
-        scope = TYPES[message_type].scope
-        return any(grant.live and scope in grant.scopes for grant in grants)
+    async def uncovered(self, deliveries: Sequence[Delivery], partner_id: str) -> set[str]:
+        """The ids of those whose messages the user has not let the partner see from when they were stored until now.
+
+        What is no user's needs nobody's grant.
+        """
+        personal = [one for one in deliveries if one.message_type not in OPERATIONAL]
+        users = sorted({one.user_id for one in personal})
+        found = await asyncio.gather(*(self._all(GRANTS, "pair", (user_id, partner_id)) for user_id in users))
+        grants = dict(zip(users, found, strict=True))
+        return {
+            one.id
+            for one in personal
+            # One that an earlier version made was covered when it was made.
+            if not _covered(grants[one.user_id], one.message_type, one.stored_at or one.created_at)
+        }
 
     async def covered(self, message: Message, partner_id: str) -> bool:
         """Has the user let the partner see the message's type from when it was stored until now?"""
         grants = await self._all(GRANTS, "pair", (message.user_id, partner_id))
-        return any(grant.covers(TYPES[message.type].scope, message.stored_at) for grant in grants)
+        return _covered(grants, message.type, message.stored_at)
 
     async def endpoint(self, endpoint_id: str) -> Endpoint | None:
         """The endpoint of that id, whoever owns it."""
@@ -270,23 +244,8 @@ class Store:
         return page.documents
 
 
-def delivery_of(message: Message, endpoint: Endpoint, now: datetime, replay_id: str | None = None) -> Delivery:
-    """The message on its way to the endpoint: due now, or in its user's line where the endpoint is an ordered one."""
-    return Delivery(
-        id=derived_id(endpoint.id, message.id, *([replay_id] if replay_id else [])),
-        endpoint_id=endpoint.id,
-        partner_id=endpoint.partner_id,
-        user_id=message.user_id,
-        message_id=message.id,
-        message_type=message.type,
-        created_at=now,
-        body=message.body(endpoint.payload),
-        due_at=None if endpoint.ordered else now,
-        traceparent=message.traceparent,
-        sequence=message.sequence,
-        line=message.sequence if endpoint.ordered else None,
-        replay_id=replay_id,
-    )
+def _covered(grants: Iterable[Grant], message_type: str, at: datetime) -> bool:
+    return any(grant.covers(TYPES[message_type].scope, at) for grant in grants)
 
 
 def _settled(known: Grant, event: GrantUpdated) -> bool:

@@ -11,15 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from services.webhooks.pruning import Pruner
-from services.webhooks.records import LONGEST, MESSAGES, REPLAYS
+from services.webhooks.records import LONGEST, MESSAGES, REPLAYS, delivery_of
 from services.webhooks.replays import Replays
-from services.webhooks.store import DELIVERIES, Store, delivery_of
+from services.webhooks.store import DELIVERIES, Store
 from shared import topics
 from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.test_webhook_deliveries import ask, of
+from tests.service.test_webhook_deliveries import ask, broken, of, states
 from tests.service.test_webhook_replays import an_hour_ago, done, replayed, told_all
 from tests.service.webhook_endpoints import created, database, webhooks
 from tests.service.webhook_events import USER, day, grant, insight
@@ -78,11 +78,56 @@ async def test_what_failed_several_times_over_is_sent_again_once(
         await documents.insert(DELIVERIES, replace(copy, state="failed", due_at=None, body=None))
     asked = await replayed(service, made, failed_since=an_hour_ago())
     assert (await eventually(lambda: done(service, asked)))["made"] == 1
-    await eventually(lambda: len(receiver.received) == 2)
-    # That copy alone is still one that failed, and goes out by the next.
+    await eventually(lambda: states(service, made, ["delivered", "failed"]))
+    # That copy is still one that failed, but its message has arrived.
     other = await replayed(service, made, failed_since=an_hour_ago(), key="other")
-    assert (await eventually(lambda: done(service, other)))["made"] == 1
-    await eventually(lambda: len(receiver.received) == 3)
+    assert (await eventually(lambda: done(service, other)))["made"] == 0
+    assert len(receiver.received) == 2
+
+
+async def failed_again(service: Running, receiver: Receiver, made: dict[str, Any], key: str) -> None:
+    """The first message that was received, once more: the receiver says 410, its partner enables the endpoint anew."""
+    receiver.answers.extend(broken(1, status=410))
+    asked = await replayed(service, made, message_id=receiver.received[0].headers["webhook-id"], key=key)
+    await eventually(lambda: done(service, asked))
+    path = f"/v1/webhook-endpoints/{made['endpoint_id']}"
+
+    async def disabled() -> bool:
+        return (await ask(service, "GET", path)).json()["state"] == "disabled"
+
+    await eventually(disabled)
+    assert (await ask(service, "PATCH", path, {"state": "enabled"})).status_code == 200
+
+
+async def test_what_has_arrived_is_not_sent_again_because_copies_of_it_failed(service: Running, receiver: Receiver):
+    made = await told_all(service, receiver, 1)
+    for key in ("one", "two"):
+        await failed_again(service, receiver, made, key)
+    await eventually(lambda: states(service, made, ["delivered", "failed", "failed"]))
+    asked = await replayed(service, made, failed_since=an_hour_ago())
+    assert (await eventually(lambda: done(service, asked)))["made"] == 0
+    assert len(receiver.received) == 3
+
+
+async def test_copies_that_failed_go_out_once_a_replay_until_one_arrives(
+    service: Running, receiver: Receiver, clock: MovableClock, tmp_path: Path
+):
+    """Their first delivery failed too, before the time that is asked for."""
+    made = await told_all(service, receiver, 1)
+    async with database(tmp_path) as documents:
+        [first] = await of(service, made)
+        await documents.put(DELIVERIES, replace(first, state="failed"))
+    clock.ahead += timedelta(minutes=2)
+    since = (clock() - timedelta(minutes=1)).isoformat()
+    for key in ("one", "two"):
+        await failed_again(service, receiver, made, key)
+    await eventually(lambda: states(service, made, ["failed"] * 3))
+    for key, count in (("failed", 1), ("again", 0)):
+        asked = await replayed(service, made, failed_since=since, key=key)
+        assert (await eventually(lambda asked=asked: done(service, asked)))["made"] == count
+        await eventually(lambda: states(service, made, ["failed", "delivered", "failed"]))
+    assert len(receiver.received) == 4
+    assert receiver.received[-1].headers["webhook-id"] == receiver.received[0].headers["webhook-id"]
 
 
 async def test_a_time_is_sent_again_as_far_as_the_endpoint_asks_for_it(service: Running, receiver: Receiver):
@@ -144,7 +189,7 @@ async def test_what_was_stored_before_the_grant_is_not_sent_again(
     assert {json.loads(one.body)["data"]["sequence"] for one in receiver.received} == {2, 4}
     first = (await service.get("/v1/events?limit=1", user_id=USER)).json()["events"][0]
     alone = await replayed(service, made, message_id=first["id"], key="alone")
-    assert (await eventually(lambda: done(service, alone)))["made"] == 0
+    assert alone.status_code == 404
     await granted(3, "insights:read", "days:read", revoked=True)
     await granted(4, "insights:read", "days:read", since_revision=4)
     assert await sent_again("anew") == 0

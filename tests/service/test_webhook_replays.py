@@ -90,8 +90,13 @@ async def test_one_message_is_sent_again(service: Running, receiver: Receiver):
     assert (await eventually(lambda: done(service, asked)))["made"] == 1
     await eventually(lambda: len(receiver.received) == 4)
     assert receiver.received[-1].headers["webhook-id"] == wanted
-    nothing = await replayed(service, made, message_id="nowhere", key="nowhere")
-    assert (await eventually(lambda: done(service, nothing)))["made"] == 0
+    # The same request is answered alike though the grant has gone; another says what it would for any other id.
+    await service.send(topics.GRANTS, revoked())
+    assert (await replayed(service, made, message_id=wanted)).json()["replay_id"] == asked.json()["replay_id"]
+    for key, message_id in (("nowhere", "nowhere"), ("not covered", wanted)):
+        refused = await replayed(service, made, message_id=message_id, key=key)
+        assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (404, "not-found")
+        assert "GET /v1/events" in refused.json()["detail"]
 
 
 async def test_all_that_failed_since_then_is_tried_again(service: Running, receiver: Receiver, clock: MovableClock):
@@ -175,17 +180,52 @@ async def test_requests_that_make_no_sense_or_are_not_ones_own_are_refused(servi
         {"since": an_hour_ago(), "more": 1},
     ):
         assert (await ask(service, "POST", path, wanted)).status_code == 422, wanted
-    keyless = await ask(service, "POST", path, {"message_id": "m"}, key="")
+    known = receiver.received[0].headers["webhook-id"]
+    keyless = await ask(service, "POST", path, {"message_id": known}, key="")
     assert keyless.json()["type"].endswith("idempotency-key-required")
-    asked = await replayed(service, made, message_id="m")
+    asked = await replayed(service, made, message_id=known)
     reused = await replayed(service, made, message_id="n")
     assert reused.json()["type"].endswith("idempotency-key-reused")
     one = f"{path}/{asked.json()['replay_id']}"
     for method, where in (("GET", path), ("POST", path), ("GET", one), ("PATCH", one)):
-        body = {"POST": {"message_id": "m"}, "PATCH": {"state": "paused"}}.get(method)
+        body = {"POST": {"message_id": known}, "PATCH": {"state": "paused"}}.get(method)
         assert (await ask(service, method, where, body, partner="somebody else")).status_code == 404, where
     assert (await ask(service, "GET", f"{path}/nowhere")).status_code == 404
     assert (await ask(service, "PATCH", one, {"state": "done"})).status_code == 422
+
+
+@pytest.mark.parametrize("start", ["since", "failed_since"])
+async def test_a_time_in_which_nothing_can_lie_is_refused_with_what_to_send(
+    service: Running, receiver: Receiver, clock: MovableClock, start: str
+):
+    made = await told_all(service, receiver, 1)
+    later = (clock() + timedelta(minutes=1)).isoformat()
+    ahead = await replayed(service, made, **{start: later})
+    assert (ahead.status_code, ahead.json()["type"].rpartition("/")[2]) == (422, "since-in-the-future")
+    assert "send a time before" in ahead.json()["detail"]
+    turned = await replayed(service, made, **{start: an_hour_ago()}, until=(clock() - timedelta(days=1)).isoformat())
+    assert (turned.status_code, turned.json()["type"].rpartition("/")[2]) == (422, "until-before-since")
+    assert "send a later until" in turned.json()["detail"]
+    # It was no replay, so its key is free; an end that is yet to come means now.
+    asked = await replayed(service, made, **{start: an_hour_ago()}, until=later)
+    assert asked.status_code == 202
+    assert asked.json()["until"] < later
+
+
+async def test_a_message_that_has_gone_before_its_turn_came_is_told_with_the_reason(
+    service: Running, receiver: Receiver, clock: MovableClock, tmp_path: Path
+):
+    made = await told_all(service, receiver, 1)
+    asked = await replayed(service, made, message_id=receiver.received[0].headers["webhook-id"])
+    await eventually(lambda: done(service, asked))
+    await service.send(topics.GRANTS, revoked())
+    async with database(tmp_path) as documents:
+        replay = await documents.get(REPLAYS, asked.json()["replay_id"])
+        assert replay is not None
+        replays = Replays(documents, Store(documents, clock), clock)
+        again = await replays.work(replace(replay, state="running", made=0))
+    assert (again.state, again.made) == ("failed", 0)
+    assert (again.last_error or "").startswith("the message is not kept any more")
 
 
 async def test_there_are_only_so_many_replays_at_a_time(service: Running, receiver: Receiver):
