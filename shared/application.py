@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from shared import problems
+from shared.cancelling import cancelled
 from shared.documents import Collection, Documents
 from shared.erasure import Erasure
 from shared.identity import install_identity
@@ -59,10 +60,8 @@ async def opened(
 @asynccontextmanager
 async def under_way(work: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> AsyncGenerator[None]:
     """Run all of these until the block ends, and wait until they have."""
-    tasks = {asyncio.create_task(run()) for run in work}
+    tasks = [asyncio.create_task(run()) for run in work]
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await cancelled(*tasks)

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from shared.cancelling import together
 from shared.clock import Clock, truncated
 from shared.documents import Collection, Conflict, Document, Documents, Duplicate, Index
 from shared.erased import Declared, ErasedUsers, Personal
@@ -143,9 +144,7 @@ class Erasure:
 
     async def run(self) -> None:
         """Erase what there is to erase until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._workers.run())
-            group.create_task(self._look())
+        await together(self._workers.run(), self._look())
 
     async def work(self, tombstone: Tombstone) -> Tombstone:
         """One pass, and what follows from it."""

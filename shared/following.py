@@ -8,7 +8,6 @@ gets no answer for 20 s is replaced by a new one at the same places.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared import telemetry
+from shared.cancelling import cancelled
 from shared.dead_letters import Undecodable, header_of
 from shared.errors import Unavailable
 from shared.events.event import Event
@@ -130,9 +130,7 @@ class Follower:
     async def stop(self) -> None:
         """End reading."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancelled(self._task)
         if self._consumer is not None:
             await self._consumer.stop()
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, cast
 import msgspec
 from msgspec.structs import replace
 
+from shared.cancelling import together
 from shared.clock import truncated, utc_now
 from shared.documents import Collection, Conflict, Document, Documents, Index
 from shared.errors import Erased, Rejected, Unavailable
@@ -163,10 +164,7 @@ class Relay:
 
     async def run(self) -> None:
         """Publish until cancelled; what is cut off in the middle is sent again at the next start."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._scan())
-            for _ in range(self._concurrency):
-                group.create_task(self._work())
+        await together(self._scan(), *(self._work() for _ in range(self._concurrency)))
 
     def _admit(self, place: tuple[str, str]) -> bool:
         """Whether `place` must be queued; one that is being worked on is looked at again afterwards."""

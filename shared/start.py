@@ -22,6 +22,7 @@ from aiokafka.errors import (
 )
 from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
 
+from shared.cancelling import cancelled
 from shared.kafka import Broker
 from shared.kafka_access import client_arguments
 from shared.redaction import whereabouts
@@ -80,9 +81,10 @@ async def starting(broker: Broker, *, pause_s: float = DEFECT_PAUSE_S) -> AsyncG
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait({task})
-        await broker.stop()
+        try:
+            await cancelled(task)
+        finally:
+            await broker.stop()
 
 
 async def _start(broker: Broker, pause_s: float) -> None:

@@ -9,7 +9,6 @@ still. A broker that is away is no reason to end.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import asyncio
-import contextlib
 import faulthandler
 import logging
 import os
@@ -23,6 +22,7 @@ from typing import cast
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from shared.cancelling import cancelled
 from shared.dead_letter_count import Counter
 from shared.kafka import Broker
 from shared.metrics import METRICS
@@ -80,11 +80,7 @@ class Watchdog:
 
     async def __aexit__(self, *_: object) -> None:
         self._closed.set()
-        for task in (self._task, self._counting):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await cancelled(*(task for task in (self._task, self._counting) if task is not None))
 
     def live(self) -> bool:
         """Whether the poll loops turn: the watchdog's own task does, and no subscriber is stalled."""

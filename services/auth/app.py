@@ -43,8 +43,9 @@ from services.auth.settings import Settings
 from services.auth.signing import SigningKeys
 from services.auth.store import COLLECTIONS, Store
 from services.auth.tokens import AccessTokens, RefreshTokens
-from services.auth.workers import cancelled, forget_what_is_over, make_relay
+from services.auth.workers import forget_what_is_over, make_relay
 from shared import problems
+from shared.cancelling import cancelled
 from shared.clock import Clock, utc_now
 from shared.documents import Documents, open_documents
 from shared.identity import install_identity

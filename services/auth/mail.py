@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from shared.cancelling import together
 from shared.errors import Unavailable
 from shared.redaction import whereabouts
 
@@ -120,9 +121,7 @@ class Post:
 
     async def run(self) -> None:
         """Work until cancelled, on four letters at a time: a mail server may take seconds."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(SENDERS):
-                group.create_task(self._send())
+        await together(*(self._send() for _ in range(SENDERS)))
 
     async def _send(self) -> None:
         while True:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from services.auth import codes, exports, partners, sessions
 from services.auth.store import OUTBOXED, Store
@@ -13,7 +12,6 @@ from shared.kafka import Broker, publish_bytes
 from shared.outbox import Relay
 
 FORGET_EVERY_S = 3600.0
-CANCEL_AGAIN_S = 2.0
 log = logging.getLogger(__name__)
 
 
@@ -31,19 +29,6 @@ async def forget_what_is_over(documents: Documents, clock: Clock) -> None:
         except Unavailable:
             log.warning("what is over is kept for another hour: the database does not answer")
         await asyncio.sleep(FORGET_EVERY_S)
-
-
-async def cancelled(task: "asyncio.Task[None]") -> None:
-    """Cancel `task` until it has ended; raises what it raised.
-
-    Once is not enough: until Python 3.12 `asyncio.wait_for`, with which PyMongo reads, swallows a cancellation that
-    comes together with its result, and work that goes on for ever then does.
-    """
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 def make_relay(documents: Documents, broker: Broker) -> Relay:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, get_args
@@ -41,6 +41,7 @@ from services.gateway.uses import MemoryUses, RedisUses
 from services.gateway.verifiers import KeyVerifier, TokenVerifier
 from shared import problems, topics
 from shared.callers import ANONYMOUS
+from shared.cancelling import cancelled
 from shared.clock import Clock, utc_now
 from shared.events.event import Event
 from shared.following import follow, read_state
@@ -256,7 +257,7 @@ def _lifespan(
             fed = (_feed(settings, edges, feeds), feeds.watch(), feeds.watch_keys(), _end(stop_event(app), feeds))
             for work in (*fed, *follows, pressure.watch()):
                 task = asyncio.create_task(work)
-                stack.push_async_callback(_cancelled, task)
+                stack.push_async_callback(cancelled, task)
             yield
 
     return lifespan
@@ -288,12 +289,6 @@ async def _follow_state(settings: Settings, edges: Edges, topic: topics.Topic, s
 async def _end(stopping: asyncio.Event, feeds: Feeds) -> None:
     await stopping.wait()
     feeds.end()
-
-
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 if __name__ == "__main__":

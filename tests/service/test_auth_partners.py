@@ -11,6 +11,7 @@ import pytest
 
 from services.auth import clients, guesses, partners, workers
 from shared import topics
+from shared.cancelling import cancelled
 from tests.polling import eventually
 from tests.service.auth_edges import problem
 from tests.service.gateway_edges import MovableClock
@@ -103,7 +104,7 @@ async def forgotten(desk: Desk, partner_id: str) -> None:
 
     hourly = asyncio.create_task(workers.forget_what_is_over(deps.store.documents, desk.clock))
     await eventually(gone)
-    await workers.cancelled(hourly)
+    await cancelled(hourly)
 
 
 async def test_nobody_fills_the_database_with_registrations(desk: Desk) -> None:
