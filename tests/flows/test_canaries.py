@@ -206,7 +206,9 @@ async def a_registered_partner(canary: Canary) -> None:
     for path in ("/oauth/introspect", "/oauth/revoke"):
         answer = await canary.system.http.post(path, data={"token": token}, auth=login)
         assert answer.status_code == 200, answer.text
-    key = await canary.done("POST", "/v1/partner/keys", {"name": "k", "scopes": ["days:read"]}, token=token)
+    wish = {"name": "k", "scopes": ["days:read"]}
+    # The gateway hears of the partner a moment after auth has made it.
+    key = await eventually(lambda: canary.done("POST", "/v1/partner/keys", wish, token=token))
     rotated = await canary.done("POST", f"/v1/partner/keys/{key['key_id']}/rotations", {}, token=token)
     again = await canary.done("POST", "/v1/partner/client-secret/rotations", {}, token=token)
     canary.secrets |= {"new key": key["key"], "rotated key": rotated["key"], "rotated": again["client_secret"]}
