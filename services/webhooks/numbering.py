@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
 
 from services.webhooks.public import PublicMessage
@@ -18,10 +18,16 @@ from shared.telemetry import trace_id_of
 MAX_COLLISIONS = 200
 # Users whose last number is remembered: some 10 MB.
 REMEMBERED = 50_000
+# Clocks that are kept in step lie no further apart. What is stored later says no earlier time, so that replays, which
+# go by time, keep to the numbers; a clock that is wrong drags nobody along.
+APART = timedelta(seconds=1)
 
 Numbered = dict[str, Message]
 # A message to be numbered, and the traceparent that its consequences continue.
 Told = tuple[PublicMessage, str | None]
+# A user's last number, and when its message was stored.
+Place = tuple[int, datetime]
+NOWHERE: Place = (0, datetime(1970, 1, 1, tzinfo=UTC))
 
 
 class Numbering:
@@ -36,7 +42,7 @@ class Numbering:
     def __init__(self, documents: Documents, clock: Clock) -> None:
         self._documents = documents
         self._clock = clock
-        self._last: OrderedDict[str, int] = OrderedDict()
+        self._last: OrderedDict[str, Place] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def number(self, turn: Sequence[Told]) -> list[Message]:
@@ -63,8 +69,11 @@ class Numbering:
 
     async def last_sequence(self, user_id: str) -> int:
         """The user's newest stored sequence; 0 before the first message."""
+        return (await self._place(user_id))[0]
+
+    async def _place(self, user_id: str) -> Place:
         page = await self._documents.find(MESSAGES, "sequence", (user_id,), descending=True, limit=1)
-        return page.documents[0].sequence if page.documents else 0
+        return (page.documents[0].sequence, page.documents[0].stored_at) if page.documents else NOWHERE
 
     async def _write(self, new: Sequence[Told]) -> Numbered:
         """Store all of them, each user's in their order. Raises Conflict for a known one, Duplicate for a taken number.
@@ -73,14 +82,16 @@ class Numbering:
         """
         last = {user: self._last[user] for public, _ in new if (user := public.user_id) in self._last}
         unknown = list({public.user_id for public, _ in new} - set(last))
-        found = await asyncio.gather(*(self.last_sequence(user_id) for user_id in unknown))
+        found = await asyncio.gather(*(self._place(user_id) for user_id in unknown))
         last |= zip(unknown, found, strict=True)
         # The clock comes after the numbers: whoever has the next one looks at it later, as `Store.apply_grant` needs.
         now = self._clock()
         messages: list[Message] = []
         for public, traceparent in new:
-            last[public.user_id] += 1
-            messages.append(_placed(public, traceparent, last[public.user_id], now))
+            sequence, before = last[public.user_id]
+            place = sequence + 1, before if now < before <= now + APART else now
+            messages.append(_placed(public, traceparent, *place))
+            last[public.user_id] = place
         stored = await self._documents.put_many([Put(MESSAGES, message) for message in messages])
         self._remember(last)
         return {message.id: message for message in stored if isinstance(message, Message)}
@@ -92,9 +103,9 @@ class Numbering:
         found = await self._documents.get_many(MESSAGES, [public.message_id for public, _ in told])
         return {message.id: message for message in found if message is not None}
 
-    def _remember(self, last: dict[str, int]) -> None:
-        for user_id, sequence in last.items():
-            self._last[user_id] = sequence
+    def _remember(self, last: dict[str, Place]) -> None:
+        for user_id, place in last.items():
+            self._last[user_id] = place
             self._last.move_to_end(user_id)
         while len(self._last) > REMEMBERED:
             self._last.popitem(last=False)
@@ -114,7 +125,7 @@ class Numbering:
                 lock.release()
 
 
-def _placed(public: PublicMessage, traceparent: str | None, sequence: int, now: datetime) -> Message:
+def _placed(public: PublicMessage, traceparent: str | None, sequence: int, stored_at: datetime) -> Message:
     trace_id = trace_id_of(traceparent) or ""
     return Message(
         id=public.message_id,
@@ -122,7 +133,7 @@ def _placed(public: PublicMessage, traceparent: str | None, sequence: int, now: 
         sequence=sequence,
         type=public.type,
         time=public.time,
-        stored_at=now,
+        stored_at=stored_at,
         trace_id=trace_id,
         traceparent=traceparent,
         data=public.numbered(sequence, trace_id),

@@ -150,6 +150,21 @@ async def test_a_replay_of_what_was_stored_together_keeps_each_users_order(conne
     assert told == list(range(1, 46))
 
 
+async def test_times_rise_with_numbers_where_clocks_lie_a_little_apart(connect: Connect):
+    fast, slow, wrong = [
+        await connect(lambda ahead=ahead: NOW + ahead)
+        for ahead in (timedelta(milliseconds=400), timedelta(0), timedelta(hours=1))
+    ]
+    await fast.write(day("u", 1))
+    await slow.write(day("u", 2), day("other", 2), day("u", 3))
+    await wrong.write(day("u", 4))
+    await slow.write(day("u", 5))
+    times = [one.stored_at - NOW for one in await slow.store.messages_after("u", 0, 10)]
+    little = timedelta(milliseconds=400)
+    assert times == [little, little, little, timedelta(hours=1), timedelta(0)]
+    assert [one.stored_at for one in await slow.store.messages_after("other", 0, 10)] == [NOW]
+
+
 async def test_a_database_of_the_version_before_goes_on(url: str, connect: Connect):
     """Its indexes had other fields, a delivery did not say whose copy it is, a replay stood at a place of before."""
     earlier = Collection("deliveries", Delivery, (Index("state", ("endpoint_id", "state", "created_at")),))
