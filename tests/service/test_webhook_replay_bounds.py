@@ -19,7 +19,7 @@ from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.test_webhook_deliveries import ask, broken, of, states
+from tests.service.test_webhook_deliveries import ask, broken, enabled_again, of, states
 from tests.service.test_webhook_replays import an_hour_ago, done, replayed, told_all
 from tests.service.webhook_endpoints import created, database, webhooks
 from tests.service.webhook_events import USER, day, grant, insight
@@ -90,13 +90,7 @@ async def failed_again(service: Running, receiver: Receiver, made: dict[str, Any
     receiver.answers.extend(broken(1, status=410))
     asked = await replayed(service, made, message_id=receiver.received[0].headers["webhook-id"], key=key)
     await eventually(lambda: done(service, asked))
-    path = f"/v1/webhook-endpoints/{made['endpoint_id']}"
-
-    async def disabled() -> bool:
-        return (await ask(service, "GET", path)).json()["state"] == "disabled"
-
-    await eventually(disabled)
-    assert (await ask(service, "PATCH", path, {"state": "enabled"})).status_code == 200
+    await enabled_again(service, made)
 
 
 async def test_what_has_arrived_is_not_sent_again_because_copies_of_it_failed(service: Running, receiver: Receiver):

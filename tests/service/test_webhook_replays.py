@@ -18,7 +18,7 @@ from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.test_webhook_deliveries import ask, broken, revoked, sequences, states
+from tests.service.test_webhook_deliveries import ask, broken, enabled_again, revoked, sequences, states
 from tests.service.webhook_endpoints import created, database, tell, webhooks
 from tests.service.webhook_events import PARTNER, USER
 
@@ -104,8 +104,7 @@ async def test_all_that_failed_since_then_is_tried_again(service: Running, recei
     made = await created(service, receiver.url)
     await tell(service, 1)
     await eventually(lambda: states(service, made, ["failed"]))
-    path = f"/v1/webhook-endpoints/{made['endpoint_id']}"
-    assert (await ask(service, "PATCH", path, {"state": "enabled"})).status_code == 200
+    await enabled_again(service, made)
     await tell(service, 2)
     await eventually(lambda: states(service, made, ["failed", "delivered"]))
     asked = await replayed(service, made, failed_since=an_hour_ago())
