@@ -1,16 +1,17 @@
-"""The lock of an instance: whoever supervises it holds it, and it goes with them however they end."""
+"""The locks of an instance: whoever supervises or restarts it holds one, and it goes with them however they end."""
 
 import fcntl
 from pathlib import Path
 from typing import IO
 
 FILE = "supervisor.lock"
+RESTARTS = "restarts.lock"
 
 
-def hold(run: Path) -> IO[str] | None:
-    """The lock in the folder `run`, held as long as the file stays open; None when a supervisor has it."""
+def hold(run: Path, name: str = FILE) -> IO[str] | None:
+    """The lock in the folder `run`, held as long as the file stays open; None when somebody else has it."""
     run.mkdir(parents=True, exist_ok=True)
-    file = (run / FILE).open("a")
+    file = (run / name).open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

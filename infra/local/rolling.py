@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from infra.local import brokers, control
+from infra.local import brokers, control, lock
 from infra.local.control import State
 from infra.local.instance import CLUSTER, Instance, drain_s, kind_of
 from infra.local.stack import StackError
@@ -40,8 +40,16 @@ def restart(instance: Instance, names: Sequence[str], say: Say) -> float:
     Before and after a broker's restart all partitions have all their copies.
 
     Raises:
-        StackError: one did not come back in time, or copies are lacking.
+        StackError: one did not come back in time, copies are lacking, or somebody else restarts processes now.
     """
+    # The second SIGTERM of two restarts at once would cut the first one's drain short.
+    if (held := lock.hold(instance.run, lock.RESTARTS)) is None:
+        raise StackError("Another restart is under way; wait for its end.")
+    with held:
+        return _each(instance, names, say)
+
+
+def _each(instance: Instance, names: Sequence[str], say: Say) -> float:
     began = time.monotonic()
     for name in names:
         since = time.monotonic()

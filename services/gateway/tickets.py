@@ -100,7 +100,8 @@ class Tickets:
         id, sealed = self._opened(ticket)
         if self._clock() >= sealed.expires_at or not (self._uses.shared or sealed.home == self._home):
             raise _bad_ticket()
-        if not await self._uses.first(id, USE_KNOWN_S):
+        age_s = self._clock() - (sealed.expires_at - LIFETIME_S)
+        if not await self._uses.first(id, age_s, USE_KNOWN_S):
             raise _bad_ticket()
         caller = Caller(sealed.user_id, sealed.partner_id, frozenset(sealed.scopes), sealed.session_id)
         owner = Identity(caller, sealed.token_expires_at, sealed.grant_revision, api_key_id=sealed.api_key_id)

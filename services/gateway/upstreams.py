@@ -53,12 +53,20 @@ class AiohttpUpstreams:
         self._turns = {service: Turns([url.rstrip("/") for url in several]) for service, several in urls.items()}
         self._idle_s = min(IDLE_S, drain_s / 2) if drain_s else IDLE_S
         self._answer_s = answer_s
-        self._session: aiohttp.ClientSession | None = None
+        # One for what may be repeated and one for the rest, over the same connections.
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def open(self) -> None:
-        """Make the session."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=self._idle_s),
+        """Make the sessions."""
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=self._idle_s)
+        self._sessions = {safe: self._session(connector) for safe in (True, False)}
+        # It would send PUT and DELETE once more over a new connection when a kept one ends without an answer, though
+        # they may have been done; there is no public way to say so.
+        self._sessions[False]._retry_connection = False  # pyright: ignore[reportPrivateUsage]
+
+    def _session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=CONNECT_S, sock_connect=CONNECT_S, sock_read=self._answer_s
             ),
@@ -68,13 +76,13 @@ class AiohttpUpstreams:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def send(self, service: str, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """As in the protocol. A process that got nothing of the request is passed over, and so is one that broke off
         an answer to GET; anything else is not repeated, for it may have been done."""
-        if (session := self._session) is None:
+        if (session := self._sessions.get(method in SAFE)) is None:
             raise Unanswered(service)
         turns = self._turns[service]
         last: Exception | None = None

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from redis.exceptions import RedisError
 
@@ -31,8 +31,12 @@ class Uses(Protocol):
         """Whether all gateways know of all uses."""
         ...
 
-    async def first(self, id: str, lasts_s: float) -> bool:
-        """Whether this is the first use of `id`, which nobody can use again after `lasts_s`. Raises Problem(503)."""
+    async def first(self, id: str, age_s: float, lasts_s: float) -> bool:
+        """Whether this is the first use of `id`, made `age_s` ago, which nobody can use again after `lasts_s`.
+
+        Raises:
+            Problem: 503, that cannot be known.
+        """
         ...
 
     async def close(self) -> None:
@@ -52,7 +56,7 @@ class MemoryUses:
     def __len__(self) -> int:
         return len(self._until)
 
-    async def first(self, id: str, lasts_s: float) -> bool:
+    async def first(self, id: str, age_s: float, lasts_s: float) -> bool:
         """As in the protocol."""
         now = self._clock()
         # All last equally long, so the oldest come first.
@@ -70,21 +74,30 @@ class MemoryUses:
 
 
 class RedisUses:
-    """The uses in the Redis at `url`. While it is silent nothing is used: once is not what memory could promise."""
+    """The uses in the Redis at `url`. While it is silent nothing is used: once is not what memory could promise.
+
+    What is older than the Redis process is not used either: a Redis that began anew has forgotten.
+    """
 
     shared = True
 
     def __init__(self, url: str) -> None:
         self._redis = redis_at(url, connections=CONNECTIONS, answer_s=ANSWER_S)
 
-    async def first(self, id: str, lasts_s: float) -> bool:
+    async def first(self, id: str, age_s: float, lasts_s: float) -> bool:
         """As in the protocol."""
         try:
-            async with asyncio.timeout(ANSWER_S):
-                return bool(await self._redis.set(PREFIX + id, b"", nx=True, px=max(1, round(lasts_s * 1000))))
+            async with asyncio.timeout(ANSWER_S), self._redis.pipeline() as both:
+                both.info("server")
+                both.set(PREFIX + id, b"", nx=True, px=max(1, round(lasts_s * 1000)))
+                server, was_first = cast(tuple[dict[str, int], bool | None], await both.execute())
         except (RedisError, OSError, TimeoutError) as error:
             logger.warning("Redis is silent (%s): no ticket can be used", type(error).__name__)
             raise unavailable() from error
+        # In whole seconds, up to one too many.
+        if age_s >= server["uptime_in_seconds"] - 1:
+            raise unavailable()
+        return bool(was_first)
 
     async def close(self) -> None:
         """As in the protocol."""
@@ -96,6 +109,6 @@ def unavailable() -> Problem:
     return Problem(
         503,
         "tickets-unavailable",
-        "Whether this ticket was used cannot be known right now. Try again, or read with a token.",
+        "Whether this ticket was used cannot be known. Ask for another one, or read with a token.",
         headers={"Retry-After": "2"},
     )

@@ -215,7 +215,7 @@ async def test_where_uses_are_shared_a_ticket_counts_once_at_all_gateways(door: 
 async def test_while_redis_is_silent_no_ticket_is_used() -> None:
     uses = RedisUses("redis://127.0.0.1:9/0")
     with pytest.raises(Problem) as silent:
-        await uses.first("id", 30)
+        await uses.first("id", 0, 30)
     assert (silent.value.status, silent.value.headers["Retry-After"]) == (503, "2")
     await uses.close()
 
@@ -223,7 +223,7 @@ async def test_while_redis_is_silent_no_ticket_is_used() -> None:
 async def test_uses_are_forgotten_when_nobody_could_use_them_again() -> None:
     now = [0.0]
     uses = MemoryUses(lambda: now[0])
-    assert [await uses.first(id, 30) for id in ("a", "b", "a")] == [True, True, False]
+    assert [await uses.first(id, 0, 30) for id in ("a", "b", "a")] == [True, True, False]
     now[0] = 31.0
-    assert await uses.first("c", 30)
+    assert await uses.first("c", 0, 30)
     assert len(uses) == 1

@@ -83,6 +83,30 @@ async def ask(found: AiohttpUpstreams, method: str = "GET", times: int = 1) -> l
     return [(await found.send("ingest", method, "/", {}, b"")).body.decode() for _ in range(times)]
 
 
+@asynccontextmanager
+async def dying_at_the_second() -> AsyncGenerator[tuple[str, Counter[str]]]:
+    """A process that answers the first request of each connection, and of the second does the work and dies."""
+    taken: Counter[str] = Counter()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answers in (True, False):
+            if not (line := await reader.readline()):
+                break
+            while await reader.readline() not in (b"\r\n", b""):
+                pass
+            taken[line.split()[0].decode()] += 1
+            if answers:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", taken
+    finally:
+        server.close()
+
+
 async def test_each_process_is_asked_in_turn() -> None:
     async with processes(3) as three, asking(*(one.url for one in three)) as found:
         await ask(found, times=9)
@@ -114,6 +138,21 @@ async def test_what_breaks_off_is_asked_again_only_where_that_is_safe(after: byt
             assert await ask(found, "POST") == [there.url]
         assert taken["POST"] == 1
         assert there.asked["POST"] == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+async def test_what_changes_something_is_not_repeated_over_a_kept_connection_either(method: str) -> None:
+    async with dying_at_the_second() as (url, taken), asking(url) as found:
+        assert await ask(found, method) == ["ok"]
+        with pytest.raises(Unanswered):
+            await ask(found, method)
+        assert taken[method] == 2
+
+
+async def test_what_changes_nothing_is_repeated_where_a_kept_connection_ended() -> None:
+    async with dying_at_the_second() as (url, taken), asking(url) as found:
+        assert await ask(found, times=2) == ["ok", "ok"]
+        assert taken["GET"] == 3
 
 
 async def test_a_process_about_to_end_is_asked_last() -> None:
