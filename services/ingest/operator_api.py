@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from services.ingest.records import Republication
 from services.ingest.republish import MAX_RATE_PER_S, Republisher
@@ -31,7 +32,7 @@ class RepublishRequest(BaseModel):
     @model_validator(mode="after")
     def _meant(self) -> "RepublishRequest":
         if (self.user_id is None and self.since is None) is not self.everything:
-            raise ValueError("name user_id or since or both, or say everything, and not both of these")
+            raise PydanticCustomError("republish", "Send user_id, since or both, or else everything as true")
         return self
 
 

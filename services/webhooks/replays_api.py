@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from services.webhooks.asking import Id, Key, PartnerId
 from services.webhooks.endpoint_models import Types, UserId
@@ -36,9 +37,9 @@ class NewReplay(BaseModel):
     @model_validator(mode="after")
     def _one_kind(self) -> "NewReplay":
         if sum(one is not None for one in (self.message_id, self.failed_since, self.since)) != 1:
-            raise ValueError("send exactly one of message_id, failed_since and since")
+            raise PydanticCustomError("replay", "Send exactly one of message_id, failed_since and since")
         if self.message_id is not None and (self.until or self.types or self.user):
-            raise ValueError("a replay of one message takes no until, types or user")
+            raise PydanticCustomError("replay", "Leave out until, types and user beside message_id")
         return self
 
     def fingerprint(self) -> str:

@@ -157,6 +157,11 @@ async def test_a_wish_that_is_not_clear_is_refused(ingest: Ingest, body: dict[st
     assert ingest.told() == []
 
 
+async def test_who_names_no_days_is_told_how(ingest: Ingest) -> None:
+    says = "Send user_id, since or both, or else everything as true"
+    assert (await ingest.ask({})).json()["errors"] == [{"where": "body", "message": says}]
+
+
 async def test_a_key_is_needed_and_an_unknown_job_is_not_there(ingest: Ingest) -> None:
     token = {"Authorization": f"Bearer {ingest.running.signer.operator_token('ingest')}"}
     answer = await ingest.running.http.post(PATH, json={"user_id": "ada", "by": "root"}, headers=token)

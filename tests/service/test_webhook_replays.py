@@ -179,6 +179,11 @@ async def test_requests_that_make_no_sense_or_are_not_ones_own_are_refused(servi
         {"since": an_hour_ago(), "more": 1},
     ):
         assert (await ask(service, "POST", path, wanted)).status_code == 422, wanted
+    for wanted, says in (
+        ({}, "Send exactly one of message_id, failed_since and since"),
+        ({"message_id": "m", "user": USER}, "Leave out until, types and user beside message_id"),
+    ):
+        assert (await ask(service, "POST", path, wanted)).json()["errors"] == [{"where": "body", "message": says}]
     known = receiver.received[0].headers["webhook-id"]
     keyless = await ask(service, "POST", path, {"message_id": known}, key="")
     assert keyless.json()["type"].endswith("idempotency-key-required")
