@@ -21,8 +21,13 @@ def client_address_of(request: Request) -> str:
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Networks, comma-separated. Raises ValueError."""
-    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    """Networks, comma-separated. Raises ValueError, without what was written."""
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(
+            "write networks such as 10.0.0.0/8, comma-separated, with no bit set behind the prefix"
+        ) from None
 
 
 def origin(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:

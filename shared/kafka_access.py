@@ -5,7 +5,7 @@ from typing import Any
 
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, reading
 
 KINDS = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
 
@@ -14,7 +14,7 @@ def client_arguments(settings: ServiceSettings) -> dict[str, Any]:
     """Arguments for a client of aiokafka's; none for a Kafka that lets everybody in.
 
     Raises:
-        OSError: the file of KAFKA_SSL_CA_PATH holds no certificates that can be read.
+        ValueError: the file of KAFKA_SSL_CA_PATH holds no certificates that can be read.
     """
     protocol = settings.kafka_security_protocol
     found: dict[str, Any] = {}
@@ -30,7 +30,7 @@ def client_arguments(settings: ServiceSettings) -> dict[str, Any]:
 
 
 def security(settings: ServiceSettings) -> BaseSecurity | None:
-    """The same for FastStream. Raises OSError as `client_arguments`."""
+    """The same for FastStream. Raises ValueError as `client_arguments`."""
     protocol = settings.kafka_security_protocol
     if protocol == "PLAINTEXT":
         return None
@@ -46,4 +46,5 @@ def security(settings: ServiceSettings) -> BaseSecurity | None:
 
 
 def _tls(settings: ServiceSettings) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=settings.kafka_ssl_ca_path)
+    with reading("KAFKA_SSL_CA_PATH", "name a file of certificates (PEM) that this account may read"):
+        return ssl.create_default_context(cafile=settings.kafka_ssl_ca_path)

@@ -29,7 +29,6 @@ def open_objects(settings: ServiceSettings) -> "Objects":
 
     Raises:
         ValueError: the settings make no store; which, and what to set.
-        OSError: the file of the S3 key cannot be read.
     """
     url = settings.objects_url
     return Objects(url, access_of(settings) if url.startswith(S3_SCHEME) else None)

@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from shared.errors import Unavailable
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, reading
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Credential
@@ -85,13 +85,14 @@ def access_of(settings: ServiceSettings) -> S3Access:
     """What the settings say, with the secret from its file if it has one.
 
     Raises:
-        ValueError: the key is not whole.
-        OSError: the file cannot be read.
+        ValueError: the key is not whole, or its file cannot be read.
     """
     key_id, secret = settings.objects_s3_access_key_id, settings.objects_s3_secret_access_key.get_secret_value()
     path = settings.objects_s3_secret_access_key_path
     if not secret and path is not None:
-        secret = path.read_text(encoding="ascii").strip()
+        needs = "name a file with the secret of OBJECTS_S3_ACCESS_KEY_ID that this account may read"
+        with reading("OBJECTS_S3_SECRET_ACCESS_KEY_PATH", needs):
+            secret = path.read_text(encoding="ascii").strip()
     if bool(key_id) != bool(secret) or (settings.objects_s3_endpoint and not key_id):
         raise ValueError(
             "set both halves of the key: OBJECTS_S3_ACCESS_KEY_ID, and OBJECTS_S3_SECRET_ACCESS_KEY or a file at "

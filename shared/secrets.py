@@ -107,10 +107,12 @@ class Secrets:
 class KeyFile:
     """The keys of a file, read again whenever the file has changed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, called: str = "") -> None:
+        """`called`: as in `read_keys`."""
         self._path = path
+        self._called = called
         self._seen = _signature(path)
-        self._keys = read_keys(path)
+        self._keys = read_keys(path, called)
 
     def keys(self) -> Keys:
         """What the file holds now; while it cannot be read, what it held before."""
@@ -118,7 +120,7 @@ class KeyFile:
         if seen != self._seen:
             self._seen = seen
             try:
-                self._keys = read_keys(self._path)
+                self._keys = read_keys(self._path, self._called)
             except KeysRefused as error:
                 log.error("the changed keys are not taken over: %s", error)
             else:
@@ -136,7 +138,7 @@ def open_secrets(settings: ServiceSettings) -> Secrets:
     if text:
         keys = parse_keys(text, "SECRETS_KEYS")
         return Secrets(lambda: keys)
-    return secrets_from_file(settings.secrets_key_path)
+    return Secrets(KeyFile(settings.secrets_key_path, "the key file of SECRETS_KEY_PATH").keys)
 
 
 def secrets_from_file(path: Path) -> Secrets:
@@ -170,36 +172,37 @@ def parse_keys(text: str, source: str) -> Keys:
     return Keys(by_id)
 
 
-def read_keys(path: Path) -> Keys:
-    """The keys in a file that only its owner may read.
+def read_keys(path: Path, called: str = "") -> Keys:
+    """The keys in a file that only its owner may read. `called`: what errors say in place of its path.
 
     Raises:
         KeysRefused: it is not there, is not ours alone, or holds no keys.
     """
+    file_name = called or f"the key file {path}"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, encoding="ascii") as file:
-            _check_owner(path, os.fstat(descriptor))
-            return parse_keys(file.read(), str(path))
+            _check_owner(file_name, os.fstat(descriptor))
+            return parse_keys(file.read(), called or str(path))
     except FileNotFoundError:
         raise KeysRefused(
-            f"the key file {path} is not there; put it back from your backup or, on a new system, make one: "
+            f"{file_name} is not there; put it back from your backup or, on a new system, make one: "
             "docs/secrets.md says how"
         ) from None
     except OSError as error:
-        raise KeysRefused(f"the key file {path} cannot be read: {error.strerror}") from None
+        raise KeysRefused(f"{file_name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise KeysRefused(f"the key file {path} is not a text of hex digits") from None
+        raise KeysRefused(f"{file_name} is not a text of hex digits") from None
 
 
-def _check_owner(path: Path, found: os.stat_result) -> None:
+def _check_owner(file_name: str, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise KeysRefused(f"the key file {path} is not a file")
+        raise KeysRefused(f"{file_name} is not a file")
     if stat.S_IMODE(found.st_mode) & 0o077:
         mode = stat.S_IMODE(found.st_mode)
-        raise KeysRefused(f"others may use the key file {path} (mode {mode:04o}); run chmod 600 on it")
+        raise KeysRefused(f"others may use {file_name} (mode {mode:04o}); run chmod 600 on it")
     if found.st_uid not in (0, os.geteuid()):
-        raise KeysRefused(f"the key file {path} belongs to another account; chown it to the one that runs the service")
+        raise KeysRefused(f"{file_name} belongs to another account; chown it to the one that runs the service")
 
 
 def _key(word: str, place: str) -> bytes:

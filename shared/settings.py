@@ -6,7 +6,10 @@ service's own fields start with its name (`gateway_auth_url` is GATEWAY_AUTH_URL
 
 import os
 import re
-from collections.abc import Callable
+import socket
+import ssl
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -26,6 +29,8 @@ DEFAULT_PORTS = {
     "webhooks": 8106,
 }
 SQLITE_SCHEME = "sqlite:///"
+# Their numbers are OpenSSL's and the resolver's.
+NOT_THE_SYSTEMS = (ssl.SSLError, socket.gaierror)
 BROKER = re.compile(r"([^\s,:@/\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
 
@@ -81,6 +86,12 @@ RULES = (
 )
 
 
+def _settings_dir() -> str | None:
+    # Pydantic would quote a folder that is not there; the rule of SETTINGS_DIR refuses it by name.
+    folder = os.environ.get("SETTINGS_DIR", "")
+    return folder if os.path.isdir(folder) else None
+
+
 class ServiceSettings(BaseSettings):
     """The settings all services share; immutable. `rules` holds those that must fit together; services add theirs."""
 
@@ -89,7 +100,7 @@ class ServiceSettings(BaseSettings):
         extra="forbid",
         env_ignore_empty=True,
         hide_input_in_errors=True,
-        secrets_dir=os.environ.get("SETTINGS_DIR") or None,
+        secrets_dir=_settings_dir(),
     )
     rules: ClassVar[tuple[Rule, ...]] = RULES
 
@@ -185,7 +196,7 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def _are_brokers(cls, text: str) -> str:
         brokers = _listed(text)
-        if not brokers or not all(BROKER.fullmatch(broker) for broker in brokers):
+        if not brokers or not all(map(is_host_and_port, brokers)):
             raise ValueError("write host:port of each broker, separated by commas")
         return text
 
@@ -213,14 +224,49 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def is_host_and_port(text: str) -> bool:
+    """Is it host:port, such as kafka:9092 or [::1]:9092, with a port between 1 and 65535?"""
+    return BROKER.fullmatch(text) is not None and 1 <= int(text.rpartition(":")[2]) <= 65535
+
+
+@contextmanager
+def reading(setting: str, needs: str) -> Generator[None]:
+    """What is read of `setting` here is refused by its name and `needs`, which says what to do; never by its value.
+
+    Raises:
+        ValueError: an OSError or a ValueError came up; why a file cannot be opened is said too.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # The system's words for the number: the error's own text quotes the path.
+        number = error.errno if isinstance(error, OSError) and not isinstance(error, NOT_THE_SYSTEMS) else None
+        why = f" ({os.strerror(number)})" if number is not None else ""
+        raise ValueError(f"{setting}: {needs}{why}") from None
+
+
+def read_secret(setting: str, path: Path) -> bytes:
+    """The bytes, 32 or more, that stand in hex digits in the file that `setting` names. Raises ValueError."""
+    with reading(setting, "name a file of 64 hex digits that this account may read"):
+        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        if len(secret) < 32:
+            raise ValueError("too short")
+        return secret
+
+
 def listen_address(service: str) -> tuple[str, int]:
     """Host (HOST) and port (such as GATEWAY_PORT) that `service` listens on.
 
     Raises:
-        ValueError: the port is not a number up to 65535.
+        ValueError: the port is not a number up to 65535, or the host no address of this machine.
     """
     name = f"{service.upper()}_PORT"
     port = os.environ.get(name) or str(DEFAULT_PORTS[service])
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"{name} must be a port number, not {port!r}")
-    return ServiceSettings().host, int(port)
+        raise ValueError(f"{name} must be a port number, 0 to 65535")
+    host = ServiceSettings().host
+    with reading("HOST", "name an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"):
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    return host, int(port)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import logs, spans
 from shared.metrics import METRICS
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, reading
 from shared.spans import (
     Place,
     Sampler,
@@ -68,11 +68,13 @@ class OtlpExporter(SpanExporter):
     """
 
     def __init__(self, endpoint: str) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or parts.hostname is None:
-            raise ValueError(f"OTEL_EXPORTER_OTLP_ENDPOINT must be an http or https address, not {endpoint!r}")
+        with reading("OTEL_EXPORTER_OTLP_ENDPOINT", "write an http or https address such as http://127.0.0.1:8130"):
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or parts.hostname is None:
+                raise ValueError("no address")
+            port = parts.port
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=EXPORT_TIMEOUT_S)
+        self._connection = kind(parts.hostname, port, timeout=EXPORT_TIMEOUT_S)
         self._path = parts.path.rstrip("/") + "/v1/traces"
         self._ends_at: float | None = None
 

@@ -56,6 +56,7 @@ from shared.objects import Objects, open_objects
 from shared.outbox import Relay
 from shared.secrets import open_secrets
 from shared.service import install_health, serve
+from shared.settings import read_secret, reading
 from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
@@ -82,7 +83,7 @@ def create_app(settings: Settings | None = None, *, broker: Broker | None = None
     documents = open_documents(settings.database_url, NAME)
     store = Store(documents)
     watchdog = Watchdog(broker)
-    secret = bytes.fromhex(settings.auth_pepper_path.read_text().strip())
+    secret = read_secret("AUTH_PEPPER_PATH", settings.auth_pepper_path)
     deps = _deps(settings, store, make_relay(documents, broker), clock, secret)
     objects = open_objects(settings)
     erasures = Workers(documents, ERASURE_JOBS, Eraser(deps, objects).work, concurrency=2, clock=clock)
@@ -124,7 +125,9 @@ def _serve_oauth(app: FastAPI, settings: Settings, deps: Deps, secret: bytes) ->
 
 def _deps(settings: Settings, store: Store, relay: Relay, clock: Clock, secret: bytes) -> Deps:
     pepper = Pepper(secret)
-    keys = SigningKeys(settings.auth_signing_key_path)
+    needs = "name an Ed25519 private key (JWK) that this account may read; those beside it must be such keys too"
+    with reading("AUTH_SIGNING_KEY_PATH", needs):
+        keys = SigningKeys(settings.auth_signing_key_path)
     return Deps(
         store=store,
         passwords=Passwords(threads=settings.auth_hash_threads),
@@ -149,6 +152,14 @@ def _mail(settings: Settings) -> Mail:
     return FileMail(settings.auth_mail_folder, settings.auth_mail_from)
 
 
+def _demo_key(settings: Settings) -> str | None:
+    path = settings.auth_demo_partner_key_path
+    if path is None:
+        return None
+    with reading("AUTH_DEMO_PARTNER_KEY_PATH", "name a file with a partner's key that this account may read"):
+        return read_key_file(path)
+
+
 def _lifespan(
     settings: Settings,
     objects: Objects,
@@ -157,6 +168,8 @@ def _lifespan(
     deps: Deps,
     jobs: tuple[Workers[Erasure], Workers[Export]],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    demo_key = _demo_key(settings)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await objects.start()
@@ -164,8 +177,8 @@ def _lifespan(
             stack.push_async_callback(documents.close)
             await documents.open(COLLECTIONS)
             stack.callback(deps.passwords.close)
-            if settings.auth_demo_partner_key_path is not None:
-                await registration.seed_demo_partner(deps, read_key_file(settings.auth_demo_partner_key_path))
+            if demo_key is not None:
+                await registration.seed_demo_partner(deps, demo_key)
             # Signing in and up goes on without Kafka: events wait in the outbox.
             await stack.enter_async_context(starting(app.state.broker))
             await stack.enter_async_context(watchdog)

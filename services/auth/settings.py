@@ -1,6 +1,9 @@
 """What auth reads from its environment."""
 
 import re
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.utils import parseaddr
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
@@ -10,13 +13,30 @@ from pydantic import Field, SecretStr, field_validator
 from shared.settings import RULES, Rule, ServiceSettings
 
 ORIGIN = r"(https://[^/?#@\s]+|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?)"
+
+
+def _has_origin(settings: "Settings") -> bool:
+    try:
+        return re.fullmatch(ORIGIN, settings.public_origin) is not None
+    except ValueError:  # brackets that hold no address
+        return False
+
+
 AUTH_RULES = (
     Rule(
         ("AUTH_PUBLIC_URL", "TOKEN_ISSUER"),
         "where AUTH_PUBLIC_URL is empty, TOKEN_ISSUER must be an https address, whose origin callers reach",
-        lambda settings: re.fullmatch(ORIGIN, settings.public_origin) is None,
+        lambda settings: not _has_origin(settings),
     ),
 )
+
+
+def _is_mail_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class Settings(ServiceSettings):
@@ -69,7 +89,18 @@ class Settings(ServiceSettings):
 
     @field_validator("auth_smtp_url")
     @classmethod
-    def _is_mail_server(cls, url: SecretStr) -> SecretStr:
-        if url.get_secret_value() and not url.get_secret_value().startswith(("smtp://", "smtps://")):
-            raise ValueError("must begin with smtp:// or smtps://")
+    def _leads_to_mail(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not _is_mail_server(url.get_secret_value()):
+            raise ValueError("write smtp://[user:password@]host[:port] or smtps://…")
         return url
+
+    @field_validator("auth_mail_from")
+    @classmethod
+    def _is_sender(cls, text: str) -> str:
+        try:
+            domain = Address(addr_spec=parseaddr(text)[1]).domain if text.isprintable() else ""
+        except (HeaderParseError, ValueError, IndexError):
+            domain = ""
+        if not domain:
+            raise ValueError("write an address such as no-reply@example.org, or Name <no-reply@example.org>")
+        return text

@@ -50,6 +50,7 @@ from shared.kafka import Broker, make_broker, publish_bytes
 from shared.kafka_access import client_arguments
 from shared.objects import open_objects
 from shared.service import Check, install_health, serve, stop_event
+from shared.settings import read_secret, reading
 from shared.start import starting
 from shared.telemetry import FASTAPI_TELEMETRY, TraceMiddleware
 from shared.watchdog import Watchdog
@@ -93,7 +94,8 @@ def create_app(settings: Settings | None = None, edges: Edges | None = None) -> 
         AiohttpUpstreams(settings.upstream_urls, drain_s=settings.drain_s),
         offsets=KafkaOffsets(settings.bootstrap_servers, access=client_arguments(settings)),
     )
-    signer = InternalTokenSigner(settings.gateway_internal_key_path)
+    with reading("GATEWAY_INTERNAL_KEY_PATH", "name an Ed25519 private key (JWK) that this account may read"):
+        signer = InternalTokenSigner(settings.gateway_internal_key_path)
     proxy = Proxy(edges.upstreams, signer, trusted_proxies=settings.trusted_proxies)
     revocations = Revocations(lambda: edges.clock().timestamp())
     grants, partners = Grants(), Partners()
@@ -202,7 +204,7 @@ def _rates(settings: Settings, quota_of: QuotaOf) -> Rates:
 
 
 def _receipt_key(settings: Settings) -> bytes:
-    return bytes.fromhex(settings.gateway_receipt_key_path.read_text().strip())
+    return read_secret("GATEWAY_RECEIPT_KEY_PATH", settings.gateway_receipt_key_path)
 
 
 def _verifiers(settings: Settings, proxy: Proxy, clock: Clock) -> tuple[TokenVerifier, KeyVerifier]:

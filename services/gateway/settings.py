@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
+from redis.connection import parse_url  # pyright: ignore[reportUnknownVariableType]
 
 from services.gateway.origins import Origins
 from services.gateway.rates import MOST_CALLS, Policy, policy
@@ -14,13 +16,28 @@ from shared.settings import RULES, Rule, ServiceSettings
 
 MIB = 1024 * 1024
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
-SERVICE_URL = re.compile(r"https?://([^\s,/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?/?")
+SERVICE_URL = re.compile(r"https?://([^\s,/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>\d{1,5}))?/?", re.ASCII)
+OWN_PORT = re.compile(r"^(http:.*):80$|^(https:.*):443$")
 UPSTREAMS = ("auth", "ingest", "inference", "nutrition", "insights", "webhooks")
 
 
 def _addresses(text: str) -> tuple[str, ...]:
-    found = (part.strip().rstrip("/") for part in text.split(","))
-    return tuple(dict.fromkeys(part for part in found if part))
+    """Each once and in one spelling: in small letters, without the scheme's own port."""
+    found = (part.strip().rstrip("/").lower() for part in text.split(","))
+    return tuple(dict.fromkeys(OWN_PORT.sub(r"\1\2", part) for part in found if part))
+
+
+def _is_address(url: str) -> bool:
+    found = SERVICE_URL.fullmatch(url)
+    return found is not None and 1 <= int(found["port"] or 80) <= 65535
+
+
+def _is_redis(url: str) -> bool:
+    try:
+        parse_url(url)
+        return url.startswith(REDIS_SCHEMES) and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _apart(one: str, other: str) -> Rule:
@@ -121,15 +138,15 @@ class Settings(ServiceSettings):
     @classmethod
     def _are_addresses(cls, text: str) -> str:
         found = _addresses(text)
-        if not found or not all(SERVICE_URL.fullmatch(url) for url in found):
+        if not found or not all(map(_is_address, found)):
             raise ValueError("write addresses such as http://127.0.0.1:8101, without a path, separated by commas")
         return text
 
     @field_validator("gateway_rates_url")
     @classmethod
-    def _is_redis(cls, url: SecretStr) -> SecretStr:
-        if url.get_secret_value() and not url.get_secret_value().startswith(REDIS_SCHEMES):
-            raise ValueError(f"must begin with {' or '.join(REDIS_SCHEMES)}")
+    def _leads_to_redis(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value() and not _is_redis(url.get_secret_value()):
+            raise ValueError("write redis://[:password@]host[:port][/number], rediss:// or unix://<path>")
         return url
 
     @field_validator("gateway_trusted_proxies")

@@ -1,8 +1,8 @@
 """What inference reads from its environment."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from shared.settings import DEFAULT_PORTS, ServiceSettings
+from shared.settings import DEFAULT_PORTS, ServiceSettings, is_host_and_port
 
 
 class Settings(ServiceSettings):
@@ -18,3 +18,10 @@ class Settings(ServiceSettings):
     inference_concurrency: int = Field(
         default=2, ge=1, le=64, description="Pictures worked on at a time: one in Triton, one at the front door"
     )
+
+    @field_validator("inference_triton_url")
+    @classmethod
+    def _is_triton(cls, text: str) -> str:
+        if not is_host_and_port(text):
+            raise ValueError("write host:port, without a scheme, such as 127.0.0.1:8121")
+        return text

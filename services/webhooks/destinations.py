@@ -13,6 +13,7 @@ URL_MAX = 2048
 HOST_MAX = 253
 HTTPS_PORT, HTTP_PORT, PORT_MAX = 443, 80, 65535
 ANY_PORT = "*"
+PORT = re.compile(r"[0-9]{1,5}")
 # RFC 3986. Hosts know no "%": no zone ids, no encoded letters.
 URL_LETTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
 HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5})?)?")
@@ -91,23 +92,38 @@ class Rules:
 
 def rules(cidrs: str, *, http: bool = False, ports: str = str(HTTPS_PORT), own_hosts: str = "") -> Rules:
     """The rules as settings write them, comma-separated; `own_hosts` are names and networks. Raises ValueError."""
-    own = [part.rstrip(".").lower() for part in _listed(own_hosts)]
-    own_networks = [part for part in own if _is_network(part)]
-    own_names = frozenset(own) - frozenset(own_networks)
-    if unreadable := sorted(name for name in own_names if not _is_name(name)):
-        raise ValueError(f"neither a host name nor a network: {unreadable[0]}")
-    return Rules(
-        allowed=networks(cidrs),
-        http=http,
-        ports=None if ports.strip() == ANY_PORT else frozenset(_port(part) for part in _listed(ports)),
-        own_names=own_names,
-        own_networks=networks(",".join(own_networks)),
-    )
+    names, own_networks = own(own_hosts)
+    return Rules(networks(cidrs), http, allowed_ports(ports), names, own_networks)
+
+
+def own(hosts: str) -> tuple[frozenset[str], tuple[Network, ...]]:
+    """The names and the networks of a comma-separated list of both. Raises ValueError, without what was written."""
+    listed = [part.rstrip(".").lower() for part in _listed(hosts)]
+    own_networks = [part for part in listed if _is_network(part)]
+    names = frozenset(listed) - frozenset(own_networks)
+    if not all(map(_is_name, names)):
+        raise ValueError("write host names and networks such as api.example.com,198.51.100.0/24, comma-separated")
+    return names, networks(",".join(own_networks))
 
 
 def networks(cidrs: str) -> tuple[Network, ...]:
-    """A comma-separated list such as `127.0.0.0/8,::1/128`. Raises ValueError."""
-    return tuple(ipaddress.ip_network(part) for part in _listed(cidrs))
+    """A comma-separated list such as `127.0.0.0/8,::1/128`. Raises ValueError, without what was written."""
+    try:
+        return tuple(ipaddress.ip_network(part) for part in _listed(cidrs))
+    except ValueError:
+        raise ValueError(
+            "write networks such as 127.0.0.0/8, comma-separated, with no bit set behind the prefix"
+        ) from None
+
+
+def allowed_ports(ports: str) -> frozenset[int] | None:
+    """A comma-separated list such as `443,8443`; None for any (`*`). Raises ValueError, without what was written."""
+    if ports.strip() == ANY_PORT:
+        return None
+    listed = _listed(ports)
+    if not all(PORT.fullmatch(part) and 1 <= int(part) <= PORT_MAX for part in listed):
+        raise ValueError(f"write ports between 1 and {PORT_MAX} such as 443,8443, comma-separated, or * for any")
+    return frozenset(map(int, listed))
 
 
 def is_public(address: Address) -> bool:
@@ -190,10 +206,3 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 1 <= port <= PORT_MAX:
-        raise ValueError(f"not a port: {port}")
-    return port

@@ -1,8 +1,8 @@
 """What webhooks reads from its environment."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from services.webhooks.destinations import Rules, rules
+from services.webhooks.destinations import Rules, allowed_ports, networks, own, rules
 from shared.settings import DEFAULT_PORTS, ServiceSettings
 
 
@@ -31,12 +31,26 @@ class Settings(ServiceSettings):
         default=30, ge=8, le=3650, description="Days for which messages and ended deliveries are kept"
     )
 
-    def model_post_init(self, context: object, /) -> None:
-        """Refuse lists that cannot be read before anything starts."""
-        self.deliveries_go_to()
+    @field_validator("webhooks_allow_cidrs")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        networks(text)
+        return text
+
+    @field_validator("webhooks_allow_ports")
+    @classmethod
+    def _are_ports(cls, text: str) -> str:
+        allowed_ports(text)
+        return text
+
+    @field_validator("webhooks_own_hosts")
+    @classmethod
+    def _are_own(cls, text: str) -> str:
+        own(text)
+        return text
 
     def deliveries_go_to(self) -> Rules:
-        """The rules of egress. Raises ValueError."""
+        """The rules of egress."""
         return rules(
             self.webhooks_allow_cidrs,
             http=self.webhooks_allow_http,

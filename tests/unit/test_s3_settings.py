@@ -27,8 +27,9 @@ def test_the_settings_lead_to_the_key(tmp_path: Path) -> None:
     assert access_of(both).secret_access_key == "s"
     assert "s3cr3t" not in repr(ServiceSettings(**settings, objects_s3_secret_access_key="s3cr3t"))
     assert access_of(ServiceSettings()) == S3Access()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"OBJECTS_S3_SECRET_ACCESS_KEY_PATH: name a file .*No such file") as refused:
         open_objects(ServiceSettings(**settings, objects_s3_secret_access_key_path=tmp_path / "-"))
+    assert str(tmp_path) not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,16 @@ def test_a_redis_is_named_as_one() -> None:
     [
         (gateway, {"gateway_instances": 2}, ("GATEWAY_INSTANCES", "GATEWAY_RATES_URL")),
         (gateway, {"gateway_ingest_url": "http://127.0.0.1:8101"}, ("GATEWAY_AUTH_URL", "GATEWAY_INGEST_URL")),
+        (
+            gateway,
+            {"gateway_auth_url": "http://localhost:8101", "gateway_ingest_url": "http://LOCALHOST:8101"},
+            ("GATEWAY_AUTH_URL", "GATEWAY_INGEST_URL"),
+        ),
+        (
+            gateway,
+            {"gateway_auth_url": "https://a:443,http://b", "gateway_ingest_url": "http://B:80/"},
+            ("GATEWAY_AUTH_URL", "GATEWAY_INGEST_URL"),
+        ),
         (AuthSettings, {"token_issuer": "issuer"}, ("AUTH_PUBLIC_URL", "TOKEN_ISSUER")),
         (AuthSettings, {"token_issuer": "http://example.org/auth"}, ("AUTH_PUBLIC_URL", "TOKEN_ISSUER")),
         (ServiceSettings, {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "u"}, SASL),
