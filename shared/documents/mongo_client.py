@@ -28,6 +28,7 @@ DURABLE: dict[str, Any] = {
 # BadValue, FailedToParse, TypeMismatch, PathNotViable, ConflictingUpdateOperators, DollarPrefixedFieldName,
 # NotSingleValueField, CommandNotFound, ImmutableField, InvalidNamespace: what we asked was wrong.
 DEFECTS = frozenset({2, 9, 14, 28, 40, 52, 54, 59, 66, 73})
+UNREADABLE = "DATABASE_URL names a file of certificates or keys (tls…File) that cannot be read"
 WRONG_PASSWORD, NOT_ALLOWED = 18, 13
 
 
@@ -35,12 +36,15 @@ def checked(url: str) -> tuple[str, str]:
     """The database that `url` names, and the servers as host:port, for messages.
 
     Raises:
-        ValueError: PyMongo cannot read the URL, or it names no database. The message never quotes the URL.
+        ValueError: PyMongo cannot read the URL, or a file that it names, or it names no database. The message never
+            quotes the URL.
     """
     try:
         parsed = parse_uri(url)
     except (InvalidURI, ConfigurationError, ValueError):
         raise ValueError("DATABASE_URL is not mongodb://[user:password@]host[:port]/database[?options]") from None
+    except OSError:
+        raise ValueError(UNREADABLE) from None
     database = parsed["database"]
     if not database:
         raise ValueError("DATABASE_URL names no database: mongodb://host/database")
@@ -48,10 +52,18 @@ def checked(url: str) -> tuple[str, str]:
 
 
 def connected(url: str, service: str) -> Client:
-    """A client; it connects with its first command."""
+    """A client; it connects with its first command.
+
+    Raises:
+        Unavailable: ("database") its certificates cannot be read; the log says so.
+    """
     said = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
     defaults = {name: value for name, value in DEFAULTS.items() if name.lower() not in said}
-    return AsyncMongoClient(url, appname=f"mymacrotracker-{service}", **defaults, **DURABLE)
+    try:
+        return AsyncMongoClient(url, appname=f"mymacrotracker-{service}", **defaults, **DURABLE)
+    except (ConfigurationError, OSError):
+        logger.error(UNREADABLE)
+        raise Unavailable("database") from None
 
 
 async def greet(client: Client, servers: str) -> None:

@@ -54,7 +54,7 @@ class SqliteDocuments:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            logger.error("the folder of the database cannot be made: %s", error.strerror)
+            logger.error("the folder of DATABASE_URL cannot be made: %s", error.strerror)
             raise failure(error) from error
         if not self._tables:
             self._writer.start()

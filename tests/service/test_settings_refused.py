@@ -52,6 +52,7 @@ OTHER_NONSENSE = [
     ("auth", "AUTH_SMTP_URL", "smtp://user:pass99@[host"),
     ("auth", "TOKEN_ISSUER", "https://[issuer9"),
     ("auth", "DATABASE_URL", "mongodb://user:pass99@"),
+    ("auth", "DATABASE_URL", "mongodb://user:pass99@host/db?tlsCAFile=/none"),
     ("auth", "OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:port9"),
     ("auth", "KAFKA_BOOTSTRAP_SERVERS", "kafka:87654"),
     ("auth", "OBJECTS_URL", "s3://B_ad"),
@@ -127,6 +128,18 @@ def test_a_key_file_that_holds_none_is_refused_by_the_settings_name(
         path.chmod(0o600)
         code, said = refusal(service, {name: str(path)})
         assert (code, name in said, "my-own" in said, "abc9" in said) == (2, True, False, False), said
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////dev/null/db99", f"mongodb://user:pass99@127.0.0.1/db99?tlsCAFile={Path(__file__).resolve()}"]
+)
+def test_a_database_that_cannot_be_opened_ends_the_start(
+    refusal: Refusal, capfd: pytest.CaptureFixture[str], url: str
+) -> None:
+    code, _ = refusal("ingest", {"DATABASE_URL": url, "INGEST_PORT": "0"})
+    said = capfd.readouterr().out
+    assert (code, "DATABASE_URL" in said) == (3, True)
+    assert not any(part in said for part in ("pass99", "db99", "Traceback", Path(__file__).name, "/dev/null"))
 
 
 async def test_a_service_listens_on_an_address_of_its_own_machine(tmp_path: Path) -> None:
