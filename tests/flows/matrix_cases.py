@@ -172,7 +172,9 @@ CASES: dict[tuple[str, str], Case] = {
     ("DELETE", "/v1/webhook-endpoints/{endpoint_id}"): Case(SPARE_ENDPOINT, late=1),
     ("GET", "/v1/webhook-endpoints/{endpoint_id}/deliveries"): Case(SPARE_ENDPOINT, shows=("delivery",)),
     ("GET", "/v1/webhook-endpoints/{endpoint_id}/replays"): Case(SPARE_ENDPOINT, shows=("replay",)),
-    ("POST", "/v1/webhook-endpoints/{endpoint_id}/replays"): Case(SPARE_ENDPOINT, json=lambda _: {"message_id": "m"}),
+    ("POST", "/v1/webhook-endpoints/{endpoint_id}/replays"): Case(
+        SPARE_ENDPOINT, json=lambda world: {"message_id": world.canaries["message"]}
+    ),
     ("GET", "/v1/webhook-endpoints/{endpoint_id}/replays/{replay_id}"): Case(REPLAY, shows=("replay",)),
     ("PATCH", "/v1/webhook-endpoints/{endpoint_id}/replays/{replay_id}"): Case(
         REPLAY, json=lambda _: {"state": "cancelled"}

@@ -45,6 +45,7 @@ from shared.events.webhooks import MessagePublished
 from shared.kafka import Broker, event_decoder, make_broker, publish_bytes
 from shared.outcomes import UnknownType
 from shared.settings import ServiceSettings
+from tests.polling import eventually
 from tests.service.receiver import LOCAL_DELIVERIES
 from tests.service.running import common_settings
 from tests.unit.test_readings import recorded
@@ -164,7 +165,14 @@ async def whole(folder: Path, **settings: Any) -> AsyncGenerator[Whole]:
             clients[name] = await _started(stack, name, apps[name])
         receiver = await _receiving(stack)
         partner_key = (folder / "demo-partner.key").read_text().strip()
+        await eventually(lambda: _knows(clients["gateway"], partner_key))
         yield Whole(folder, apps, clients["gateway"], outside, records, ocr, receiver, exporter, log, partner_key)
+
+
+async def _knows(gateway: httpx2.AsyncClient, partner_key: str) -> bool:
+    """Whether the gateway has heard of the demo partner, which auth tells of a moment after its start."""
+    answer = await gateway.get("/v1/whoami", headers={"Authorization": f"Bearer {partner_key}"})
+    return answer.status_code == 200
 
 
 def _services(folder: Path, common: dict[str, Any], ocr: RecordedOcr) -> tuple[dict[str, FastAPI], dict[str, Broker]]:
