@@ -38,8 +38,8 @@ def create_router(endpoints: Endpoints, keys: EndpointKeys, clock: Clock, nudge:
     @router.post("", status_code=201)
     async def create_endpoint(request: NewEndpoint, partner: PartnerId, key: Key) -> CreatedEndpoint:
         """Register an address. Only the answer shows the secret; a repeat does so again, until it is rotated away."""
-        made = await endpoints.create(_wanted(request, partner, key, clock()), request.signature)
-        return _created(keys, made, clock())
+        wanted = _wanted(request, partner, key, clock())
+        return _created(keys, await endpoints.create(wanted, request.signature), clock())
 
     @router.get("")
     async def list_endpoints(partner: PartnerId) -> EndpointList:
@@ -72,8 +72,7 @@ def create_router(endpoints: Endpoints, keys: EndpointKeys, clock: Clock, nudge:
         A repeat rotates nothing; it shows the secret again while that signs, then null.
         """
         overlap = timedelta(seconds=request.overlap_s)
-        endpoint, fresh = await endpoints.rotate(partner, endpoint_id, key, request.signature, overlap)
-        return _rotated(keys, endpoint, fresh)
+        return _rotated(keys, *await endpoints.rotate(partner, endpoint_id, key, request.signature, overlap))
 
     @router.post("/{endpoint_id}/tests", status_code=202)
     async def test_endpoint(endpoint_id: Id, partner: PartnerId, key: Key) -> TestSent:

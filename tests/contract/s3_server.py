@@ -23,6 +23,7 @@ WEED = os.environ.get("MYMACRO_WEED") or shutil.which("weed", path=str(Path(sys.
 S3_URL = os.environ.get("S3_URL", "")
 BUCKET, KEY_ID, SECRET = "contract", "weed-key", "weed-secret"
 UP_WITHIN_S = 30
+LOOK_EVERY_S = 0.2  # its log gets a line for each look
 
 
 def named() -> tuple[str, S3Access]:
@@ -68,14 +69,14 @@ def weed(folder: Path) -> Generator[S3Access]:
             process.kill()
             process.wait()
             for name in ("master", "volume", "filer", "s3"):
-                Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.grpc']}.sock").unlink(missing_ok=True)  # noqa: S108
+                Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.grpc']}.sock").unlink(missing_ok=True)  # noqa: S108 - where weed puts them
 
 
 def _until_done(url: str, method: str) -> None:
     deadline = time.monotonic() + UP_WITHIN_S
     while True:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=2):  # noqa: S310
+            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=2):  # noqa: S310 - our own server
                 return
         except OSError as error:
             # Any answer but "not yet" will do.
@@ -83,4 +84,4 @@ def _until_done(url: str, method: str) -> None:
                 return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"weed does not answer at {url}") from error
-        time.sleep(0.2)
+        time.sleep(LOOK_EVERY_S)

@@ -72,7 +72,7 @@ async def step(documents: Documents, name: str) -> None:
                 return
             await documents.put(TALLIES, replace(known, steps=(*known.steps, name)))
         except (Unavailable, Conflict):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the proxy drops or answers meanwhile
         else:
             return
 

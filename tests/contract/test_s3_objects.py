@@ -53,7 +53,7 @@ async def trickling(request: web.Request) -> web.StreamResponse:
     with contextlib.suppress(ConnectionError):
         while True:
             await response.write(b"x")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # never so slow that nothing comes within a step
     return response
 
 

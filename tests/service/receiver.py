@@ -45,7 +45,7 @@ async def _endless(request: web.Request) -> web.StreamResponse:
     try:
         while True:
             await response.write(b"x" * 65536)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the reader may leave
     except (ConnectionError, asyncio.CancelledError):
         return response
 

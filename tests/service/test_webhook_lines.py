@@ -111,7 +111,7 @@ class LaterFirst:
 
     async def insert(self, collection: Collection[Any], document: Any) -> Any:
         for _ in range(100 - document.sequence):
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # later ones overtake
         return await self._documents.insert(collection, document)
 
 

@@ -38,4 +38,4 @@ async def test_every_try_is_counted_by_what_came_of_it(tmp_path: Path, receiver:
         clock.ahead = timedelta(seconds=10)
         await eventually(lambda: delivered(service, made))
         await service.send(topics.INSIGHTS, insight(2))
-        await eventually(lambda: counted(service, before, Counter(failed=1, delivered=1, given_up=1)))
+        assert await eventually(lambda: counted(service, before, Counter(failed=1, delivered=1, given_up=1)))

@@ -61,7 +61,8 @@ async def test_what_waits_goes_out_where_the_grant_only_grew(service: Running, r
     clock.ahead += timedelta(seconds=1)
     await service.send(topics.GRANTS, grant(2, scopes=("insights:read", "days:read"), occurred_at=clock()))
     clock.ahead += timedelta(minutes=1)
-    await eventually(lambda: states(service, made, ["delivered"]))
+    assert await eventually(lambda: states(service, made, ["delivered"]))
+    assert sequences(receiver) == [1, 1]
 
 
 async def test_an_event_of_before_the_grant_that_comes_again_is_told_nobody(
