@@ -14,8 +14,9 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from infra.local.settings import wrong
 from shared.kafka_access import client_arguments
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, reading
 from shared.topics import (
     DEAD_LETTER_MAX_BYTES,
     DEAD_LETTER_RETENTION_MS,
@@ -128,9 +129,13 @@ async def _listening(servers: list[str]) -> None:
 
 def main() -> None:
     """Create the topics of the brokers named in the environment."""
-    settings = ServiceSettings()
-    servers, access = settings.bootstrap_servers, client_arguments(settings)
-    replication = int(os.environ.get("KAFKA_REPLICATION", "1"))
+    try:
+        settings = ServiceSettings()
+        servers, access = settings.bootstrap_servers, client_arguments(settings)
+        with reading("KAFKA_REPLICATION", "say how many brokers hold each record, such as 3"):
+            replication = int(os.environ.get("KAFKA_REPLICATION") or "1")
+    except ValueError as error:
+        sys.exit(wrong(error))
     try:
         made = asyncio.run(create_when_up(servers, replication=replication, access=access))
     except (KafkaError, OSError) as error:

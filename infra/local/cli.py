@@ -12,20 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 from infra.local import (
-    audit_command,
     control,
     development,
-    dlq,
     env_file,
-    partners_command,
+    operators,
     private,
     redis,
-    republish,
-    secret_keys,
     setup,
-    signing_keys,
     state_shown,
-    users_command,
     webhooks_command,
     webhooks_replay_command,
 )
@@ -44,13 +38,7 @@ from infra.local.stack import StackError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
 errors = Console(stderr=True)
-app.add_typer(audit_command.app, name="audit")
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(partners_command.app, name="partners")
-app.add_typer(republish.app, name="republish")
-app.add_typer(secret_keys.app, name="secrets")
-app.add_typer(signing_keys.app, name="keys")
-app.add_typer(users_command.app, name="users")
+operators.register(app)
 webhooks_replay_command.register(webhooks_command.app)
 app.add_typer(webhooks_command.app, name="webhooks")
 development.register(app)

@@ -21,6 +21,7 @@ from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from infra.local.dead_letters import Filter, Letter, Place, is_dead_letters, letter_of
+from infra.local.settings import wrong
 from shared.clock import utc_now
 from shared.events.operator import DeadLetterResolved
 from shared.ids import derived_id
@@ -43,6 +44,18 @@ class NoAnswer(Exception):
     """Kafka, or something of it that must be there, is not; the message is a sentence for people."""
 
 
+def access() -> dict[str, Any]:
+    """What a client of aiokafka's is told to get into Kafka.
+
+    Raises:
+        NoAnswer: a setting is wrong.
+    """
+    try:
+        return client_arguments(ServiceSettings())
+    except ValueError as error:
+        raise NoAnswer(wrong(error)) from error
+
+
 @dataclass(frozen=True)
 class Held:
     """A dead-letter topic: how many letters it holds, and how many of them nobody has dealt with."""
@@ -57,13 +70,13 @@ async def opened(servers: str) -> AsyncGenerator["DeadLetterTopics"]:
     """The dead letters of the brokers `host:port,…`, as they are now.
 
     Raises:
-        NoAnswer: they do not answer.
+        NoAnswer: they do not answer, or how to get in is set wrongly.
     """
     # It repeats what we say in one sentence.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=servers,
-        **client_arguments(ServiceSettings()),
+        **access(),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -164,7 +177,7 @@ class DeadLetterTopics:
         """Somebody who resolves letters, `rate` a second at most."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self._servers,
-            **client_arguments(ServiceSettings()),
+            **access(),
             acks="all",
             enable_idempotence=False,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -178,8 +191,7 @@ class DeadLetterTopics:
 
 
 async def _cluster(servers: str) -> ClusterMetadata:
-    access = client_arguments(ServiceSettings())
-    client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_TIMEOUT_MS, **access)
+    client = AIOKafkaClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_TIMEOUT_MS, **access())
     await client.bootstrap()
     try:
         return await client.fetch_all_metadata()

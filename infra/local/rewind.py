@@ -7,9 +7,7 @@ import logging
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, KafkaError
 
-from infra.local.dead_letter_topics import NoAnswer
-from shared.kafka_access import client_arguments
-from shared.settings import ServiceSettings
+from infra.local.dead_letter_topics import NoAnswer, access
 from shared.topics import TOPICS, Topic
 from shared.unresolved import beginnings, ends
 
@@ -18,7 +16,7 @@ async def rewind(servers: str, service: str, *, dry_run: bool = False) -> dict[s
     """Put all groups of `service` back to the first record; how many records each topic then has for it.
 
     Raises:
-        NoAnswer: nobody of that name reads, it still runs, or Kafka does not answer.
+        NoAnswer: nobody of that name reads, it still runs, Kafka does not answer, or how to get in is set wrongly.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     topics = [topic for topic in TOPICS if service in topic.readers]
@@ -39,7 +37,7 @@ async def _rewind(servers: str, topic: Topic, service: str, dry_run: bool) -> in
     # Without a subscription it commits for the group from outside, which Kafka allows while nobody is in it.
     consumer = AIOKafkaConsumer(
         bootstrap_servers=servers,
-        **client_arguments(ServiceSettings()),
+        **access(),
         group_id=topic.group(service),
         enable_auto_commit=False,
     )

@@ -95,11 +95,15 @@ class StackSettings(BaseSettings):
         return self
 
 
-def wrong(error: ValidationError) -> str:
-    """What is wrong with which setting, as one sentence."""
+def wrong(error: ValueError) -> str:
+    """What is wrong with which setting, as one sentence; values only of the stack's own, for others may be secret."""
+    if not isinstance(error, ValidationError):
+        return f"wrong settings: {error}."
+    own = error.title == StackSettings.__name__
     found: list[str] = []
     for one in error.errors():
         said = one["msg"].removeprefix("Value error, ")
-        name = f"{PREFIX}{str(one['loc'][0]).upper()}={one['input']}: " if one["loc"] else ""
-        found.append(f"{name}{said[0].lower() if name else said[0]}{said[1:]}")
+        name = str(one["loc"][0]).upper() if one["loc"] else ""
+        shown = f"{PREFIX}{name}={one['input']}" if own else name
+        found.append(f"{shown}: {said[0].lower()}{said[1:]}" if name else said)
     return f"wrong settings: {'; '.join(found)}."
