@@ -1,4 +1,4 @@
-"""`./mymacro test`: each service's tests beside all others, the faults behind both."""
+"""`./mymacro test`: what needs no stack beside what runs several services, the faults behind both."""
 
 import os
 import signal
@@ -13,16 +13,17 @@ from infra.local.environment import ROOT
 NOTHING_COLLECTED = 5  # pytest's exit code
 # Each part picks its own from the same options, so it says how many it left to the others ("deselected").
 HEADLINES = {
-    "services": "each service by itself",
-    "all together": "units, contracts, flows, whole stacks on real servers; they ran beside the part above",
+    "one at a time": "units, contracts, each service by itself",
+    "all together": "flows, whole stacks on real servers; they ran beside the part above",
     "faults": "what is killed, stopped, locked and filled while load runs",
 }
 STOP_SECONDS = 30  # real stacks are taken down by their fixtures
 IN_THE_TERMINAL = {"-s", "--capture=no", "--pdb", "--trace", "--collect-only", "--co"}
 # Two parts that take about as long, one a core.
-SERVICES = ["tests/service"]
-OTHERS = ["tests", "--ignore=tests/service", "--ignore=tests/faults", "-o", "cache_dir=.pytest_cache/others"]
+SINGLE = ["tests/unit", "tests/contract", "tests/service"]
 FAULTS = ["tests/faults"]  # what is acknowledged while they hit is counted, hence nothing runs beside them
+# All that is in neither, also in folders to come.
+TOGETHER = ["tests", *(f"--ignore={path}" for path in SINGLE + FAULTS), "-o", "cache_dir=.pytest_cache/together"]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,11 +36,11 @@ def run(arguments: Sequence[str]) -> int:
         return subprocess.call(_pytest([], arguments), cwd=ROOT)
     with tempfile.TemporaryFile() as said:
         beside = subprocess.Popen(
-            _pytest(OTHERS, arguments), cwd=ROOT, stdout=said, stderr=said, start_new_session=True, close_fds=True
+            _pytest(TOGETHER, arguments), cwd=ROOT, stdout=said, stderr=said, start_new_session=True, close_fds=True
         )
-        _headline(1, "services")
+        _headline(1, "one at a time")
         try:
-            codes = [subprocess.call(_pytest(SERVICES, arguments), cwd=ROOT), beside.wait()]
+            codes = [subprocess.call(_pytest(SINGLE, arguments), cwd=ROOT), beside.wait()]
         finally:
             _end(beside)
         _headline(2, "all together")

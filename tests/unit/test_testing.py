@@ -28,8 +28,8 @@ def test_each_part_says_what_it_is_before_its_tests(monkeypatch: pytest.MonkeyPa
     assert testing.run(["-q"]) == 0
     said = [line.split(":")[0] for line in capfd.readouterr().out.splitlines() if line]
     assert said == [
-        "1 of 3, services",
-        "ran tests/service",
+        "1 of 3, one at a time",
+        "ran tests/unit",
         "2 of 3, all together",
         "ran tests",
         "3 of 3, faults",
