@@ -139,18 +139,25 @@ async def wait_for_kafka(
     """
     entry = dict(access or {})
     said, pause_s = time.monotonic(), REFUSED_AFTER_S if entry else SAY_EVERY_S
-    while not (answering := await _port_answers(servers)) or not await _has(servers, set(topics), entry):
+    while not await _port_answers(servers) or not await _has(servers, set(topics), entry):
         if time.monotonic() - said > pause_s:
-            if answering is not None and entry and (refused := await _refused(answering, entry)) is not None:
-                log.error("Kafka at %s %s", answering, refused)
+            if refusal := await refusal_of(servers, entry):
+                log.error("%s", refusal)
             else:
                 log.warning("waiting for Kafka and its topics at %s", ", ".join(servers))
             said, pause_s = time.monotonic(), SAY_EVERY_S
         await asyncio.sleep(WAIT_S)
 
 
-async def _refused(server: str, access: dict[str, Any]) -> str | None:
-    """Why this broker does not let us in; None where that is not known, or it does."""
+async def refusal_of(servers: list[str], access: Mapping[str, Any]) -> str | None:
+    """The sentence that says why Kafka does not let us in with `access`; None where that is not known, or it does."""
+    if not access or (server := await _port_answers(servers)) is None:
+        return None
+    why = await _refused(server, access)
+    return f"Kafka at {server} {why}" if why else None
+
+
+async def _refused(server: str, access: Mapping[str, Any]) -> str | None:
     host, _, port = server.rpartition(":")
     try:
         connection = await create_conn(host, int(port), request_timeout_ms=5000, **access)
