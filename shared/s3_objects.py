@@ -179,11 +179,15 @@ class Bucket:
 
     async def size(self, key: str) -> int:
         """The object's size in bytes. Raises FileNotFoundError."""
-        with suppress(BaseError, OSError):
+        try:
             async with asyncio.timeout(self._answer_s):
-                return (await self.store.head_async(key))["size"]
-        # The answer to a HEAD has no body, which alone tells a missing object from a missing bucket or a wrong key.
-        return (await self.reached(self.store.get_async(key), lacking=True)).meta["size"]
+                with suppress(BaseError, OSError):
+                    return (await self.store.head_async(key))["size"]
+                # The answer to a HEAD has no body, which alone tells a missing object from a missing bucket or a wrong
+                # key.
+                return (await self.reached(self.store.get_async(key), lacking=True)).meta["size"]
+        except TimeoutError as error:
+            raise self._told(error) from None
 
     async def reached(self, answer: Awaitable[T], within_s: float | None = None, *, lacking: bool = False) -> T:
         """What S3 answers.

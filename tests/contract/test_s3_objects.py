@@ -141,6 +141,13 @@ async def test_an_s3_that_is_slow_is_waited_for_no_longer_than_told(server: Fake
     assert time.monotonic() - began < 15, "its own retries go on for three minutes"
 
 
+async def test_the_size_of_an_object_is_not_asked_again_when_the_time_of_an_answer_is_over(server: FakeS3) -> None:
+    server.fault = hanging
+    with pytest.raises(Unavailable):
+        await Bucket(URL, server.access, answer_s=0.3).size(KEY)
+    assert [request.method for request in server.requests] == ["HEAD"]
+
+
 async def _whole(bucket: Bucket) -> object:
     return await (await bucket.store.get_async(KEY)).bytes_async()
 
