@@ -19,6 +19,7 @@ from shared.errors import Problem
 from shared.events.event import Event
 from shared.events.webhooks import MessagePublished
 from shared.metrics import METRICS
+from shared.redaction import whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +219,11 @@ class Feeds:
         """End the streams of API keys that have ended, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_AT_KEYS_EVERY_S)
-            await self.look_at_keys()
+            try:
+                await self.look_at_keys()
+            except Exception as error:
+                # A defect must not end the looking: keys would be taken back, and their streams go on.
+                logger.error("a look at keys failed: %s", whereabouts(error))
 
     async def look_at_keys(self) -> None:
         """End the streams of API keys that have ended; while auth is silent, those known to have."""

@@ -14,7 +14,8 @@ from services.gateway import feeds
 from shared.clock import utc_now
 from shared.events.auth import GrantUpdated
 from shared.keys import api_key_id, new_api_key
-from tests.service.gateway_edges import USER, Gateway, MovableClock, Stream, gateway, partner
+from tests.polling import eventually
+from tests.service.gateway_edges import USER, Gateway, MovableClock, Stream, answer, gateway, partner
 from tests.service.live_messages import Webhooks, publish
 from tests.service.live_sockets import Socket
 from tests.service.partnering import Desk, desk_of
@@ -125,6 +126,22 @@ async def test_the_gateway_looks_by_itself(tmp_path: Path, monkeypatch: pytest.M
         key = await setting.key("ended")
         theirs = await setting.opened(Stream, key)
         await proved_open(setting, theirs, 1)
+        await setting.end(key)
+        assert await why(theirs) == "token-expired"
+
+
+async def test_an_answer_of_auth_that_cannot_be_read_does_not_end_the_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feeds, "LOOK_AT_KEYS_EVERY_S", 0.01)
+    async with set_up(tmp_path) as setting:
+        key = await setting.key("ended")
+        theirs = await setting.opened(Stream, key)
+        setting.door.services.handlers["auth"] = lambda *_: answer({"other": []})
+        auth = setting.door.services.apps.pop("auth")
+        await eventually(lambda: "a look at keys failed" in caplog.text)
+        await proved_open(setting, theirs, 1)
+        setting.door.services.apps["auth"] = auth
         await setting.end(key)
         assert await why(theirs) == "token-expired"
 
