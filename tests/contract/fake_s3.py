@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
 from xml.sax.saxutils import escape
 
@@ -40,6 +41,15 @@ class FakeS3:
     @property
     def access(self) -> S3Access:
         return S3Access(f"http://127.0.0.1:{self.port}", "us-east-1", KEY_ID, SECRET)
+
+    def settings(self, prefix: str = "") -> dict[str, Any]:
+        """What a service is told so that its objects lie here, under `/<name>` or in the bucket itself."""
+        return {
+            "objects_url": f"s3://{BUCKET}{prefix}",
+            "objects_s3_endpoint": self.access.endpoint,
+            "objects_s3_access_key_id": KEY_ID,
+            "objects_s3_secret_access_key": SECRET,
+        }
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)

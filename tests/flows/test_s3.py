@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract import fake_s3
-from tests.contract.fake_s3 import BUCKET, KEY_ID, SECRET, FakeS3
+from tests.contract.fake_s3 import FakeS3
 from tests.flows.people import signed_in
 
 # Run here with this module's `system`.
@@ -31,13 +31,7 @@ async def bucket() -> AsyncGenerator[FakeS3]:
 
 @pytest.fixture
 async def system(tmp_path: Path, bucket: FakeS3) -> AsyncGenerator[Whole]:
-    settings = {
-        "objects_url": f"s3://{BUCKET}/prefix",
-        "objects_s3_endpoint": bucket.access.endpoint,
-        "objects_s3_access_key_id": KEY_ID,
-        "objects_s3_secret_access_key": SECRET,
-    }
-    async with whole(tmp_path, **settings) as running:
+    async with whole(tmp_path, **bucket.settings("/prefix")) as running:
         yield running
     assert any(request.method == "PUT" and "/prefix/" in request.path for request in bucket.requests)
     assert not bucket.uploads

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from shared import topics
 from tests.contract import fake_s3
-from tests.contract.fake_s3 import BUCKET, KEY_ID, SECRET, FakeS3, refusal
+from tests.contract.fake_s3 import FakeS3, refusal
 from tests.service.gateway_edges import USER, Gateway, gateway
 from tests.service.test_gateway import BATCH, picture, problem, put_photo
 from tests.service.test_gateway_intake import LARGE
@@ -24,13 +24,7 @@ async def s3() -> AsyncGenerator[FakeS3]:
 
 @pytest.fixture
 async def door(tmp_path: Path, s3: FakeS3) -> AsyncGenerator[Gateway]:
-    settings = {
-        "objects_url": f"s3://{BUCKET}",
-        "objects_s3_endpoint": s3.access.endpoint,
-        "objects_s3_access_key_id": KEY_ID,
-        "objects_s3_secret_access_key": SECRET,
-    }
-    async with gateway(tmp_path, **settings) as one:
+    async with gateway(tmp_path, **s3.settings()) as one:
         yield one
 
 
