@@ -263,6 +263,8 @@ def _buried(user: User, at: datetime) -> User:
         created_at=user.created_at,
         request_hash="",
         erased_at=at,
+        # What another process publishes just now must not come behind the tombstone in the topic.
+        outbox_at=user.outbox_at,
     )
 
 

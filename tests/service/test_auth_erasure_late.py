@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from services.auth import enrolment, sessions
 from services.auth.enrolment import Deps
@@ -15,6 +16,7 @@ from services.auth.erasure_documents import SERVICES, Erasure, Report
 from services.auth.store import GRANTS, LINES, SESSIONS, USERS, Store
 from shared import topics
 from shared.callers import Caller
+from shared.clock import truncated
 from shared.errors import Problem
 from shared.objects import Objects
 from tests.polling import eventually
@@ -115,6 +117,21 @@ async def test_a_password_that_was_right_before_the_erasure_signs_nobody_in(desk
         await enrolment.sign_in(_stuck(desk, USERS, ada), ADA["email"], ADA["password"], address="198.51.100.7")
     assert refused.value.code == "wrong-credentials"
     assert await desk.service.app.state.deps.store.guesses(f"account-{ada.user_id}") is None
+
+
+async def test_what_another_process_may_be_publishing_of_the_user_goes_before_the_tombstone(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """Else that user's profile could be the last of its key in the topic, for good."""
+    ada = await signed_in(desk)
+    documents, now = desk.service.app.state.deps.store.documents, desk.clock()
+    user = await documents.get(USERS, str(ada.user_id))
+    leased_until = truncated(now + timedelta(minutes=10))
+    await documents.put(USERS, replace(user, outbox_at=leased_until))
+    erasure = Erasure(id="e1", user_id=user.id, asked_at=now, asked_by="user", state="asked", due_at=now)
+    await Eraser(desk.service.app.state.deps, Objects(f"file:///{tmp_path}/objects")).work(erasure)
+    buried = await documents.get(USERS, user.id)
+    assert (buried.email, len(buried.outbox), buried.outbox_at) == ("", 1, leased_until)
 
 
 async def test_the_address_is_free_for_another_account(desk: Desk) -> None:
