@@ -43,10 +43,7 @@ class DayWorker:
     async def compute(self, dirty: DirtyDay) -> DirtyDay:
         """Compute what changed of the day, and store a revision if its numbers did. Returns the mark, clean."""
         started = self.clock()
-        settings = await self.preferences.of(dirty.user_id)
-        names = to_compute(dirty)
-        held = await self.store.held(dirty, names, settings.history, settings.ranking)
-        await self._tell(dirty, names, settings, await _computed(dirty, held), held.floating)
+        settings, held = await self._tell(dirty, to_compute(dirty))
         zones = settings.history.fingerprint
         if held.elsewhere and zones != dirty.zones:
             # Marked by other zones than these, what has no offset may have left for a day that nobody marked.
@@ -70,37 +67,22 @@ class DayWorker:
         """Mark the days that a setting changed."""
         await self.preferences.mark(job)
 
-    async def _tell(
-        self,
-        dirty: DirtyDay,
-        names: frozenset[str],
-        settings: UserSettings,
-        computed: Mapping[str, MetricDay],
-        floating: Mapping[str, int],
-    ) -> None:
-        """Store the day as it is now, with its event where its numbers changed."""
+    async def _tell(self, dirty: DirtyDay, names: frozenset[str]) -> tuple[UserSettings, HeldDay]:
+        """Store the day as it is now, with its event where its numbers changed; returns what they were made from."""
         for _ in range(TRIES):
-            held = await self.store.day(dirty.user_id, dirty.day)
-            metrics, rest = dict(computed), set(floating)
-            if held is not None:
-                metrics = {name: one for name, one in held.metrics.items() if name not in names} | metrics
-                rest |= {name for name in held.floating if name not in names}
-            if (held.metrics if held is not None else {}) != metrics:
-                zone = zone_on(dirty.day, settings.history, dirty.zone)
-                day = revised(held, dirty, zone, dict(sorted(metrics.items())), self.clock())
-            elif held is not None:
-                day = held
-            else:
-                return
-            day = replace(day, floating=tuple(sorted(rest)))
-            if day == held:
-                return
+            # Read before all else: who tells the day from now on may know more than what is read next, and
+            # this process may have stood still meanwhile.
+            told = await self.store.day(dirty.user_id, dirty.day)
+            settings = await self.preferences.of(dirty.user_id)
+            held = await self.store.held(dirty, names, settings.history, settings.ranking)
+            day = _as_held(told, dirty, names, settings, await _computed(dirty, held), held.floating, self.clock())
             try:
-                await self.store.put_day(day)
+                if day is not None and day != told:
+                    await self.store.put_day(day)
+                    self.told(day.id)
             except Conflict:
                 continue
-            self.told(day.id)
-            return
+            return settings, held
         raise Unavailable("database")
 
 
@@ -129,6 +111,27 @@ async def _computed(dirty: DirtyDay, held: HeldDay) -> dict[str, MetricDay]:
     if held.rows <= INLINE_ROWS:
         return compute(dirty.day, held.input)
     return await asyncio.to_thread(compute, dirty.day, held.input)
+
+
+def _as_held(
+    told: Day | None,
+    dirty: DirtyDay,
+    names: frozenset[str],
+    settings: UserSettings,
+    computed: Mapping[str, MetricDay],
+    floating: Mapping[str, int],
+    now: datetime,
+) -> Day | None:
+    """The day with its metrics `names` as computed, a revision more if that changes its numbers; None without any."""
+    metrics, rest = dict(computed), set(floating)
+    if told is not None:
+        metrics = {name: one for name, one in told.metrics.items() if name not in names} | metrics
+        rest |= {name for name in told.floating if name not in names}
+    day = told
+    if (told.metrics if told is not None else {}) != metrics:
+        zone = zone_on(dirty.day, settings.history, dirty.zone)
+        day = revised(told, dirty, zone, dict(sorted(metrics.items())), now)
+    return None if day is None else replace(day, floating=tuple(sorted(rest)))
 
 
 def revised(held: Day | None, dirty: DirtyDay, zone: str, metrics: dict[str, MetricDay], now: datetime) -> Day:
