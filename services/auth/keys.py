@@ -20,7 +20,8 @@ HINT_CHARACTERS = 8
 class PartnerKey(Document, frozen=True, kw_only=True):
     """An API key. Its id is the key's SHA-256; the key itself is nowhere.
 
-    `request` is the id of the request that made it. `last_used_at` is right to an hour.
+    `request` is the id of the request that made it, `request_hash` of what that asked for, "" in keys of before it was
+    kept. `last_used_at` is right to an hour.
     """
 
     partner_id: str
@@ -31,6 +32,7 @@ class PartnerKey(Document, frozen=True, kw_only=True):
     hint: str = ""
     last_used_at: datetime | None = None
     request: str | None = None
+    request_hash: str = ""
 
 
 KEYS_INDEX = "partner"

@@ -19,7 +19,7 @@ from services.auth.keys import (
     key_id,
     public_id,
 )
-from services.auth.repeats import key_reused
+from services.auth.repeats import body_hash, check_same
 from shared.callers import Caller
 from shared.documents import Conflict, Duplicate, Put
 from shared.errors import Problem, Unavailable
@@ -51,17 +51,16 @@ async def create(
         )
     registration.check_may_give(caller, wanted, expires_at)
     request = derived_id("partner key", partner.id, request_key)
-    earlier = await _made_by(deps, request)
+    hashed = body_hash(name, wanted, expires_at.isoformat() if expires_at is not None else None)
+    earlier = await _made_by(deps, request, hashed)
     if earlier is not None:
-        if (earlier.name, earlier.scopes) != (name, wanted):
-            raise key_reused()
         return earlier, None
     if expires_at is not None and not now < expires_at <= now + LONGEST:
         raise Problem(
             422, "expiry-not-possible", "Let the key end in the future and within ten years, or leave `expires_at` out."
         )
     text = new_api_key()
-    fresh = _fresh(text, partner.id, name, wanted, now, expires_at, request)
+    fresh = replace(_fresh(text, partner.id, name, wanted, now, expires_at), request=request, request_hash=hashed)
     made = await _added(deps, fresh, text, "key-created")
     if made[1] is not None and sum(is_live(key, now) for key in await listed(deps, partner.id)) > MAX_KEYS:
         # Others were made at the same moment, and saw as much room.
@@ -86,13 +85,14 @@ async def rotate(
     The new one is good for as long as the old one was at first.
 
     Raises:
-        Problem: 403 as in `create`, 404 there is none, 409 it has ended.
+        Problem: 403 and 409 as in `create`, 404 there is none, 409 it has ended, 422 another overlap was asked for
+            under this key.
     """
     partner = await registration.own(deps, str(caller.partner_id))
-    request = derived_id("rotated key", partner.id, id, request_key)
+    request, hashed = derived_id("rotated key", partner.id, id, request_key), body_hash(overlap.total_seconds())
     for _ in range(ATTEMPTS):
         old, now = await _own(deps, partner.id, id), deps.clock()
-        earlier = await _made_by(deps, request)
+        earlier = await _made_by(deps, request, hashed)
         if earlier is not None:
             return earlier, None
         if not is_live(old, now):
@@ -101,7 +101,8 @@ async def rotate(
         registration.check_may_give(caller, old.scopes, expires_at)
         text = new_api_key()
         scopes = tuple(scope for scope in old.scopes if scope in partner.scopes)
-        fresh = _fresh(text, partner.id, old.name, scopes, now, expires_at, request)
+        fresh = _fresh(text, partner.id, old.name, scopes, now, expires_at)
+        fresh = replace(fresh, request=request, request_hash=hashed)
         try:
             return await _added(deps, fresh, text, "key-rotated", Put(PARTNER_KEYS, ended_by(old, now + overlap)))
         except Conflict:
@@ -142,7 +143,6 @@ def _fresh(
     scopes: tuple[str, ...],
     now: datetime,
     expires_at: datetime | None,
-    request: str,
 ) -> PartnerKey:
     return PartnerKey(
         id=key_id(text),
@@ -152,7 +152,6 @@ def _fresh(
         expires_at=expires_at,
         name=name,
         hint=text[:HINT_CHARACTERS],
-        request=request,
     )
 
 
@@ -163,7 +162,7 @@ async def _added(deps: Deps, fresh: PartnerKey, text: str, kind: Kind, *before: 
         # In this order, so that a crash between the two, on MongoDB, leaves no new key that nobody holds.
         await deps.store.documents.put_many([*before, Put(PARTNER_KEYS, fresh), line])
     except Duplicate:
-        earlier = await _made_by(deps, str(fresh.request))
+        earlier = await _made_by(deps, str(fresh.request), fresh.request_hash)
         if earlier is None:
             raise Unavailable("database") from None
         return earlier, None
@@ -185,9 +184,13 @@ def _too_many() -> Problem:
     return Problem(409, "too-many-keys", f"{MAX_KEYS} keys are good at once. End one that you do not need.")
 
 
-async def _made_by(deps: Deps, request: str) -> PartnerKey | None:
+async def _made_by(deps: Deps, request: str, hashed: str) -> PartnerKey | None:
+    """The key that this request made before. Raises Problem(422): it asked for something else then."""
     page = await deps.store.documents.find(PARTNER_KEYS, REQUEST_INDEX, (request,), limit=1)
-    return page.documents[0] if page.documents else None
+    earlier = page.documents[0] if page.documents else None
+    if earlier is not None:
+        check_same(earlier.request_hash, hashed)
+    return earlier
 
 
 async def _own(deps: Deps, partner_id: str, id: str) -> PartnerKey:

@@ -54,13 +54,15 @@ DEMO_PARTNER_SCOPES = (
 class ClientSecret(msgspec.Struct, frozen=True, kw_only=True):
     """A client secret by its SHA-256. `expires_at` stands once another has taken its place.
 
-    `request` is the id of the request that made it, so that a repeat of that makes no other.
+    `request` is the id of the request that made it, so that a repeat of that makes no other; `request_hash` is of what
+    that asked for, "" in the first one and in those of before it was kept.
     """
 
     hash: bytes
     created_at: datetime
     expires_at: datetime | None = None
     request: str = ""
+    request_hash: str = ""
 
 
 class Partner(Outboxed, frozen=True, kw_only=True):

@@ -1,7 +1,5 @@
 """Partners from their registration on: what they change of themselves, and what operators decide."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +25,7 @@ from services.auth.partners import (
     secret_hash,
     with_secret,
 )
-from services.auth.repeats import key_reused
+from services.auth.repeats import body_hash, check_same
 from shared import topics
 from shared.callers import Caller
 from shared.documents import Conflict
@@ -48,8 +46,7 @@ class Wanted:
     @property
     def hash(self) -> str:
         """What two requests under one key must have in common."""
-        parts = (self.name, self.contact, self.redirect_uris, self.scopes)
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return body_hash(self.name, self.contact, self.redirect_uris, self.scopes)
 
 
 async def register(deps: Deps, key: str, wanted: Wanted, address: str) -> tuple[Partner, str | None]:
@@ -91,8 +88,7 @@ async def register(deps: Deps, key: str, wanted: Wanted, address: str) -> tuple[
 
 async def _registered_before(deps: Deps, partner_id: str, wanted: Wanted) -> Partner:
     earlier = await known(deps, partner_id)
-    if earlier.request_hash != wanted.hash:
-        raise key_reused()
+    check_same(earlier.request_hash, wanted.hash)
     deps.relay.nudge(PARTNERS, partner_id)
     return earlier
 
@@ -131,15 +127,18 @@ async def rotate_secret(deps: Deps, caller: Caller, key: str, overlap: timedelta
 
     Raises:
         Problem: as `own`; 403 the caller has less than the secret would give, or is a key that ends; 409 four secrets
-            are good already.
+            are good already; 422 another overlap was asked for under this key.
     """
     partner_id = str(caller.partner_id)
     check_may_give(caller, (await own(deps, partner_id)).scopes, until=None)
     request, secret, now = derived_id("client secret", partner_id, key), new_client_secret(), deps.clock()
-    fresh = ClientSecret(hash=secret_hash(secret), created_at=now, request=request)
+    hashed = body_hash(overlap.total_seconds())
+    fresh = ClientSecret(hash=secret_hash(secret), created_at=now, request=request, request_hash=hashed)
 
     def rotated(partner: Partner) -> Partner:
-        if any(one.request == request for one in partner.secrets):
+        earlier = next((one for one in partner.secrets if one.request == request), None)
+        if earlier is not None:
+            check_same(earlier.request_hash, hashed)
             return partner
         if overlap and len(live_secrets(partner, now)) >= MAX_SECRETS:
             raise Problem(

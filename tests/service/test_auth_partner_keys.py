@@ -53,6 +53,29 @@ async def test_the_same_request_twice_makes_one_key(oat: Partner) -> None:
     assert (await (await rye_of(oat.desk)).key()).json()["key"] is not None
 
 
+async def test_another_body_under_a_used_key_makes_and_ends_nothing(oat: Partner) -> None:
+    end = KEY | {"expires_at": (oat.desk.clock() + timedelta(hours=2)).isoformat()}
+    made, timed = (await oat.key()).json(), (await oat.key("k1 with an end", end)).json()
+    for body in (end, KEY | {"scopes": ["samples:write"]}):
+        assert problem(await oat.key(body=body)) == (422, "idempotency-key-reused"), body
+    assert problem(await oat.key("k1 with an end")) == (422, "idempotency-key-reused")
+    await oat.rotate(made["key_id"], overlap_s=3600)
+    # Whoever sends this must not believe that the old key has ended.
+    assert problem(await oat.rotate(made["key_id"], overlap_s=0)) == (422, "idempotency-key-reused")
+    assert await oat.good(made["key"])
+    assert len(await oat.keys()) == 3
+    oat.desk.clock.ahead += timedelta(hours=3)
+    again = [await oat.key(), await oat.key("k1 with an end", end), await oat.rotate(made["key_id"], overlap_s=3600)]
+    assert [(answer.status_code, answer.json()["key"]) for answer in again] == [(201, None)] * 3
+    assert again[1].json()["key_id"] == timed["key_id"]
+
+
+async def test_of_different_bodies_under_one_key_at_once_one_counts(oat: Partner) -> None:
+    answers = await asyncio.gather(*(oat.key(body=KEY | {"name": f"import {number}"}) for number in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [422] * 5
+    assert len(await oat.keys()) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

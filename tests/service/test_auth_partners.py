@@ -255,6 +255,14 @@ async def test_the_same_rotation_twice_makes_one_secret(desk: Desk) -> None:
     assert sum(answer.json()["client_secret"] is not None for answer in answers) == 1
 
 
+async def test_another_overlap_under_a_used_key_is_refused(desk: Desk) -> None:
+    partner = await desk.active()
+    await rotate(desk, partner["partner_id"], "s1", 3600)
+    # Whoever sends this must not believe that the old secret has ended.
+    assert problem(await rotate(desk, partner["partner_id"], "s1", 0)) == (422, "idempotency-key-reused")
+    assert await known(desk, partner["partner_id"], partner["client_secret"])
+
+
 async def test_a_narrow_key_cannot_get_the_whole_secret(desk: Desk) -> None:
     partner_id = (await desk.active())["partner_id"]
     refused = await rotate(desk, partner_id, "s1", scopes=("partner:write",))
