@@ -75,7 +75,10 @@ class Health:
         for _ in range(ATTEMPTS):
             since = endpoint.failing_since or now
             if endpoint.failures + 1 >= LEAST_FAILURES and now - since >= GIVEN_UP_AFTER:
-                await self._give_up(endpoint.id, FAILED_REASON)
+                # It may have succeeded since, or been changed or enabled by its partner: all of that begins anew.
+                fresh = await self._store.endpoint(endpoint.id)
+                if fresh is not None and fresh.failing_since == endpoint.failing_since:
+                    await self._give_up(endpoint.id, FAILED_REASON)
                 return
             try:
                 counted = replace(endpoint, failing_since=since, failures=endpoint.failures + 1)

@@ -58,6 +58,19 @@ async def test_a_410_of_a_url_that_was_changed_meanwhile_disables_nothing(
     assert (await now(webhooks_documents)).state == "disabled"
 
 
+@pytest.mark.parametrize("meanwhile", [{"url": "https://new.example.org/"}, {}])
+async def test_a_failure_of_before_a_count_began_anew_disables_nothing(
+    webhooks_documents: Documents, health: Health, meanwhile: dict[str, str]
+):
+    """Its partner changed the URL, or another process delivered, while the try of an old claim was under way."""
+    fresh = await stored(webhooks_documents)
+    failing = replace(fresh, failing_since=utc_now() - timedelta(days=5), failures=9)
+    claimed = await webhooks_documents.put(ENDPOINTS, failing)
+    await webhooks_documents.put(ENDPOINTS, replace(claimed, failing_since=None, failures=0, **meanwhile))
+    await health.failed(claimed, gone=False)
+    assert (await now(webhooks_documents)).state == "enabled"
+
+
 async def test_a_success_ends_a_count_that_began_after_it_was_claimed(webhooks_documents: Documents, health: Health):
     claimed = await stored(webhooks_documents)
     await health.failed(claimed, gone=False)
