@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 from msgspec.structs import replace
 
 from services.webhooks.asking import Id, Key, PartnerId
@@ -60,10 +60,9 @@ def create_router(endpoints: Endpoints, keys: EndpointKeys, clock: Clock, nudge:
         return _view(changed, clock())
 
     @router.delete("/{endpoint_id}", status_code=204)
-    async def delete_endpoint(endpoint_id: Id, partner: PartnerId) -> Response:
+    async def delete_endpoint(endpoint_id: Id, partner: PartnerId) -> None:
         """Forget an endpoint; nothing goes there any more."""
         await endpoints.end(partner, endpoint_id)
-        return Response(status_code=204)
 
     @router.post("/{endpoint_id}/secrets", status_code=201)
     async def rotate_secret(endpoint_id: Id, request: NewSecret, partner: PartnerId, key: Key) -> Rotated:
@@ -72,7 +71,7 @@ def create_router(endpoints: Endpoints, keys: EndpointKeys, clock: Clock, nudge:
         A repeat rotates nothing; it shows the secret again while that signs, then null.
         """
         overlap = timedelta(seconds=request.overlap_s)
-        return _rotated(keys, *await endpoints.rotate(partner, endpoint_id, key, request.signature, overlap))
+        return _rotated(keys, *await endpoints.rotate(partner, endpoint_id, key, request.signature, overlap), clock())
 
     @router.post("/{endpoint_id}/tests", status_code=202)
     async def test_endpoint(endpoint_id: Id, partner: PartnerId, key: Key) -> TestSent:
@@ -117,19 +116,19 @@ def _changed(endpoint: Endpoint, said: dict[str, Any]) -> Endpoint:
 
 
 def _created(keys: EndpointKeys, endpoint: Endpoint, now: datetime) -> CreatedEndpoint:
-    first = next((key for key in endpoint.keys if not key.request_id), None)
+    first = next((key for key in endpoint.keys if not key.request_id and key.signs(now)), None)
     secret = None if first is None else _secret(keys, endpoint, first)
     return CreatedEndpoint(**_view(endpoint, now).model_dump(), secret=secret)
 
 
-def _rotated(keys: EndpointKeys, endpoint: Endpoint, fresh: EndpointKey) -> Rotated:
+def _rotated(keys: EndpointKeys, endpoint: Endpoint, fresh: EndpointKey, now: datetime) -> Rotated:
     # A repeat may come after later rotations.
     earlier = endpoint.keys[endpoint.keys.index(fresh) + 1 :] if fresh in endpoint.keys else ()
     return Rotated(
         endpoint_id=endpoint.id,
         signature=fresh.kind,
         created_at=fresh.created_at,
-        secret=_secret(keys, endpoint, fresh) if fresh.sealed else None,
+        secret=_secret(keys, endpoint, fresh) if fresh.sealed and fresh.signs(now) else None,
         public_key=fresh.public,
         earlier_until=max((key.expires_at for key in earlier if key.expires_at is not None), default=None),
     )

@@ -98,6 +98,18 @@ async def test_a_late_repeat_of_a_rotation_ends_nobodys_key(
     assert (ended.sealed, ended.public) == (b"", first["public_key"])
 
 
+async def test_a_secret_that_signs_no_more_is_not_shown_again(tmp_path: Path, receiver: Receiver):
+    ahead = timedelta(0)
+    async with webhooks(tmp_path, lambda: utc_now() + ahead) as service:
+        made = await created(service, receiver.url)
+        first = (await rotated(service, made, "a", overlap_s=60)).json()
+        await rotated(service, made, "b", overlap_s=60)
+        assert (await rotated(service, made, "a", overlap_s=60)).json()["secret"] == first["secret"]
+        ahead = timedelta(seconds=61)
+        assert (await rotated(service, made, "a", overlap_s=60)).json()["secret"] is None
+        assert (await created(service, receiver.url))["secret"] is None
+
+
 async def test_what_recognises_late_repeats_has_an_end(tmp_path: Path, receiver: Receiver):
     ahead = timedelta(0)
     async with webhooks(tmp_path, lambda: utc_now() + ahead) as service, database(tmp_path) as documents:
