@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.webhooks.asking import Id, Key, PartnerId
@@ -21,15 +21,26 @@ from shared.ids import derived_id
 MAX_RATE_PER_S = 1000
 
 
+def _with_a_year_in_utc(moment: datetime) -> datetime:
+    try:
+        truncated(moment)
+    except OverflowError as error:
+        raise PydanticCustomError("moment", "Send a time in the years 1 to 9999 of UTC") from error
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_with_a_year_in_utc)]
+
+
 class NewReplay(BaseModel):
     """What to send again: one message, all that failed since a time, or all that was stored in a time."""
 
     model_config = ConfigDict(extra="forbid")
 
     message_id: Annotated[str | None, Field(min_length=1, max_length=64, description="This message alone")] = None
-    failed_since: Annotated[AwareDatetime | None, Field(description="Deliveries made since then that failed")] = None
-    since: Annotated[AwareDatetime | None, Field(description="Messages stored since then")] = None
-    until: Annotated[AwareDatetime | None, Field(description="Up to then, exclusive; now by default")] = None
+    failed_since: Annotated[Moment | None, Field(description="Deliveries made since then that failed")] = None
+    since: Annotated[Moment | None, Field(description="Messages stored since then")] = None
+    until: Annotated[Moment | None, Field(description="Up to then, exclusive; now by default")] = None
     types: Types = []
     user: Annotated[UserId | None, Field(description="Of this user alone")] = None
     rate_per_s: Annotated[int, Field(ge=1, le=MAX_RATE_PER_S, description="Messages a second")] = 10

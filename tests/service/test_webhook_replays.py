@@ -198,6 +198,15 @@ async def test_requests_that_make_no_sense_or_are_not_ones_own_are_refused(servi
     assert (await ask(service, "PATCH", one, {"state": "done"})).status_code == 422
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+async def test_a_time_of_a_year_that_utc_does_not_know_is_refused(service: Running, receiver: Receiver, moment: str):
+    made = await created(service, receiver.url)
+    for wanted in ({"since": moment}, {"failed_since": moment}, {"since": an_hour_ago(), "until": moment}):
+        refused = await replayed(service, made, **wanted)
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["message"] == "Send a time in the years 1 to 9999 of UTC"
+
+
 @pytest.mark.parametrize("start", ["since", "failed_since"])
 async def test_a_time_in_which_nothing_can_lie_is_refused_with_what_to_send(
     service: Running, receiver: Receiver, clock: MovableClock, start: str
