@@ -115,8 +115,10 @@ class Deliveries:
         return any(one is not None and _stands_for(one, delivery, since) for one in others)
 
     async def waiting(self, endpoint_id: str) -> int:
-        """How many have a time at which they are tried."""
-        return await self._documents.count(DELIVERIES, "lane", (endpoint_id,))
+        """How many wait for the endpoint, be it until a time or for their turn."""
+        # Of a line, the first alone is in both.
+        counts = [await self._documents.count(DELIVERIES, index, (endpoint_id,)) for index in ("lane", "line")]
+        return max(counts)
 
     async def page(
         self, endpoint_id: str, *, state: State | None, user_id: str | None, limit: int, cursor: str | None

@@ -150,6 +150,20 @@ async def test_a_replay_of_what_was_stored_together_keeps_each_users_order(conne
     assert told == list(range(1, 46))
 
 
+async def test_a_replay_waits_while_much_stands_in_line(connect: Connect):
+    process = await connect(lambda: NOW)
+    await open_line(process)
+    await turn(process, 300)
+    replays = Replays(process.documents, process.store, lambda: NOW)
+    replay = replace(REPLAY, rate_per_s=60)
+    for made in (60, 120, 120):
+        replay = await replays.work(replay)
+        assert (replay.state, replay.made, len(await line(process))) == ("running", made, made)
+    for delivered in await line(process):
+        await process.store.queue.keep(replace(delivered, state="delivered", line=None, due_at=None))
+    assert (await replays.work(replay)).made == 180
+
+
 async def test_times_rise_with_numbers_where_clocks_lie_a_little_apart(connect: Connect):
     fast, slow, wrong = [
         await connect(lambda ahead=ahead: NOW + ahead)
