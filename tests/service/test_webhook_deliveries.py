@@ -235,7 +235,7 @@ async def test_what_waits_is_cancelled_when_its_grant_has_died(
     made = await created(service, receiver.url, ordered=True)
     for number in (1, 2):
         await tell(service, number)
-    await eventually(lambda: receiver.received)
+    await eventually(lambda: tried_in_order(service, made, [1, 0]))
     await service.send(topics.GRANTS, revoked())
     clock.ahead += timedelta(minutes=1)
     await eventually(lambda: states(service, made, ["cancelled", "cancelled"]))
