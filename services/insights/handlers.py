@@ -119,7 +119,9 @@ class Handlers:
             except Conflict:
                 continue
             self.told(changed, insight)
-            return
+            # `on_user` may have put another before this ledger was there to be found.
+            if await self.store.body(user_id) == body:
+                return
         raise Unavailable("database")
 
 

@@ -272,6 +272,15 @@ async def test_a_ledger_changed_meanwhile_keeps_both_inputs(service: Running) ->
     assert [line["source"] for line in (await shown(service))["lines"]] == ["steps", "entry:e1"]
 
 
+async def test_a_profile_that_comes_while_a_days_first_ledger_is_written_counts(service: Running) -> None:
+    async def other(_: Documents) -> None:
+        await service.send(topics.USERS, profile(1))
+
+    service.app.state.documents.meddle = other
+    await service.send(topics.DAYS, day(1, steps=1000))
+    assert "profile" not in (await shown(service))["missing"]
+
+
 async def test_bad_messages_are_dead_letters_and_the_next_one_is_handled(
     service: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
