@@ -1,9 +1,7 @@
 """How long what a user grants a partner counts, and what the gateway keeps of it in memory."""
 
 import tracemalloc
-from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -26,15 +24,8 @@ from tests.service.partner_calls import (
     granted,
     itself,
     known,
-    partners_gateway,
     plain,
 )
-
-
-@pytest.fixture
-async def door(tmp_path: Path) -> AsyncGenerator[Gateway]:
-    async with partners_gateway(tmp_path) as one:
-        yield one
 
 
 async def test_a_known_token_follows_its_grant(door: Gateway) -> None:

@@ -1,8 +1,6 @@
 """Live streams of partners: what they show, and that they end with what they are read by."""
 
-from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +11,7 @@ from services.gateway.proxy import Answer
 from services.webhooks.public import TYPES
 from tests.service.gateway_edges import USER, Gateway, Stream, answer
 from tests.service.live_messages import publish
-from tests.service.partner_calls import AT, KEY, for_user, granted, known, partners_gateway
-
-
-@pytest.fixture
-async def door(tmp_path: Path) -> AsyncGenerator[Gateway]:
-    async with partners_gateway(tmp_path) as one:
-        yield one
+from tests.service.partner_calls import AT, KEY, for_user, granted, known
 
 
 def stream(door: Gateway, token: str, query: bytes = b"") -> Stream:

@@ -1,8 +1,6 @@
 """Partners at the gateway: for whom they call, what of it users let them do, and how soon the end of that counts."""
 
-from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
@@ -24,15 +22,8 @@ from tests.service.partner_calls import (
     for_user,
     granted,
     itself,
-    partners_gateway,
     plain,
 )
-
-
-@pytest.fixture
-async def door(tmp_path: Path) -> AsyncGenerator[Gateway]:
-    async with partners_gateway(tmp_path) as one:
-        yield one
 
 
 async def test_a_partner_reads_for_a_user_as_far_as_key_and_grant_reach(door: Gateway) -> None:
