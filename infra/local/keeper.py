@@ -48,6 +48,8 @@ class Keeper:
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._reason = ""
+        # Of this life the first and the last good probe; what says "not ready" before it ends was ready all the same.
+        self._good_from = self._good_until = 0.0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -91,6 +93,7 @@ class Keeper:
     async def _live(self) -> float:
         """One life of the process; returns the seconds that it was ready."""
         self._reason = ""
+        self._good_from = self._good_until = 0.0
         try:
             self.part.prepare()
             part = self.part
@@ -108,16 +111,18 @@ class Keeper:
             await probing
         # What it started, such as Triton's stub, goes with it.
         processes.signal_group(self._child.pid, signal.SIGKILL)
-        ready_for = time.time() - self.status.since if self.ready else 0.0
         self.status.last_end = self._reason or _ending(self._child.returncode)
         self.status.pid = None
-        return ready_for
+        return self._good_until - self._good_from
 
     async def _probe(self, child: subprocess.Popen[bytes]) -> None:
         started, failures = time.monotonic(), 0
         was_ready = False
         while True:
             if await self.part.ready():
+                self._good_until = time.monotonic()
+                if not was_ready:
+                    self._good_from = self._good_until
                 failures, was_ready = 0, True
                 self._set("ready")
             elif was_ready:

@@ -34,46 +34,62 @@ def named(state: State, wanted: Sequence[str] = ()) -> list[str]:
     return sorted(meant, key=lambda name: (ORDER.index(kind_of(name)), name))
 
 
-def restart(instance: Instance, names: Sequence[str], say: Say) -> float:
+def restart(instance: Instance, names: Sequence[str], say: Say, *, patience_s: float = READY_S) -> float:
     """SIGTERM to each process in turn, the next one when it is ready again; returns the seconds it took.
 
-    Before and after a broker's restart all partitions have all their copies.
+    Before, all others of its kind are ready; before and after a broker's restart all partitions have all their copies.
 
     Raises:
-        StackError: one did not come back in time, copies are lacking, or somebody else restarts processes now.
+        StackError: one did not come back within `patience_s`, another of its kind is not ready, copies are lacking, or
+            somebody else restarts processes now.
     """
     # The second SIGTERM of two restarts at once would cut the first one's drain short.
     if (held := lock.hold(instance.run, lock.RESTARTS)) is None:
         raise StackError("Another restart is under way; wait for its end.")
     with held:
-        return _each(instance, names, say)
+        return _each(instance, names, say, patience_s)
 
 
-def _each(instance: Instance, names: Sequence[str], say: Say) -> float:
+def _each(instance: Instance, names: Sequence[str], say: Say, patience_s: float) -> float:
     began = time.monotonic()
     for name in names:
         since = time.monotonic()
         broker = kind_of(name) == "kafka"
         if broker:
             whole(instance)
-        _once(instance, name)
+        _others_ready(instance, name, patience_s)
+        _once(instance, name, patience_s)
         if broker:
             whole(instance)
         say(f"{name} is back after {time.monotonic() - since:.1f} s")
     return time.monotonic() - began
 
 
-def _once(instance: Instance, name: str) -> None:
+def _others_ready(instance: Instance, name: str, patience_s: float) -> None:
+    """Wait until whoever else there is of this kind is ready to take over."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        processes = _state(instance).processes
+        others = [other for other in processes if other != name and kind_of(other) == kind_of(name)]
+        away = [other for other in others if processes[other]["state"] != "ready"]
+        if not away:
+            return
+        if time.monotonic() > deadline:
+            raise StackError(f"{away[0]} is not ready, so {name} is not ended; see {instance.logs / away[0]}.log.")
+        time.sleep(POLL_S)
+
+
+def _once(instance: Instance, name: str, patience_s: float) -> None:
     ended = _state(instance).pid(name)
     with suppress(ProcessLookupError):
         os.kill(ended, signal.SIGTERM)
-    deadline = time.monotonic() + READY_S + drain_s(instance)
+    deadline = time.monotonic() + patience_s + drain_s(instance)
     while time.monotonic() < deadline:
         process = _state(instance).processes[name]
         if process["state"] == "ready" and process["pid"] != ended:
             return
         time.sleep(POLL_S)
-    raise StackError(f"{name} is not ready {READY_S:.0f} s after it was ended; see {instance.logs / name}.log.")
+    raise StackError(f"{name} is not ready {patience_s:.0f} s after it was ended; see {instance.logs / name}.log.")
 
 
 def whole(instance: Instance) -> None:

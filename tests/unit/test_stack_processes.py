@@ -68,6 +68,34 @@ async def test_a_crashed_process_is_started_again_after_growing_pauses(tmp_path:
     await kept.stop()
 
 
+async def test_one_that_drains_before_it_ends_is_forgiven_as_one_that_does_not(
+    tmp_path: Path, changes: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(keeper_module, "PROBE_READY_S", 0.01)
+    monkeypatch.setattr(keeper_module, "STEADY_S", 0.05)
+    monkeypatch.setattr(keeper_module, "FIRST_BACK_OFF_S", 0.05)
+    draining, probes = False, 0
+
+    async def ready() -> bool:
+        nonlocal probes
+        probes += 1
+        return not draining
+
+    kept = keep(part(tmp_path, FOREVER, ready=ready), tmp_path, changes)
+    # Pauses that grow would be 3.2 s before the last.
+    for end in range(1, 9):
+        await eventually(lambda: kept.ready, seconds=2)
+        seen = probes
+        await eventually(lambda seen=seen: probes > seen + 10)
+        draining = True
+        await eventually(lambda: kept.status.state == "not ready")
+        assert kept.status.pid is not None
+        os.kill(kept.status.pid, signal.SIGTERM)
+        await eventually(lambda end=end: kept.status.restarts == end)
+        draining = False
+    await kept.stop()
+
+
 async def test_what_the_process_started_goes_with_it(tmp_path: Path, changes: list[str]):
     kept = keep(part(tmp_path, WITH_CHILD), tmp_path, changes)
     await eventually(lambda: len(processes.marked(tmp_path)) == 2)
