@@ -5,6 +5,7 @@ hold each record.
 """
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from infra.local.settings import wrong
 from shared.kafka_access import client_arguments
 from shared.settings import ServiceSettings, reading
+from shared.start import REFUSED_AFTER_S, refusal_of
 from shared.topics import (
     DEAD_LETTER_MAX_BYTES,
     DEAD_LETTER_RETENTION_MS,
@@ -33,6 +35,10 @@ PAUSE_S = 0.2
 IN_SYNC = 2
 # A state topic's deletions stay visible this long to a reader that was away.
 DELETE_RETENTION_MS = LOG_RETENTION_MS
+
+
+class Refused(Exception):
+    """Kafka does not let us in; the message is a sentence for people."""
 
 
 def wanted(topics: tuple[Topic, ...] = TOPICS, *, replication: int = 1) -> list[NewTopic]:
@@ -100,16 +106,21 @@ async def create_when_up(
     """`create`, trying again while the broker is still starting.
 
     Raises:
+        Refused: it does not let us in.
         KafkaError: it did not work within `patience_s`.
     """
-    deadline = time.monotonic() + patience_s
+    deadline, refused_at = time.monotonic() + patience_s, 0.0
     while True:
         try:
             await _listening(bootstrap_servers)
             return await create(bootstrap_servers, replication=replication, access=access)
-        except (KafkaError, OSError):
-            if time.monotonic() > deadline:
+        except (KafkaError, OSError) as error:
+            if (now := time.monotonic()) > deadline:
                 raise
+            refusal = await refusal_of(bootstrap_servers, access or {})
+            refused_at = refused_at or now if refusal else 0.0
+            if refusal and now - refused_at > REFUSED_AFTER_S:
+                raise Refused(refusal) from error
             await asyncio.sleep(PAUSE_S)
 
 
@@ -136,8 +147,12 @@ def main() -> None:
             replication = int(os.environ.get("KAFKA_REPLICATION") or "1")
     except ValueError as error:
         sys.exit(wrong(error))
+    # It repeats what we say in one sentence.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         made = asyncio.run(create_when_up(servers, replication=replication, access=access))
+    except Refused as refused:
+        sys.exit(str(refused))
     except (KafkaError, OSError) as error:
         sys.exit(f"The topics could not be created: {error!r}")
     sys.stdout.write(f"{len(made)} topics created\n")

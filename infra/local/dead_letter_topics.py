@@ -27,6 +27,7 @@ from shared.events.operator import DeadLetterResolved
 from shared.ids import derived_id
 from shared.kafka_access import client_arguments
 from shared.settings import ServiceSettings
+from shared.start import refusal_of
 from shared.topics import DEAD_LETTER_MAX_BYTES, RESOLUTIONS
 from shared.unresolved import LOG, Resolved, beginnings, ends, records
 
@@ -70,7 +71,7 @@ async def opened(servers: str) -> AsyncGenerator["DeadLetterTopics"]:
     """The dead letters of the brokers `host:port,…`, as they are now.
 
     Raises:
-        NoAnswer: they do not answer, or how to get in is set wrongly.
+        NoAnswer: they do not answer or do not let us in, or how to get in is set wrongly.
     """
     # It repeats what we say in one sentence.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -90,7 +91,8 @@ async def opened(servers: str) -> AsyncGenerator["DeadLetterTopics"]:
         finally:
             await consumer.stop()
     except (KafkaError, OSError, TimeoutError) as error:
-        raise NoAnswer(f"Kafka at {servers} does not answer ({type(error).__name__}).") from error
+        refusal = await refusal_of(servers.split(","), access())
+        raise NoAnswer(refusal or f"Kafka at {servers} does not answer ({type(error).__name__}).") from error
 
 
 class DeadLetterTopics:

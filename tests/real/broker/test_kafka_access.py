@@ -1,7 +1,10 @@
 """A Kafka that asks for a user and a password: every client of a service gets in, and a wrong one is told why."""
 
 import asyncio
+import os
 import subprocess
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -102,6 +105,27 @@ async def test_every_client_gets_in_with_the_password_and_none_without(
     await offsets.close()
     with pytest.raises(KafkaError):
         await KafkaOffsets(settings.bootstrap_servers).backlog(topics.REVOCATIONS, "nobody", 1000)
+
+
+async def test_commands_with_a_wrong_password_say_in_one_sentence_which_settings_to_mend(
+    settings: ServiceSettings,
+) -> None:
+    environment = {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_SECURITY_PROTOCOL": settings.kafka_security_protocol,
+        "KAFKA_SASL_MECHANISM": settings.kafka_sasl_mechanism,
+        "KAFKA_SASL_USERNAME": USER,
+        "KAFKA_SASL_PASSWORD": "not-this-one",
+    }
+    # The first waits for the broker, too.
+    for command in (["infra.topics"], ["infra.docker.operate", "dlq", "list"]):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *command), env=environment, cwd=ROOT, stdout=PIPE, stderr=STDOUT
+        )
+        said = (await asyncio.wait_for(process.communicate(), 50))[0].decode()
+        refusal = "refuses KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD or KAFKA_SASL_MECHANISM"
+        assert (process.returncode, said) == (1, f"Kafka at {settings.kafka_bootstrap_servers} {refusal}\n")
 
 
 def revoked() -> SessionRevoked:
