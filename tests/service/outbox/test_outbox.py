@@ -1,94 +1,20 @@
 """Events inside documents are published in order, at least once, and cleared without touching anything else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from shared.clock import utc_now
-from shared.documents import Collection, Documents, Put, open_documents
+from shared.documents import Documents, Put
 from shared.errors import Rejected, Unavailable
 from shared.events.gateway import PhotoSubmitted
 from shared.metrics import METRICS
-from shared.outbox import (
-    MAX_PENDING,
-    OUTBOX_INDEX,
-    Outboxed,
-    OutboxEvent,
-    Relay,
-    outbox_event,
-    with_events,
-)
-from shared.topics import GRANTS, PHOTOS
+from shared.outbox import MAX_PENDING, Relay, outbox_event, with_events
+from shared.topics import PHOTOS
 from tests.polling import eventually
-
-
-class Day(Outboxed, frozen=True, kw_only=True):
-    revision: int = 0
-
-
-DAYS = Collection("days", Day, (OUTBOX_INDEX,))
-LEDGERS = Collection("ledgers", Day, (OUTBOX_INDEX,))
-
-
-def state(name: str) -> OutboxEvent:
-    return replace(event(name), topic=GRANTS.name)
-
-
-class Broker:
-    """The outermost edge: what a broker would have acknowledged."""
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-        self.traceparents: list[str | None] = []
-        self.refuse: Callable[[str], bool] = lambda value: False
-        self.before_ack: Callable[[str], object] = lambda value: None
-
-    async def publish(self, topic_name: str, value: bytes, key: str, *, traceparent: str | None = None) -> None:
-        await asyncio.sleep(0)  # others' turn, as while a broker answers
-        if self.refuse(value.decode()):
-            raise Unavailable("broker")
-        waiting = self.before_ack(value.decode())
-        if asyncio.iscoroutine(waiting):
-            await waiting
-        self.sent.append(value.decode())
-        self.traceparents.append(traceparent)
-
-
-def event(name: str) -> OutboxEvent:
-    return OutboxEvent(event_id=name, topic="ingest.days.v1", key="u1", value=name.encode(), traceparent=f"tp-{name}")
-
-
-@pytest.fixture
-async def documents(tmp_path: Path) -> AsyncIterator[Documents]:
-    opened = open_documents(f"sqlite:///{tmp_path}", "outbox")
-    await opened.open([DAYS, LEDGERS])
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def broker() -> Broker:
-    return Broker()
-
-
-@asynccontextmanager
-async def running(relay: Relay) -> AsyncIterator[Relay]:
-    task = asyncio.create_task(relay.run())
-    yield relay
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def cleared(documents: Documents, id: str) -> Day | None:
-    day = await documents.get(DAYS, id)
-    return day if day is not None and not day.outbox else None
+from tests.service.outbox.scene import DAYS, LEDGERS, Broker, Day, cleared, event, running
 
 
 async def test_a_nudge_publishes_in_order_and_clears(documents: Documents, broker: Broker) -> None:
@@ -237,74 +163,3 @@ async def test_an_event_becomes_its_record() -> None:
     made = outbox_event(PHOTOS, photo, "tp")
     assert (made.event_id, made.topic, made.key, made.traceparent) == ("e1", PHOTOS.name, "u1", "tp")
     assert PhotoSubmitted.model_validate_json(made.value) == photo
-
-
-async def test_a_state_is_sent_by_one_process_at_a_time_and_the_newest_last(
-    documents: Documents, broker: Broker
-) -> None:
-    standing, go_on = asyncio.Event(), asyncio.Event()
-
-    async def stand_still(value: str) -> None:
-        if value == "old":
-            standing.set()
-            await go_on.wait()
-
-    broker.before_ack = stand_still
-    await documents.put(DAYS, with_events(Day(id="d"), state("old")))
-    relays = [Relay(documents, [DAYS], broker.publish, scan_seconds=0.02) for _ in range(2)]
-    async with running(relays[0]):
-        await asyncio.wait_for(standing.wait(), 5)
-        async with running(relays[1]):
-            # The other process writes the newer state, and is nudged for it.
-            held = await documents.get(DAYS, "d")
-            assert held is not None
-            await documents.put(DAYS, with_events(held, state("new")))
-            relays[1].nudge(DAYS, "d")
-            beside = with_events(Day(id="other"), state("other"))
-            await documents.put(DAYS, beside)
-            await eventually(lambda: "other" in broker.sent)
-            assert "new" not in broker.sent
-            go_on.set()
-            await eventually(lambda: cleared(documents, "d"))
-    assert [sent for sent in broker.sent if sent != "other"] == ["old", "new"]
-
-
-async def test_a_state_whose_process_died_is_sent_by_another_once_its_lease_is_over(
-    documents: Documents, broker: Broker
-) -> None:
-    standing = asyncio.Event()
-
-    async def stand_still(_: str) -> None:
-        if not standing.is_set():
-            standing.set()
-            await asyncio.Event().wait()
-
-    broker.before_ack = stand_still
-    await documents.put(DAYS, with_events(Day(id="d"), state("a"), state("b")))
-    lease = timedelta(seconds=1)
-    async with running(Relay(documents, [DAYS], broker.publish, lease=lease)):
-        await asyncio.wait_for(standing.wait(), 5)
-    left = await documents.get(DAYS, "d")
-    assert left is not None
-    assert left.outbox_at is not None
-    async with running(Relay(documents, [DAYS], broker.publish, scan_seconds=0.02, lease=lease)):
-        await eventually(lambda: cleared(documents, "d"))
-    assert utc_now() >= left.outbox_at
-    assert broker.sent == ["a", "b"]
-
-
-async def test_a_failed_state_is_tried_again_by_its_process_at_the_next_scan(
-    documents: Documents, broker: Broker
-) -> None:
-    broker.refuse = lambda _: True
-    await documents.put(DAYS, with_events(Day(id="d"), state("a")))
-    async with running(Relay(documents, [DAYS], broker.publish, scan_seconds=0.02, lease=timedelta(minutes=10))):
-
-        async def leased() -> bool:
-            day = await documents.get(DAYS, "d")
-            return day is not None and day.version > 3
-
-        await eventually(leased)
-        broker.refuse = lambda _: False
-        await eventually(lambda: cleared(documents, "d"))
-    assert broker.sent == ["a"]
