@@ -16,12 +16,11 @@ from services.gateway.openapi import merge
 from services.gateway.redis_buckets import AGAIN_S, WAIT_S
 from services.gateway.routes import ROUTES, Route
 from shared import problems, topics
-from shared.callers import SCOPES
 from shared.clock import utc_now
-from shared.events.auth import GrantUpdated, PartnerUpdated
+from shared.events.auth import GrantUpdated
 from shared.keys import new_api_key
 from tests.polling import eventually
-from tests.service.gateway_edges import USER, Gateway, Stream, answer, gateway
+from tests.service.gateway_edges import USER, Gateway, Stream, answer, gateway, partner
 
 PARTNER = "prt_1"
 BATCH = {"device": {"id": "watch-1", "kind": "watch"}, "app": "test/1", "samples": []}
@@ -37,15 +36,7 @@ async def limited(folder: Path, **settings: Any) -> AsyncGenerator[Gateway]:
 
 
 async def tell_partner(door: Gateway, quota: int | None = None, revision: int = 1) -> None:
-    news = PartnerUpdated(
-        event_id="e",
-        occurred_at=utc_now(),
-        partner_id=PARTNER,
-        revision=revision,
-        name="Coach",
-        scopes=SCOPES,
-        requests_per_min=quota,
-    )
+    news = partner(PARTNER, revision=revision, requests_per_min=quota)
     await door.running.app.state.partners.take(PARTNER, news)
 
 
