@@ -112,11 +112,12 @@ async def lacking(servers: str) -> int:
 
 
 async def leader(servers: str, topic: Topic, partition: int) -> int:
-    """The place among the brokers, from 0, of who leads that partition; -1 when nobody does.
+    """The number of the broker that leads that partition, such as 2 for kafka-2; 0 when nobody does.
 
     Raises:
         NoAnswer: Kafka does not say.
     """
     async with _asked(servers) as admin:
         (found,) = await _any(lambda: admin.describe_topics([topic.name]))
-    return next(int(one["leader"]) for one in found["partitions"] if one["partition"] == partition) - 1
+    # Kafka says -1.
+    return max(0, next(int(one["leader"]) for one in found["partitions"] if one["partition"] == partition))

@@ -70,7 +70,7 @@ def check() -> None:
 
 
 def docs() -> None:
-    """Write the files that are made from the code anew: .env.example, OpenAPI, AsyncAPI, the page of metrics."""
+    """Write the files that are made from the code anew: .env.example, OpenAPI, AsyncAPI, pages, the dashboard."""
     from infra.local.docs import write
 
     console.print(f"Written: {', '.join(write()) or 'nothing, all were current'}.")

@@ -41,8 +41,9 @@ async def leader_killed(scene: Scene) -> None:
     """kill -9 of the broker that leads the partition of a user's batches."""
     numbers = list(range(BATCHES.partitions))
     partition = partition_of_key(scene.rng.choice(scene.load.users).encode(), numbers, numbers)
-    place = await brokers.leader(scene.stack.bootstrap_servers, BATCHES, partition)
-    name = scene.names("kafka")[place]
+    servers = scene.stack.bootstrap_servers
+    number = await eventually(lambda: brokers.leader(servers, BATCHES, partition), seconds=30, every=0.1)
+    name = f"kafka-{number}"
     scene.mark.note = f"{name}, which led {BATCHES.name}-{partition}"
     await kill(scene, name)
 
