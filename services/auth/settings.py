@@ -2,8 +2,7 @@
 
 import re
 from email.errors import HeaderParseError
-from email.headerregistry import Address
-from email.utils import parseaddr
+from email.policy import SMTP
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
@@ -37,6 +36,15 @@ def _is_mail_server(url: str) -> bool:
         return parts.scheme in ("smtp", "smtps") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def _is_address(text: str) -> bool:
+    """Whether a letter's `From` reads as one address, in ASCII: letters have no other form for its domain."""
+    try:
+        senders = SMTP.header_factory("From", text).addresses
+    except (AttributeError, HeaderParseError, IndexError, ValueError):  # the parser's own faults, as at "a@["
+        return False
+    return text.isprintable() and len(senders) == 1 and bool(senders[0].domain) and senders[0].addr_spec.isascii()
 
 
 class Settings(ServiceSettings):
@@ -97,10 +105,6 @@ class Settings(ServiceSettings):
     @field_validator("auth_mail_from")
     @classmethod
     def _is_sender(cls, text: str) -> str:
-        try:
-            domain = Address(addr_spec=parseaddr(text)[1]).domain if text.isprintable() else ""
-        except (HeaderParseError, ValueError, IndexError):
-            domain = ""
-        if not domain:
+        if not _is_address(text):
             raise ValueError("write an address such as no-reply@example.org, or Name <no-reply@example.org>")
         return text

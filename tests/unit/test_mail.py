@@ -3,6 +3,8 @@
 import asyncio
 import smtplib
 import stat
+from email import message_from_bytes
+from email.policy import SMTP
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,40 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 def test_only_mail_servers_are_set(url: str) -> None:
     with pytest.raises(ValueError, match="smtp://"):
         Settings(auth_smtp_url=url)
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "",
+        "nobody",
+        "us@",
+        "a@[",
+        '"us.@[',
+        "us@münchen.example",
+        "us@a.example, us@b.example",
+        "us@a.example\r\nBcc: x@y.z",
+    ],
+)
+def test_what_is_no_senders_address_is_refused(sender: str) -> None:
+    with pytest.raises(ValueError, match="write an address such as"):
+        Settings(auth_mail_from=sender)
+
+
+@pytest.mark.parametrize(
+    ("sender", "address"),
+    [
+        ("us@localhost", "us@localhost"),
+        ("Oat Inc. <us@oat.example>", "us@oat.example"),
+        ('"Oat, Inc." <us@oat.example>', "us@oat.example"),
+        ("Jürgen <j@oat.example>", "j@oat.example"),
+    ],
+)
+async def test_letters_are_from_whoever_is_set(sender: str, address: str, tmp_path: Path) -> None:
+    await FileMail(tmp_path, Settings(auth_mail_from=sender).auth_mail_from).send(LETTER)
+    (file,) = tmp_path.glob("*.eml")
+    (written,) = message_from_bytes(file.read_bytes(), policy=SMTP)["From"].addresses
+    assert (written.addr_spec, written.display_name in sender) == (address, True)
 
 
 async def test_letters_are_tried_again_and_a_defect_stops_none_behind_it() -> None:
