@@ -1,5 +1,6 @@
 """Sending messages once more: jobs that make deliveries at a given pace, at most one per message and replay."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -42,6 +43,7 @@ class Replays:
         self._store = store
         self._queue: Deliveries = store.queue
         self._clock = clock
+        self._inserting = asyncio.Lock()
 
     async def create(self, wanted: Replay) -> Replay:
         """The replay as stored; one that is there under its id already, as it is.
@@ -58,12 +60,8 @@ class Replays:
                     "not-found",
                     "There is no message of this id that a user lets you see; GET /v1/events lists them.",
                 )
-            if await self._open(wanted.endpoint_id) >= MAX_OPEN:
-                raise Problem(
-                    409, "too-many-replays", f"{MAX_OPEN} replays of this endpoint are under way; wait or cancel one."
-                )
             try:
-                return await self._documents.insert(REPLAYS, wanted)
+                return await self._insert(wanted)
             except Duplicate:
                 known = await self._documents.get(REPLAYS, wanted.id) or wanted
         if known.request_hash != wanted.request_hash:
@@ -71,6 +69,15 @@ class Replays:
                 422, "idempotency-key-reused", "This Idempotency-Key came with another request; use a fresh one."
             )
         return known
+
+    async def _insert(self, wanted: Replay) -> Replay:
+        # One at a time, or all that come at once would find room; other processes let in one each at that moment.
+        async with self._inserting:
+            if await self._open(wanted.endpoint_id) >= MAX_OPEN:
+                raise Problem(
+                    409, "too-many-replays", f"{MAX_OPEN} replays of this endpoint are under way; wait or cancel one."
+                )
+            return await self._documents.insert(REPLAYS, wanted)
 
     async def _open(self, endpoint_id: str) -> int:
         counts = [
