@@ -1,25 +1,21 @@
 """What a partner hears of follows from grants, and from whether it may work."""
 
 import json
-from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal
 
-import pytest
 from aiohttp import web
 
 from shared import topics
 from shared.clock import utc_now
 from shared.events.auth import PartnerUpdated, UserErased
 from tests.polling import eventually
+from tests.service import webhook_endpoints
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
 from tests.service.running import Running
-from tests.service.webhook_endpoints import webhooks
 from tests.service.webhook_events import (
     DEAD_PARTNER,
-    LISTEN,
     PARTNER,
     SCOPES,
     USER,
@@ -34,11 +30,7 @@ from tests.service.webhook_events import (
     tried,
 )
 
-
-@pytest.fixture
-async def service(tmp_path: Path, clock: MovableClock) -> AsyncGenerator[Running]:
-    async with webhooks(tmp_path, clock, listen=LISTEN) as one:
-        yield one
+service = webhook_endpoints.heard
 
 
 async def test_nothing_leaves_without_a_grant_that_covers_it(service: Running, receiver: Receiver):

@@ -1,6 +1,5 @@
 """One delivery: tried again, given up, cut off, and where none goes."""
 
-from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from services.webhooks.schedule import WAITS
 from services.webhooks.store import Delivery
 from shared import topics
 from tests.polling import eventually
+from tests.service import webhook_endpoints
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
 from tests.service.running import Running
 from tests.service.webhook_endpoints import webhooks
 from tests.service.webhook_events import (
-    LISTEN,
     PARTNER,
     delivered,
     deliveries,
@@ -28,11 +27,7 @@ from tests.service.webhook_events import (
     tried,
 )
 
-
-@pytest.fixture
-async def service(tmp_path: Path, clock: MovableClock) -> AsyncGenerator[Running]:
-    async with webhooks(tmp_path, clock, listen=LISTEN) as one:
-        yield one
+service = webhook_endpoints.heard
 
 
 async def test_a_failing_receiver_is_tried_again_later(service: Running, receiver: Receiver, clock: MovableClock):

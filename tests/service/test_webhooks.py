@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +21,7 @@ from shared.clock import utc_now
 from shared.documents import Documents, Duplicate, Page
 from shared.errors import Unavailable
 from tests.polling import eventually
+from tests.service import webhook_endpoints
 from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import Receiver
 from tests.service.running import Running
@@ -44,11 +44,7 @@ from tests.service.webhook_events import (
     rejected_photo,
 )
 
-
-@pytest.fixture
-async def service(tmp_path: Path, clock: MovableClock) -> AsyncGenerator[Running]:
-    async with webhooks(tmp_path, clock, listen=LISTEN) as one:
-        yield one
+service = webhook_endpoints.heard
 
 
 async def test_an_event_becomes_a_signed_delivery_and_a_public_message(service: Running, receiver: Receiver):

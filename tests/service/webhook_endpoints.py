@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from services.webhooks.app import create_app
 from services.webhooks.settings import Settings
@@ -16,9 +17,10 @@ from shared.clock import utc_now
 from shared.documents import Collection, Documents, open_documents
 from shared.kafka import make_broker
 from tests.polling import eventually
+from tests.service.gateway_edges import MovableClock
 from tests.service.receiver import LOCAL_DELIVERIES
 from tests.service.running import Running, common_settings, running
-from tests.service.webhook_events import PARTNER, grant, insight
+from tests.service.webhook_events import LISTEN, PARTNER, grant, insight
 
 NOT_SENT = "not sent: the endpoint's secret cannot be opened here"
 
@@ -29,6 +31,13 @@ def webhooks(folder: Path, clock: Callable[[], datetime] = utc_now, *, listen: S
     broker = make_broker(settings, "webhooks")
     app = create_app(settings, broker=broker, clock=clock)
     return running(app, broker, "webhooks", folder, listen=listen)
+
+
+@pytest.fixture
+async def heard(tmp_path: Path, clock: MovableClock) -> AsyncGenerator[Running]:
+    """The service on a clock that tests move; what it publishes is kept."""
+    async with webhooks(tmp_path, clock, listen=LISTEN) as one:
+        yield one
 
 
 @asynccontextmanager
