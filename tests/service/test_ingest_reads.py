@@ -10,16 +10,13 @@ from typing import Any
 import pytest
 
 from services.ingest.buckets import pack
-from services.ingest.records import (
-    BUCKETS,
-    RECEIPTS,
-    TAILS,
-    Receipt,
-    Tail,
-)
+from services.ingest.records import BUCKETS, RECEIPTS, TAILS, Receipt, Tail
 from shared import topics
 from tests.batches import batch, encoded, series
 from tests.service.reading import CET, DAY_HOUR, HOUR, MIDNIGHT, MINUTE, Reading, every, reading_from, rows_of
+
+# Well before the ten seconds that requests wait at most.
+SOON_S = 5
 
 
 @pytest.fixture
@@ -270,20 +267,20 @@ async def test_a_page_of_receipts_ends_early_where_they_name_very_many_refused_r
 
 
 async def test_a_receipt_is_waited_for_and_told_when_it_is_stored(reading: Reading) -> None:
-    assert (await reading.get("/v1/receipts/r1")).status_code == 404
     assert (await reading.get("/v1/receipts/r1", wait="50ms")).status_code == 404
     waiting = asyncio.create_task(reading.get("/v1/receipts/r1", wait="10s"))
-    await asyncio.sleep(0)  # the request begins
+    # When this is answered, the request before it has looked too.
+    assert (await reading.get("/v1/receipts/r1")).status_code == 404
     await reading.running.send_bytes(topics.BATCHES, encoded(batch("r1", series("steps", []), zone="")))
-    answer = await waiting
+    answer = await asyncio.wait_for(waiting, SOON_S)
     assert (answer.status_code, answer.json()["state"]) == (200, "stored")
 
 
 async def test_a_receipt_that_another_process_stored_is_seen_too(reading: Reading) -> None:
     waiting = asyncio.create_task(reading.get("/v1/receipts/rcp-user-1-1", wait="10"))
-    await asyncio.sleep(0)  # the request begins
+    assert (await reading.get("/v1/receipts/rcp-user-1-1")).status_code == 404
     await reading.documents.insert(RECEIPTS, receipt(1))
-    assert (await waiting).status_code == 200
+    assert (await asyncio.wait_for(waiting, SOON_S)).status_code == 200
 
 
 async def test_nobody_waits_for_anothers_receipt(reading: Reading) -> None:
