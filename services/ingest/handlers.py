@@ -95,7 +95,7 @@ class Handlers:
         head = decode_head(raw)
         if head is None:
             return
-        receipt = await self.store.record_failed(
+        kept = await self.store.record_failed(
             Receipt(
                 id=head.receipt_id,
                 user_id=head.user_id,
@@ -110,7 +110,8 @@ class Handlers:
                 reason=cause.reason,
             )
         )
-        await self._tell([receipt], {})
+        # A batch may fail when it is stored already, after which its group is told as before.
+        await self._tell(await self.store.told_with([kept]), {})
 
     async def on_user(self, event: Event) -> None:
         """Keep the user's home zone."""

@@ -12,8 +12,10 @@ from msgspec.structs import replace
 
 from services.ingest.buckets import unpack
 from services.ingest.records import BUCKETS, DEVICES, TAILS, ZONES
+from services.ingest.samples import check
 from services.ingest.tails import LARGEST, SMALLEST
 from services.ingest.turn import MAX_BUCKET_ROWS
+from shared.dead_letters import DeadLetterCause
 from shared.events.gateway import BatchObject, BatchSubmitted, SeriesColumns
 from shared.objects import Objects
 from tests.batches import batch, encoded, series
@@ -262,3 +264,14 @@ async def test_one_id_with_two_values_in_one_batch_ends_with_the_last(ingest: In
     await ingest.send(batch("r1", series("heart_rate", [(EIGHT, EIGHT, value, "a") for value in (60, 61, 60, 62)])))
     assert await ingest.counts("r1") == {"stored": 1, "corrections": 3}
     assert await ingest.values("heart_rate") == [62]
+
+
+async def test_a_batch_that_became_a_dead_letter_after_it_was_stored_is_told_as_before(ingest: Ingest) -> None:
+    handlers = ingest.running.app.state.handlers
+    both = batch("r1", steps(10)), batch("r2", steps(20, start=EIGHT + DAY))
+    await handlers.on_batches([(check(one), None) for one in both])
+    cause = DeadLetterCause("gateway.batches.v1", 0, 1, "ingest", "OSError", "failed", "", "somewhere", 3)
+    await handlers.on_dead_letter(encoded(both[0]), cause)
+    first, again = await eventually(lambda: ingest.told()[1:] and ingest.told())
+    assert [one.receipt_id for one in first.receipts] == ["r1", "r2"]
+    assert again == first
