@@ -22,6 +22,8 @@ from tests.service.test_auth_managed_users import (  # noqa: F401 - the same tes
 from tests.service.test_auth_partner_keys import (  # noqa: F401 - the same tests on MongoDB
     test_a_key_ends_when_it_said_or_when_its_partner_says,
     test_a_rotated_key_is_good_for_the_overlap,
+    test_another_body_under_a_used_key_makes_and_ends_nothing,
+    test_of_different_bodies_under_one_key_at_once_one_counts,
     test_of_equal_rotations_at_once_one_is_given_the_key,
     test_the_same_request_twice_makes_one_key,
 )
