@@ -111,6 +111,8 @@ def wait_ready(
     """
     deadline = time.monotonic() + ALL_READY_S + STOP_ALL_S
     while time.monotonic() < deadline:
+        if supervisor is not None and supervisor.poll() is not None and running(instance):
+            supervisor = None  # another call's was there a moment sooner
         ended = supervisor.poll() is not None if supervisor else not running(instance)
         now = state(instance)
         if now is not None:
@@ -155,7 +157,10 @@ def _last_words(log: Path) -> str:
 
 
 def stop(instance: Instance, supervisor: subprocess.Popen[bytes] | None = None) -> bool:
-    """Stop everything and wait until it is gone; returns whether anything ran. Safe to repeat."""
+    """Stop everything and wait until it is gone; returns whether anything ran. Safe to repeat.
+
+    Where `supervisor`, that of this call, found that another one holds the instance, that one's stack goes on.
+    """
     ran = running(instance)
     deadline = time.monotonic() + STOP_ALL_S + 2 * drain_s(instance)
     while ran and time.monotonic() < deadline:
@@ -163,10 +168,11 @@ def stop(instance: Instance, supervisor: subprocess.Popen[bytes] | None = None) 
         pid = supervisor.pid if supervisor else now.supervisor if now else None
         if pid is not None:
             _terminate(pid)
-        if supervisor is not None:
-            supervisor.poll()
+        over = supervisor is not None and supervisor.poll() is not None
         if not running(instance):
             break
+        if over:
+            return False
         time.sleep(POLL_S)
     else:
         now = state(instance)
