@@ -55,7 +55,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._head = float("-inf")
         super().on_headers_complete()
         if isinstance(self.server_state, State) and self.server_state.leaving:
-            self.cycle.keep_alive = False  # its answer says so
+            self.leave()  # its answer says so
 
     def on_message_complete(self) -> None:
         """The body is whole."""
@@ -64,6 +64,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def leave(self) -> None:
         """Close with the answer that is under way; a connection that waits for a request lives until its next one."""
+        # One that begins with a WebSocket's handshake has none.
         if (cycle := getattr(self, "cycle", None)) is not None:
             cycle.keep_alive = False
 

@@ -14,6 +14,9 @@ import pytest
 
 from infra.local.instance import free_ports
 from tests.polling import eventually
+from tests.service.gateway_edges import gateway
+from tests.service.live_messages import Webhooks, publish
+from tests.service.live_server import served
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 12
@@ -149,3 +152,14 @@ async def test_a_second_sigint_ends_the_waiting(
 
 async def _leaves(child: Child, http: aiohttp.ClientSession) -> bool:
     return not await child.answers(http)
+
+
+async def test_a_websocket_is_opened_as_long_as_a_process_about_to_end_answers(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as door:
+        door.services.handlers["webhooks"] = Webhooks()
+        async with served(door, leaving=True) as port:
+            url = f"http://127.0.0.1:{port}/v1/live/ws?after=0"
+            headers = {"Authorization": f"Bearer {door.token()}"}
+            async with aiohttp.ClientSession() as http, http.ws_connect(url, headers=headers) as one:
+                await publish(door, 1)
+                assert (await one.receive_json(timeout=5))["id"] == 1
