@@ -8,7 +8,7 @@ import shutil
 
 PROGRAM = "redis-server"
 PROBE_TIMEOUT_S = 2.0
-# Counts of a few bytes a caller; beyond it what is used least goes first.
+# Counts of a few bytes a caller; beyond it what would end soonest goes first.
 MEMORY = "64mb"
 
 
