@@ -72,6 +72,7 @@ class Dispatcher:
         self._scanned = -scan_seconds
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
+        self._turning: asyncio.Future[list[BaseException | None]] | None = None
         self._running: set[asyncio.Task[None]] = set()
         queue.listener = self.wake
 
@@ -150,7 +151,11 @@ class Dispatcher:
         if self._free <= 0:
             self._woken |= woken  # whoever ends wakes them all
             return
-        await asyncio.gather(*map(self._turn, woken))
+        # Not to be cut off: what a turn has claimed would wait until its lease is over.
+        self._turning = asyncio.gather(*map(self._turn, woken), return_exceptions=True)
+        for failure in await asyncio.shield(self._turning):
+            if failure is not None:
+                raise failure
 
     async def _turn(self, endpoint_id: str) -> None:
         """Start as much as the endpoint's lane has room for."""
@@ -273,6 +278,9 @@ class Dispatcher:
     async def _wind_down(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
+        if self._turning is not None:
+            await asyncio.wait({self._turning}, timeout=GRACE_S)
+            self._turning.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=GRACE_S)
         for task in tuple(self._running):

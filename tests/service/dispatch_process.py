@@ -2,6 +2,8 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from services.webhooks.sending import Sender
 from services.webhooks.settings import Settings
 from services.webhooks.store import COLLECTIONS, Store
 from services.webhooks.workers import Dispatcher
-from shared.clock import utc_now
-from shared.documents import open_documents
+from shared.clock import Clock, utc_now
+from shared.documents import Documents, open_documents
 from shared.secrets import open_secrets
 from tests.service.receiver import LOCAL_DELIVERIES
 
@@ -33,17 +35,24 @@ async def deliver(folder: Path, ahead: timedelta, concurrency: int) -> None:
     def clock() -> datetime:
         return utc_now() + ahead
 
-    settings = settings_in(folder)
-    documents = open_documents(settings.database_url, "webhooks")
+    documents = open_documents(settings_in(folder).database_url, "webhooks")
     await documents.open(COLLECTIONS)
-    store = Store(documents, clock)
+    async with dispatcher(folder, documents, clock, concurrency) as one:
+        await one.run()
+
+
+@asynccontextmanager
+async def dispatcher(folder: Path, documents: Documents, clock: Clock, concurrency: int) -> AsyncGenerator[Dispatcher]:
+    """One of a service whose keys lie in `folder`, not running yet."""
+    settings, store = settings_in(folder), Store(documents, clock)
     egress = Egress(settings.deliveries_go_to(), connections=concurrency)
     await egress.open()
     sender = Sender(store, egress, EndpointKeys(open_secrets(settings)), clock)
-    dispatcher = Dispatcher(
-        store.queue, store.endpoint, sender, Health(documents, store, clock), clock, concurrency=concurrency
-    )
-    await dispatcher.run()
+    health = Health(documents, store, clock)
+    try:
+        yield Dispatcher(store.queue, store.endpoint, sender, health, clock, concurrency=concurrency)
+    finally:
+        await egress.close()
 
 
 if __name__ == "__main__":

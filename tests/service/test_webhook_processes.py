@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -17,6 +18,7 @@ from shared.clock import utc_now
 from shared.documents import Documents
 from shared.secrets import open_secrets
 from tests.polling import eventually
+from tests.service import dispatch_process
 from tests.service.dispatch_process import settings_in
 from tests.service.running import common_settings
 from tests.service.webhook_endpoints import database
@@ -157,6 +159,38 @@ async def test_a_process_that_is_killed_in_mid_attempt_loses_nothing(tmp_path: P
     assert {one for one, times in door.received.items() if times == 2} == under_way
     page = await documents.find(DELIVERIES, "endpoint", ("e0",), limit=100)
     assert {(one.tries, len(one.history), one.body) for one in page.documents} == {(1, 1, None)}
+
+
+class SlowClaims:
+    """The database, which answers claims when `answers` is set."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self.claimed, self.answers = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._documents, name)
+
+    async def claim(self, *arguments: Any, **named: Any) -> Any:
+        found = await self._documents.claim(*arguments, **named)
+        self.claimed.set()
+        await self.answers.wait()
+        return found
+
+
+async def test_what_is_claimed_as_a_process_is_told_to_end_goes_out_before_it_does(
+    tmp_path: Path, documents: Documents, door: Door
+):
+    (endpoint,) = await endpoints(tmp_path, documents, door.url, 1)
+    await Store(documents, utc_now).queue.add([delivery(endpoint, "one")])
+    slow = SlowClaims(documents)
+    async with dispatch_process.dispatcher(tmp_path, cast(Documents, slow), utc_now, 4) as dispatcher:
+        running = asyncio.create_task(dispatcher.run())
+        await slow.claimed.wait()
+        running.cancel()
+        slow.answers.set()
+        await asyncio.wait({running})
+    assert await delivered(documents, 1) == 1
 
 
 @pytest.mark.timeout(120)
