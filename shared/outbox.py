@@ -232,15 +232,20 @@ class Relay:
                     continue
                 until = document.outbox_at - self._lease * 3 / 4
             sent: set[str] = set()
+            release = False
             try:
                 for event in document.outbox:
                     if until is not None and utc_now() > until:
                         break
                     await self._send(f"{collection.name} {id}", event)
                     sent.add(event.event_id)
+            except Exception:
+                # What failed is on its way no more, and another process may reach the broker.
+                release = until is not None
+                raise
             finally:
-                if sent:
-                    await self._clear(collection, document, sent)
+                if sent or release:
+                    await self._clear(collection, document, sent, release=release)
         self._leases.pop((collection.name, id), None)
 
     def _may_lease(self, collection: Collection[Any], document: HasOutbox) -> bool:
@@ -263,14 +268,14 @@ class Relay:
             METRICS.published.labels(event.topic, "dropped").inc()
             logger.error("event %s of %s is dropped, not sent to %s: %s", event.event_id, place, event.topic, rejected)
 
-    async def _clear(self, collection: Collection[Any], document: Any, sent: set[str]) -> None:
-        """Take out exactly what was sent, whatever else was written meanwhile."""
+    async def _clear(self, collection: Collection[Any], document: Any, sent: set[str], *, release: bool) -> None:
+        """Take out exactly what was sent, whatever else was written meanwhile; `release` ends the lease too."""
+        lease = document.outbox_at
         while document is not None:
             rest = tuple(event for event in document.outbox if event.event_id not in sent)
+            outbox_at = utc_now() if release and document.outbox_at == lease else document.outbox_at
             try:
-                await self._documents.put(
-                    collection, _with_outbox(document, rest, document.outbox_at if rest else None)
-                )
+                await self._documents.put(collection, _with_outbox(document, rest, outbox_at if rest else None))
                 return
             except Conflict:
                 document = await self._documents.get(collection, document.id)

@@ -79,3 +79,15 @@ async def test_a_failed_state_is_tried_again_by_its_process_at_the_next_scan(
         broker.refuse = lambda _: False
         await eventually(lambda: cleared(documents, "d"))
     assert broker.sent == ["a"]
+
+
+async def test_a_state_that_one_process_cannot_send_is_sent_by_another(documents: Documents, broker: Broker) -> None:
+    cut_off = Broker()
+    cut_off.refuse = lambda value: value == "b"
+    await documents.put(DAYS, with_events(Day(id="d"), state("a"), state("b")))
+    lease = timedelta(minutes=10)
+    async with running(Relay(documents, [DAYS], cut_off.publish, scan_seconds=0.02, lease=lease)):
+        await eventually(lambda: cut_off.sent == ["a"])
+        async with running(Relay(documents, [DAYS], broker.publish, scan_seconds=0.02, lease=lease)):
+            await eventually(lambda: cleared(documents, "d"))
+    assert (cut_off.sent, broker.sent) == (["a"], ["b"])
