@@ -21,7 +21,8 @@ class PartnerKey(Document, frozen=True, kw_only=True):
     """An API key. Its id is the key's SHA-256; the key itself is nowhere.
 
     `request` is the id of the request that made it, `request_hash` of what that asked for, "" in keys of before it was
-    kept. `last_used_at` is right to an hour.
+    kept. `first_lifetime_s` is of a key whose end was brought forward: for how many seconds it was good at first, None
+    for ever; 0 in all others. `last_used_at` is right to an hour.
     """
 
     partner_id: str
@@ -33,6 +34,7 @@ class PartnerKey(Document, frozen=True, kw_only=True):
     last_used_at: datetime | None = None
     request: str | None = None
     request_hash: str = ""
+    first_lifetime_s: float | None = 0.0
 
 
 KEYS_INDEX = "partner"
@@ -57,6 +59,13 @@ def key_id(key: str) -> str:
 def public_id(key: PartnerKey) -> str:
     """What its partner calls it; the hash stays inside."""
     return derived_id("partner-key", key.id)
+
+
+def lifetime_s(key: PartnerKey) -> float | None:
+    """For how many seconds it was good at first, None for ever."""
+    if key.first_lifetime_s != 0:
+        return key.first_lifetime_s
+    return None if key.expires_at is None else (key.expires_at - key.created_at).total_seconds()
 
 
 def is_live(key: PartnerKey, now: datetime) -> bool:

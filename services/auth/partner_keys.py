@@ -17,6 +17,7 @@ from services.auth.keys import (
     PartnerKey,
     is_live,
     key_id,
+    lifetime_s,
     public_id,
 )
 from services.auth.repeats import body_hash, check_same
@@ -97,7 +98,8 @@ async def rotate(
             return earlier, None
         if not is_live(old, now):
             raise Problem(409, "key-ended", "This key has ended. Make a new one.")
-        expires_at = None if old.expires_at is None else now + (old.expires_at - old.created_at)
+        lifetime = lifetime_s(old)
+        expires_at = None if lifetime is None else now + timedelta(seconds=lifetime)
         registration.check_may_give(caller, old.scopes, expires_at)
         text = new_api_key()
         scopes = tuple(scope for scope in old.scopes if scope in partner.scopes)
@@ -133,7 +135,8 @@ async def end(deps: Deps, partner_id: str, id: str) -> None:
 
 def ended_by(key: PartnerKey, moment: datetime) -> PartnerKey:
     """The key, which ends at `moment` at the latest."""
-    return replace(key, expires_at=moment if key.expires_at is None else min(key.expires_at, moment))
+    expires_at = moment if key.expires_at is None else min(key.expires_at, moment)
+    return replace(key, expires_at=expires_at, first_lifetime_s=lifetime_s(key))
 
 
 def _fresh(

@@ -157,6 +157,22 @@ async def test_a_rotated_key_is_good_for_the_overlap(oat: Partner) -> None:
     assert await oat.good(new["key"])
 
 
+@pytest.mark.parametrize("days", [None, 10])
+async def test_who_lost_a_rotated_key_gets_one_that_lasts_as_long(oat: Partner, days: int | None) -> None:
+    """By one more rotation of the old key, which ends early by now."""
+    lifetime = timedelta(days=days) if days is not None else None
+    body = KEY | {"expires_at": (oat.desk.clock() + lifetime).isoformat()} if lifetime is not None else KEY
+    old = (await oat.key(body=body)).json()
+    oat.desk.clock.ahead += timedelta(hours=1)
+    for request in ("k2", "k3"):
+        new = (await oat.rotate(old["key_id"], request)).json()
+        made, end = (new[name] and datetime.fromisoformat(new[name]) for name in ("created_at", "expires_at"))
+        if lifetime is None:
+            assert end is None, request
+        else:
+            assert timedelta(0) <= lifetime - (end - made) < timedelta(seconds=5), request
+
+
 async def test_of_equal_rotations_at_once_one_is_given_the_key(oat: Partner) -> None:
     old = (await oat.key()).json()
     answers = await asyncio.gather(*(oat.rotate(old["key_id"]) for _ in range(6)))
