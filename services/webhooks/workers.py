@@ -72,7 +72,7 @@ class Dispatcher:
         self._scanned = -scan_seconds
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
-        self._turning: asyncio.Future[list[BaseException | None]] | None = None
+        self._turning: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Task[None]] = set()
         queue.listener = self.wake
 
@@ -148,14 +148,15 @@ class Dispatcher:
 
     async def _turns(self) -> None:
         woken, self._woken = self._woken, set()
-        if self._free <= 0:
+        if not woken or self._free <= 0:
             self._woken |= woken  # whoever ends wakes them all
             return
-        # Not to be cut off: what a turn has claimed would wait until its lease is over.
-        self._turning = asyncio.gather(*map(self._turn, woken), return_exceptions=True)
-        for failure in await asyncio.shield(self._turning):
-            if failure is not None:
-                raise failure
+        # They go on where this is cancelled: what a turn has claimed would wait until its lease is over.
+        self._turning = [asyncio.create_task(self._turn(one)) for one in woken]
+        await asyncio.wait(self._turning)
+        failed = [error for turn in self._turning if (error := turn.exception()) is not None]
+        if failed:
+            raise failed[0]
 
     async def _turn(self, endpoint_id: str) -> None:
         """Start as much as the endpoint's lane has room for."""
@@ -278,11 +279,11 @@ class Dispatcher:
     async def _wind_down(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
-        if self._turning is not None:
-            await asyncio.wait({self._turning}, timeout=GRACE_S)
-            self._turning.cancel()
-        if self._running:
-            await asyncio.wait(self._running, timeout=GRACE_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                await asyncio.gather(*self._turning, return_exceptions=True)
+                if self._running:
+                    await asyncio.wait(self._running)
         for task in tuple(self._running):
             task.cancel()
         if self._running:

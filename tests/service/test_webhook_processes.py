@@ -14,6 +14,7 @@ from aiohttp import web
 from services.webhooks.keys import EndpointKeys
 from services.webhooks.records import DELIVERIES, ENDPOINTS, Delivery, Endpoint
 from services.webhooks.store import Store
+from shared.cancelling import AGAIN_S
 from shared.clock import utc_now
 from shared.documents import Documents
 from shared.secrets import open_secrets
@@ -191,6 +192,20 @@ async def test_what_is_claimed_as_a_process_is_told_to_end_goes_out_before_it_do
         slow.answers.set()
         await asyncio.wait({running})
     assert await delivered(documents, 1) == 1
+
+
+async def test_a_process_ends_in_time_also_where_the_database_hangs(tmp_path: Path, documents: Documents, door: Door):
+    (endpoint,) = await endpoints(tmp_path, documents, door.url, 1)
+    await Store(documents, utc_now).queue.add([delivery(endpoint, "one")])
+    slow = SlowClaims(documents)
+    async with dispatch_process.dispatcher(tmp_path, cast(Documents, slow), utc_now, 4) as dispatcher:
+        running = asyncio.create_task(dispatcher.run())
+        await slow.claimed.wait()
+        running.cancel()
+        # Whoever has not ended by then is cancelled once more.
+        await asyncio.wait({running}, timeout=AGAIN_S)
+        assert running.done()
+    assert not door.received
 
 
 @pytest.mark.timeout(120)
