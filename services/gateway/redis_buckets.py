@@ -13,10 +13,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
 from services.gateway.rates import Charge, MemoryBuckets, Taken
-from services.gateway.redis_client import redis_at
+from services.gateway.redis_client import redis_at, said_of
 from shared.redaction import whereabouts
 
 logger = logging.getLogger(__name__)
@@ -114,10 +114,3 @@ class RedisBuckets:
         """Wait for what was asked, and close the connections."""
         await asyncio.gather(*self._asking, return_exceptions=True)
         await self._redis.aclose()
-
-
-def said_of(error: BaseException | None) -> str:
-    """What Redis does, to whoever runs this; never what it was asked, or with which password."""
-    if isinstance(error, (AuthenticationError, NoPermissionError)):
-        return "refuses the user or the password in GATEWAY_RATES_URL"
-    return f"does not answer ({type(error).__name__})"

@@ -6,6 +6,7 @@
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError
 
 
 def redis_at(url: str, *, connections: int, answer_s: float) -> Redis:
@@ -21,3 +22,12 @@ def redis_at(url: str, *, connections: int, answer_s: float) -> Redis:
     )
     # It closes the pool with itself.
     return Redis.from_pool(pool)
+
+
+def said_of(error: BaseException | None) -> str:
+    """What Redis does, to whoever runs this; never what it was asked, or with which password."""
+    if isinstance(error, NoPermissionError):
+        return "does not allow the user in GATEWAY_RATES_URL all that gateways ask for"
+    if isinstance(error, AuthenticationError):
+        return "refuses the user or the password in GATEWAY_RATES_URL"
+    return f"does not answer ({type(error).__name__})"

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from redis.exceptions import RedisError
 
-from services.gateway.redis_client import redis_at
+from services.gateway.redis_client import redis_at, said_of
 from shared.errors import Problem
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class RedisUses:
                 both.set(PREFIX + id, b"", nx=True, px=max(1, round(lasts_s * 1000)))
                 server, was_first = cast(tuple[dict[str, int], bool | None], await both.execute())
         except (RedisError, OSError, TimeoutError) as error:
-            logger.warning("Redis is silent (%s): no ticket can be used", type(error).__name__)
+            logger.warning("Redis %s: no ticket can be used", said_of(error))
             raise unavailable() from error
         # In whole seconds, up to one too many.
         if age_s >= server["uptime_in_seconds"] - 1:
