@@ -33,6 +33,8 @@ STARTED_TOGETHER = 8
 LOG_BYTES = 20_000_000
 LOG_CHECK_S = 10.0
 FREE_BYTES = 200_000_000
+# Commands that ask whether the stack runs have its lock for a moment.
+ASKED_S = 0.5
 LAUNCHER = "MYMACRO_LAUNCHER"
 
 
@@ -246,7 +248,7 @@ def main(parts: Callable[[Instance], Sequence[Part]] = all_parts) -> None:
     if os.getppid() == 1:
         sys.exit("Who asked for the stack is gone.")
     instance = from_environment()
-    held = lock.hold(instance.run)
+    held = lock.hold(instance.run, patience_s=ASKED_S)
     if held is None:
         sys.exit("The stack runs already.")
     with held:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from infra.local import control, lock, processes
@@ -28,6 +29,16 @@ def test_an_up_that_came_second_leaves_the_stack_of_the_first_alone(tmp_path: Pa
         finally:
             first.kill()
             second.kill()
+
+
+def test_a_start_is_not_refused_because_somebody_asks_whether_the_stack_runs(tmp_path: Path) -> None:
+    asking = lock.hold(tmp_path)
+    assert asking is not None
+    assert lock.hold(tmp_path) is None
+    threading.Timer(0.1, asking.close).start()
+    held = lock.hold(tmp_path, patience_s=30)
+    assert held is not None
+    held.close()
 
 
 def test_a_start_that_failed_leaves_nothing_behind(tmp_path: Path) -> None:
