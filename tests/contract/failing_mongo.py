@@ -10,6 +10,8 @@ from typing import Literal
 
 import bson
 
+from tests.polling import eventually
+
 HEADER = struct.Struct("<iiii")
 OP_MSG = 2013
 # What a server says once another one is the primary.
@@ -27,6 +29,7 @@ class Failing:
         self._choose = choose
         self.made: Counter[str] = Counter()
         self.port = 0
+        self._open: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator["Failing"]:
@@ -37,9 +40,15 @@ class Failing:
             yield self
         finally:
             server.close()
+            # Cancelled together with the loop, they would be logged as failures: until Python 3.12 a stream's server
+            # asks a cancelled task for its exception.
+            for to_there in self._open:
+                to_there.close()
+            await eventually(lambda: not self._open)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, to_there = await asyncio.open_connection(self._host, self._port)
+        self._open.add(to_there)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 while await self._turn(reader, writer, there, to_there):
@@ -47,6 +56,7 @@ class Failing:
         finally:
             writer.close()
             to_there.close()
+            self._open.remove(to_there)
 
     async def _turn(
         self,
