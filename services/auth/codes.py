@@ -15,7 +15,6 @@ from shared.documents import Collection, Document, Documents, Index
 LIFETIME = timedelta(seconds=60)
 KEPT = timedelta(days=1)
 CODE_PREFIX = "mmc_"
-CODE_CHARACTERS = len(CODE_PREFIX) + 43
 # base64url of a SHA-256 (RFC 7636 §4.2), and what it is made of (§4.1).
 CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
