@@ -73,7 +73,8 @@ class Replays:
     async def _insert(self, wanted: Replay) -> Replay:
         # One at a time, or all that come at once would find room; other processes let in one each at that moment.
         async with self._inserting:
-            if await self._open(wanted.endpoint_id) >= MAX_OPEN:
+            known = await self._documents.get(REPLAYS, wanted.id)
+            if known is None and await self._open(wanted.endpoint_id) >= MAX_OPEN:
                 raise Problem(
                     409, "too-many-replays", f"{MAX_OPEN} replays of this endpoint are under way; wait or cancel one."
                 )

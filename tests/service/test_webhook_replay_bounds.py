@@ -21,7 +21,7 @@ from tests.service.receiver import Receiver
 from tests.service.running import Running
 from tests.service.test_webhook_deliveries import ask, broken, enabled_again, of, states
 from tests.service.test_webhook_replays import an_hour_ago, done, replayed, told_all
-from tests.service.webhook_endpoints import created, database, webhooks
+from tests.service.webhook_endpoints import created, database, tell, webhooks
 from tests.service.webhook_events import USER, day, grant, insight
 
 
@@ -154,6 +154,23 @@ async def test_ended_replays_hide_no_open_ones(
             one.open for one in await Replays(documents, Store(documents, clock), clock).of(ended.endpoint_id)
         )
     assert (await replayed(service, made, key="one more", since=an_hour_ago())).status_code == 409
+
+
+async def test_replays_that_are_asked_for_at_once_are_ten_at_most(service: Running, receiver: Receiver):
+    made = await created(service, receiver.url)
+    await ask(service, "PATCH", f"/v1/webhook-endpoints/{made['endpoint_id']}", {"state": "paused"})
+    for number in range(1, 11):
+        await tell(service, number)
+    since = an_hour_ago()
+
+    async def at_once(*keys: str) -> list[Any]:
+        return await asyncio.gather(*(replayed(service, made, key=key, since=since, rate_per_s=1) for key in keys))
+
+    await at_once(*map(str, range(9)))
+    repeats = await at_once(*["the last"] * 5)
+    assert {(one.status_code, one.json()["replay_id"]) for one in repeats} == {(202, repeats[0].json()["replay_id"])}
+    asked = await at_once(*map(str, range(20)))
+    assert [one.status_code for one in asked] == [202] * 9 + [409] * 11
 
 
 async def test_what_was_stored_before_the_grant_is_not_sent_again(

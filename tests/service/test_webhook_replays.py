@@ -252,18 +252,6 @@ async def test_there_are_only_so_many_replays_at_a_time(service: Running, receiv
     assert (refused.status_code, refused.json()["type"].rpartition("/")[2]) == (409, "too-many-replays")
 
 
-async def test_replays_that_are_asked_for_at_once_are_ten_at_most(service: Running, receiver: Receiver):
-    made = await created(service, receiver.url)
-    await ask(service, "PATCH", f"/v1/webhook-endpoints/{made['endpoint_id']}", {"state": "paused"})
-    for number in range(1, 4):
-        await tell(service, number)
-    since = an_hour_ago()
-    asked = await asyncio.gather(
-        *(replayed(service, made, key=str(number), since=since, rate_per_s=1) for number in range(30))
-    )
-    assert sorted(one.status_code for one in asked) == [202] * 10 + [409] * 20
-
-
 async def test_a_turn_that_is_worked_twice_sends_nothing_twice(
     service: Running, receiver: Receiver, clock: MovableClock, tmp_path: Path
 ):
