@@ -216,11 +216,13 @@ async def test_the_trace_runs_from_the_event_to_the_partner(service: Running, re
     }
     path = ["webhook deliver", "deliveries work", "ingest.days.v1 process", "ingest.days.v1 publish"]
     for child, parent in pairwise(path):
-        above = spans[child].parent
+        below, above = spans[child].parent, spans[parent].context
+        assert below is not None
         assert above is not None
-        assert spans[parent].context is not None
-        assert above.span_id == spans[parent].context.span_id
-    assert f"{spans['webhook deliver'].context.span_id:016x}" in receiver.received[0].headers["traceparent"]
+        assert below.span_id == above.span_id
+    sent = spans["webhook deliver"].context
+    assert sent is not None
+    assert f"{sent.span_id:016x}" in receiver.received[0].headers["traceparent"]
     assert "webhooks.messages.v1 publish" in spans
 
 
