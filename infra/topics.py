@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from infra.local.settings import wrong
 from shared.kafka_access import client_arguments
-from shared.settings import ServiceSettings, reading
+from shared.settings import ServiceSettings, host_and_port, reading
 from shared.start import REFUSED_AFTER_S, refusal_of
 from shared.topics import (
     DEAD_LETTER_MAX_BYTES,
@@ -127,9 +127,8 @@ async def create_when_up(
 async def _listening(servers: list[str]) -> None:
     # aiokafka logs every refused connection; so ask the ports first.
     for server in servers:
-        host, _, port = server.rpartition(":")
         try:
-            _, writer = await asyncio.open_connection(host, int(port))
+            _, writer = await asyncio.open_connection(*host_and_port(server))
         except OSError:
             if server == servers[-1]:
                 raise

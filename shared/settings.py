@@ -229,6 +229,12 @@ def is_host_and_port(text: str) -> bool:
     return BROKER.fullmatch(text) is not None and 1 <= int(text.rpartition(":")[2]) <= 65535
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """The two parts of host:port, an IPv6 address without its brackets."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 @contextmanager
 def reading(setting: str, needs: str) -> Generator[None]:
     """What is read of `setting` here is refused by its name and `needs`, which says what to do; never by its value.

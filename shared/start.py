@@ -26,6 +26,7 @@ from shared.cancelling import cancelled
 from shared.kafka import Broker
 from shared.kafka_access import client_arguments
 from shared.redaction import whereabouts
+from shared.settings import host_and_port
 
 WAIT_S = 0.2
 SAY_EVERY_S = 10.0
@@ -158,9 +159,8 @@ async def refusal_of(servers: list[str], access: Mapping[str, Any]) -> str | Non
 
 
 async def _refused(server: str, access: Mapping[str, Any]) -> str | None:
-    host, _, port = server.rpartition(":")
     try:
-        connection = await create_conn(host, int(port), request_timeout_ms=5000, **access)
+        connection = await create_conn(*host_and_port(server), request_timeout_ms=5000, **access)
     except (AuthenticationFailedError, SaslAuthenticationFailed, UnsupportedSaslMechanismError, IllegalSaslStateError):
         return "refuses KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD or KAFKA_SASL_MECHANISM"
     except ssl.SSLError:
@@ -174,10 +174,9 @@ async def _refused(server: str, access: Mapping[str, Any]) -> str | None:
 async def _port_answers(servers: list[str]) -> str | None:
     """The first that does."""
     for server in servers:
-        host, _, port = server.rpartition(":")
         try:
             async with asyncio.timeout(2):
-                _, writer = await asyncio.open_connection(host, int(port))
+                _, writer = await asyncio.open_connection(*host_and_port(server))
         except (OSError, TimeoutError):
             continue
         writer.close()

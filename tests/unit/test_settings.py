@@ -1,5 +1,6 @@
 """Settings as the environment gives them."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from shared.kafka import make_broker
 from shared.kafka_access import client_arguments, security
 from shared.mounts import network_filesystem
 from shared.settings import ServiceSettings, listen_address
+from shared.start import wait_for_kafka
+from tests import dialled
+from tests.polling import eventually
 
 SASL = ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD")
 
@@ -67,6 +71,16 @@ def test_a_port_is_a_number(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv("GATEWAY_PORT", port)
     with pytest.raises(ValueError, match="GATEWAY_PORT must be a port number"):
         listen_address("gateway")
+
+
+async def test_a_broker_is_dialled_without_the_brackets_of_its_address() -> None:
+    settings = ServiceSettings(kafka_bootstrap_servers="[::1]:9")
+    with dialled.counted() as found:
+        waiting = asyncio.create_task(wait_for_kafka(settings.bootstrap_servers))
+        await eventually(lambda: "::1" in found.addresses)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    assert waiting.cancelled()
 
 
 @pytest.mark.parametrize("brokers", ["", " , ", "kafka", "kafka:", "kafka:9092,b", "a:1,user@b:2", "a:1 b:2"])
