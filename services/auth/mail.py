@@ -87,6 +87,8 @@ class SmtpMail:
                 # Whatever `To` reads as, it goes to this one address.
                 server.send_message(_message(letter, self.sender), to_addrs=[letter.to])
         except (OSError, smtplib.SMTPException) as error:
+            if isinstance(error, smtplib.SMTPAuthenticationError):
+                logger.error("the mail server refuses the user or the password in AUTH_SMTP_URL")
             raise Unavailable("mail") from error
 
 

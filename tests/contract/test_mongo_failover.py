@@ -18,6 +18,8 @@ from tests.contract.conftest import dropped
 from tests.contract.failing_mongo import Failing, at_random
 from tests.polling import eventually
 
+# Each failure costs half a second, on a busy machine several.
+pytestmark = pytest.mark.timeout(180)
 COMMANDS = frozenset({"update", "find", "delete", "insert", "findAndModify"})
 # After a failure a client looks for the primary half a second later.
 WRITERS, STEPS = 2, 12

@@ -20,6 +20,8 @@ from tests.polling import eventually
 from tests.service.ingesting import EIGHT, LISTEN, MINUTE, FakeClock, Ingest, Meddled, heart, steps
 from tests.service.running import SCAN_S, common_settings, running
 
+# Each failure costs half a second, on a busy machine several.
+pytestmark = pytest.mark.timeout(180)
 COMMANDS = frozenset({"update", "find", "delete", "insert", "findAndModify", "aggregate"})
 BATCHES, SAMPLES = 6, 5
 DATE = "2026-03-01"

@@ -1,18 +1,22 @@
 """Letters: files that only their owner reads, SMTP only over TLS, and a queue that forgives a mail server."""
 
 import asyncio
+import logging
 import smtplib
+import ssl
 import stat
 from email import message_from_bytes
 from email.policy import SMTP
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from services.auth.mail import FileMail, Letter, Post, SmtpMail
 from services.auth.settings import Settings
 from shared.errors import Unavailable
 from tests.polling import eventually
+from tests.service.test_egress_tls import certificate
 
 LETTER = Letter("ada@example.org", "Subject", "Text")
 
@@ -53,6 +57,31 @@ async def test_a_server_without_tls_gets_no_letter() -> None:
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         await SmtpMail("smtps://127.0.0.1:9", "us@example.org").send(LETTER)
+
+
+async def test_a_wrong_password_is_said_by_the_settings_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pem = certificate(tmp_path, [x509.DNSName("localhost")])
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    answers = {b"EHLO": b"250-us\r\n250 AUTH PLAIN\r\n", b"AUTH": b"535 5.7.8 no, ada\r\n"}
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 us\r\n")
+        while line := await reader.readline():
+            writer.write(answers.get(line[:4].upper(), b"221 bye\r\n"))
+        writer.close()
+
+    listening = await asyncio.start_server(server, "127.0.0.1", 0, ssl=context)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        with pytest.raises(Unavailable):
+            await SmtpMail(f"smtps://ada:difference-engine@localhost:{port}", "us@example.org").send(LETTER)
+    (said,) = [entry for entry in caplog.records if entry.levelno == logging.ERROR]
+    assert said.getMessage() == "the mail server refuses the user or the password in AUTH_SMTP_URL"
+    assert not any(word in caplog.text for word in ("ada", "difference-engine"))
 
 
 @pytest.mark.parametrize("url", ["http://x", "mail.example.org"])
