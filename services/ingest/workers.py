@@ -43,7 +43,7 @@ class DayWorker:
     async def compute(self, dirty: DirtyDay) -> DirtyDay:
         """Compute what changed of the day, and store a revision if its numbers did. Returns the mark, clean."""
         started = self.clock()
-        settings, held = await self._tell(dirty, to_compute(dirty))
+        settings, held = await self._tell(dirty)
         zones = settings.history.fingerprint
         if held.elsewhere and zones != dirty.zones:
             # Marked by other zones than these, what has no offset may have left for a day that nobody marked.
@@ -67,12 +67,14 @@ class DayWorker:
         """Mark the days that a setting changed."""
         await self.preferences.mark(job)
 
-    async def _tell(self, dirty: DirtyDay, names: frozenset[str]) -> tuple[UserSettings, HeldDay]:
+    async def _tell(self, claimed: DirtyDay) -> tuple[UserSettings, HeldDay]:
         """Store the day as it is now, with its event where its numbers changed; returns what they were made from."""
         for _ in range(TRIES):
-            # Read before all else: who tells the day from now on may know more than what is read next, and
-            # this process may have stood still meanwhile.
-            told = await self.store.day(dirty.user_id, dirty.day)
+            # This process may stand still at any point, and somebody else tell the day meanwhile. The day is read
+            # before all else, so what is read next, the mark too, is no older than what those knew.
+            told = await self.store.day(claimed.user_id, claimed.day)
+            dirty = await self.store.mark(claimed.user_id, claimed.day) or claimed
+            names = to_compute(dirty)
             settings = await self.preferences.of(dirty.user_id)
             held = await self.store.held(dirty, names, settings.history, settings.ranking)
             day = _as_held(told, dirty, names, settings, await _computed(dirty, held), held.floating, self.clock())

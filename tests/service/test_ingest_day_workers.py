@@ -71,7 +71,8 @@ async def test_a_worker_that_stood_still_tells_nothing_that_is_over(tmp_path: Pa
     later = NOW + 2 * LEASE
 
     async def meanwhile() -> None:
-        await sent(documents, 3, 1)
+        # In another hour, of which the mark that was claimed knows nothing.
+        await sent(documents, 9, 1)
         await computed(documents, later)
 
     (dirty,) = await documents.claim(DIRTY_DAYS, "due", now=NOW + LEASE, lease=LEASE)
