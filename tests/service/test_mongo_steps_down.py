@@ -23,7 +23,7 @@ from tests.service.running import SCAN_S, common_settings, running
 # Each failure costs half a second, on a busy machine several.
 pytestmark = pytest.mark.timeout(180)
 COMMANDS = frozenset({"update", "find", "delete", "insert", "findAndModify", "aggregate"})
-BATCHES, SAMPLES = 6, 5
+BATCHES, SAMPLES, IN_VAIN = 4, 5, 3
 DATE = "2026-03-01"
 
 
@@ -80,23 +80,26 @@ async def test_every_batch_is_stored_once_and_told(tmp_path: Path, fake_mongo: s
     faults = Switched(at_random(1, 0.08, COMMANDS))
     async with shaken(tmp_path, fake_mongo, faults) as (ingest, failing):
         faults.on = True
-        in_vain = [await delivered(ingest, sent(number)) for number in range(BATCHES)]
+        count = in_vain = 0
+        # Scans meet faults too, so how many a batch meets is up to the machine.
+        while count < BATCHES or in_vain < IN_VAIN:
+            in_vain += await delivered(ingest, sent(count))
+            count += 1
         # The same once more, as after a rebalance.
         await delivered(ingest, sent(0))
         faults.on = False
-        assert sum(failing.made.values()) > 0
-        assert sum(in_vain) > 0
+        assert sum(failing.made.values()) >= IN_VAIN
 
         # A batch whose first write was done although its answer got lost counts as one it knew.
-        for number in range(BATCHES):
+        for number in range(count):
             counted = await ingest.counts(f"r{number}")
             assert set(counted) <= {"stored", "duplicates"}
             assert sum(counted.values()) == 2 * SAMPLES
-        assert await ingest.values("steps") == [100.0] * SAMPLES * BATCHES
-        assert await ingest.values("heart_rate") == [60.0 + n for n in range(BATCHES) for _ in range(SAMPLES)]
+        assert await ingest.values("steps") == [100.0] * SAMPLES * count
+        assert await ingest.values("heart_rate") == [60.0 + n for n in range(count) for _ in range(SAMPLES)]
         told = {one.receipt_id for message in ingest.told() for one in message.receipts}
-        assert told == {f"r{number}" for number in range(BATCHES)}
-        await eventually(lambda: last_steps(ingest) == 100.0 * SAMPLES * BATCHES, seconds=30)
+        assert told == {f"r{number}" for number in range(count)}
+        await eventually(lambda: last_steps(ingest) == 100.0 * SAMPLES * count, seconds=30)
 
 
 def last_steps(ingest: Ingest) -> float | None:
