@@ -17,8 +17,8 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from infra.local.settings import wrong
 from shared.kafka_access import client_arguments
-from shared.settings import ServiceSettings, host_and_port, reading
-from shared.start import REFUSED_AFTER_S, refusal_of
+from shared.settings import ServiceSettings, reading
+from shared.start import REFUSED_AFTER_S, port_answers, refusal_of
 from shared.topics import (
     DEAD_LETTER_MAX_BYTES,
     DEAD_LETTER_RETENTION_MS,
@@ -112,7 +112,8 @@ async def create_when_up(
     deadline, refused_at = time.monotonic() + patience_s, 0.0
     while True:
         try:
-            await _listening(bootstrap_servers)
+            if await port_answers(bootstrap_servers) is None:
+                raise ConnectionError(f"no answer from {', '.join(bootstrap_servers)}")
             return await create(bootstrap_servers, replication=replication, access=access)
         except (KafkaError, OSError) as error:
             if (now := time.monotonic()) > deadline:
@@ -122,19 +123,6 @@ async def create_when_up(
             if refusal and now - refused_at > REFUSED_AFTER_S:
                 raise Refused(refusal) from error
             await asyncio.sleep(PAUSE_S)
-
-
-async def _listening(servers: list[str]) -> None:
-    # aiokafka logs every refused connection; so ask the ports first.
-    for server in servers:
-        try:
-            _, writer = await asyncio.open_connection(*host_and_port(server))
-        except OSError:
-            if server == servers[-1]:
-                raise
-        else:
-            writer.close()
-            return
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ async def wait_for_kafka(
     """
     entry = dict(access or {})
     said, pause_s = time.monotonic(), REFUSED_AFTER_S if entry else SAY_EVERY_S
-    while not await _port_answers(servers) or not await _has(servers, set(topics), entry):
+    while not await port_answers(servers) or not await _has(servers, set(topics), entry):
         if time.monotonic() - said > pause_s:
             if refusal := await refusal_of(servers, entry):
                 log.error("%s", refusal)
@@ -152,7 +152,7 @@ async def wait_for_kafka(
 
 async def refusal_of(servers: list[str], access: Mapping[str, Any]) -> str | None:
     """The sentence that says why Kafka does not let us in with `access`; None where that is not known, or it does."""
-    if not access or (server := await _port_answers(servers)) is None:
+    if not access or (server := await port_answers(servers)) is None:
         return None
     why = await _refused(server, access)
     return f"Kafka at {server} {why}" if why else None
@@ -171,8 +171,8 @@ async def _refused(server: str, access: Mapping[str, Any]) -> str | None:
     return None
 
 
-async def _port_answers(servers: list[str]) -> str | None:
-    """The first that does."""
+async def port_answers(servers: list[str]) -> str | None:
+    """The first server that takes a connection within two seconds; aiokafka would log each that refuses one."""
     for server in servers:
         try:
             async with asyncio.timeout(2):

@@ -10,14 +10,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from infra.local import control
-from infra.local.instance import Instance, kind_of
+from infra.local.instance import Instance
 from infra.local.stack import StackError
 
 if TYPE_CHECKING:
@@ -116,11 +116,7 @@ def tell_demo(stack: Instance, victim: str | None, console: Console) -> int:
     """Run the demo against this instance; returns the exit code. `victim` is a kind, or in a cluster one process."""
     from infra.local import demo
 
-    target = _target(stack)
-    if victim is not None:
-        # The story knows kinds; which of them it hits is said here.
-        target = replace(target, kill=lambda _kind: kill(stack, victim))
-    return _told(demo.run(target, console, victim and kind_of(victim)), console)
+    return _told(demo.run(_target(stack), console, victim), console)
 
 
 def tell_partner(stack: Instance, console: Console) -> int:

@@ -179,14 +179,14 @@ def demo(
 ) -> None:
     """Tell the two stories on the running stack: a day of samples, and a photo of a label. Or one of partners'."""
     from infra.local import account, browser
-    from infra.local.demo import VICTIMS
+    from infra.local.demo import victim_unknown
     from infra.local.phone import Refused
 
     instance = from_environment()
     if not control.running(instance):
         fail("The stack is not running; start it with ./mymacro up.")
-    if kill is not None and kind_of(kill) not in VICTIMS:
-        fail(f"There is no process {kill!r}; there are {', '.join(VICTIMS)}.")
+    if kill is not None and (unknown := victim_unknown(kill, control.state(instance))):
+        fail(unknown)
     if story != "all" and kill is not None:
         fail(f"Nobody is killed in the story of {story}; leave --kill out.")
     if story == "partner" and browser.CHROMIUM is None:

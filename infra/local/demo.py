@@ -9,6 +9,7 @@ from uuid import uuid4
 from rich.console import Console
 
 from infra.local import labels, trace_tree
+from infra.local.control import State
 from infra.local.demo_stage import (
     DEMO_PARTNER,
     GRANTED,
@@ -22,6 +23,7 @@ from infra.local.demo_stage import (
     sign_up,
     told_with,
 )
+from infra.local.instance import kind_of
 from infra.local.phone import half_a_day
 from infra.local.receiver import Delivered
 from shared import telemetry
@@ -40,8 +42,15 @@ LABEL = {
 }
 
 
+def victim_unknown(name: str, state: State | None) -> str:
+    """A sentence where no process of that name can be killed in the story, else empty."""
+    running = {*state.processes, *state.kinds, "triton-stub"} if state else {*VICTIMS}
+    known = sorted(other for other in running if kind_of(other) in VICTIMS)
+    return "" if name in known else f"There is no process {name!r} to kill; there are {', '.join(known)}."
+
+
 async def run(target: DemoTarget, console: Console, victim: str | None = None) -> None:
-    """Tell both stories; `victim` is killed in the middle.
+    """Tell both stories; `victim` (a kind, or in a cluster one process) is killed in the middle.
 
     Raises:
         StoryBroke, Refused, TimeoutError: a step did not come true, or a trace is not whole.

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import aiohttp
 from rich.console import Console
 
+from infra.local.instance import kind_of
 from infra.local.phone import Phone, Refused
 from infra.local.receiver import Delivered, Receiver
 from shared import telemetry
@@ -52,7 +53,7 @@ class Demo:
     console: Console
     phone: Phone
     receiver: Receiver
-    victim: str | None
+    victim: str | None  # a kind, `ingest`, or in a cluster one process, `ingest-2`
     user_id: str = ""
     zone: tzinfo = UTC
     started: float = 0.0
@@ -64,7 +65,7 @@ class Demo:
 
     def maybe_kill(self, *names: str) -> bool:
         """Kill the victim when it is one of `names`: in the middle, right after the request was accepted."""
-        if self.victim not in names:
+        if self.victim is None or kind_of(self.victim) not in names:
             return False
         pid = self.target.kill(self.victim)
         self.say(f"[red]kill -9 {self.victim}[/red] (pid {pid})")

@@ -12,6 +12,7 @@ import pytest
 
 from infra.local import brokers, lock, operating, rolling
 from infra.local.control import State
+from infra.local.demo import victim_unknown
 from infra.local.instance import free_ports, on_free_ports
 from infra.local.parts import all_parts
 from infra.local.settings import ROOT
@@ -131,3 +132,17 @@ async def test_where_no_broker_answers_that_is_said():
     for question in (brokers.readers(servers), brokers.lacking(servers)):
         with pytest.raises(brokers.NoAnswer, match="does not answer"):
             await question
+
+
+@pytest.mark.parametrize(
+    ("processes", "name", "known"),
+    [
+        (("gateway", "ingest", "otlp"), "ingest-2", "gateway, ingest, triton-stub"),
+        (("ingest-1", "ingest-2"), "ingest-3", "ingest, ingest-1, ingest-2, triton-stub"),
+        (("ingest-1", "redis"), "redis", "ingest, ingest-1, triton-stub"),
+    ],
+)
+def test_a_story_kills_nobody_who_is_not_there(processes: tuple[str, ...], name: str, known: str):
+    state = State(1, "ready", "", [], 0.0, 1.0, "", {}, {process: {} for process in processes})
+    assert victim_unknown(name, state) == f"There is no process {name!r} to kill; there are {known}."
+    assert victim_unknown("ingest", state) == ""
