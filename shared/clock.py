@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 Clock = Callable[[], datetime]
@@ -41,3 +41,14 @@ def truncated(moment: datetime) -> datetime:
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _in_milliseconds(moment: datetime) -> datetime:
+    try:
+        return truncated(moment)
+    except OverflowError as error:
+        raise PydanticCustomError("moment", "Send a time in the years 1 to 9999 of UTC") from error
+
+
+# A time as callers may send it in a body, as it is stored.
+Moment = Annotated[AwareDatetime, AfterValidator(_in_milliseconds)]

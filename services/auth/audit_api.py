@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from services.auth import audit
 from services.auth.asking import Body, Cursor, DepsOf, bad_cursor
 from services.auth.audit import KINDS, Actor, Line
 from services.auth.enrolment import Deps
 from shared.callers import Caller
+from shared.clock import Moment
 from shared.documents import Page
 from shared.errors import Problem
 from shared.identity import operating, require
@@ -64,7 +65,7 @@ class AuditRequest(Body):
 
     user_id: Annotated[str | None, Field(min_length=1, max_length=64)] = None
     kind: Annotated[str | None, Field(min_length=1, max_length=64)] = None
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[str | None, Field(max_length=1024)] = None
     by: Annotated[str, Field(min_length=1, max_length=200)]

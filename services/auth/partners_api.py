@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from services.auth import partner_keys, registration
@@ -33,7 +33,7 @@ from services.auth.partners import (
 )
 from services.auth.registration import Wanted
 from shared.callers import Caller
-from shared.clock import truncated
+from shared.clock import Moment
 from shared.errors import Problem
 from shared.identity import require
 
@@ -54,14 +54,6 @@ def each_once(uris: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(uris)) < len(uris):
         raise PydanticCustomError("redirect_uris", "Name each redirect URI once")
     return uris
-
-
-def in_milliseconds(moment: datetime) -> datetime:
-    """`moment` as it is stored. Raises PydanticCustomError for one that UTC has no year for."""
-    try:
-        return truncated(moment)
-    except OverflowError as error:
-        raise PydanticCustomError("expires_at", "Send a time in the years 1 to 9999") from error
 
 
 # Compatibility characters may become several when they are normalised, so the bound is checked twice.
@@ -95,7 +87,7 @@ class NewKey(Body):
 
     name: Annotated[Name, Field(examples=["nightly import"])]
     scopes: Scopes
-    expires_at: Annotated[AwareDatetime, AfterValidator(in_milliseconds)] | None = None
+    expires_at: Moment | None = None
 
 
 class Rotation(Body):

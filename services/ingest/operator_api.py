@@ -4,12 +4,12 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.ingest.records import Republication
 from services.ingest.republish import MAX_RATE_PER_S, Republisher
-from shared.clock import Clock
+from shared.clock import Clock, Moment
 from shared.errors import Problem
 from shared.identity import operating
 from shared.ids import derived_id
@@ -22,7 +22,7 @@ class RepublishRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user_id: str | None = Field(default=None, min_length=1, max_length=200)
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     everything: bool = False
     rate_per_s: int = Field(default=500, ge=1, le=MAX_RATE_PER_S)
     dry_run: bool = False

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.webhooks.asking import Id, Key, PartnerId
@@ -14,22 +14,11 @@ from services.webhooks.endpoint_models import Types, UserId
 from services.webhooks.endpoints import Endpoints
 from services.webhooks.records import LONGEST, Replay
 from services.webhooks.replays import Replays
-from shared.clock import Clock, truncated
+from shared.clock import Clock, Moment
 from shared.errors import Problem
 from shared.ids import derived_id
 
 MAX_RATE_PER_S = 1000
-
-
-def _with_a_year_in_utc(moment: datetime) -> datetime:
-    try:
-        truncated(moment)
-    except OverflowError as error:
-        raise PydanticCustomError("moment", "Send a time in the years 1 to 9999 of UTC") from error
-    return moment
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_with_a_year_in_utc)]
 
 
 class NewReplay(BaseModel):
@@ -136,12 +125,12 @@ async def _own(replays: Replays, partner_id: str, endpoint_id: str, replay_id: s
 
 
 def _wanted(request: NewReplay, endpoint_id: str, partner_id: str, key: str, now: datetime) -> Replay:
-    since = truncated(request.failed_since or request.since or now)
+    since = request.failed_since or request.since or now
     if since > now:
         raise Problem(422, "since-in-the-future", f"Nothing is there yet; send a time before {now.isoformat()}.")
     if request.until is not None and request.until < since:
         raise Problem(422, "until-before-since", "Nothing lies between the two; send a later until, or none for now.")
-    until = min(now, truncated(request.until)) if request.until is not None else now
+    until = min(now, request.until) if request.until is not None else now
     return Replay(
         id=derived_id("webhook replay", endpoint_id, key),
         endpoint_id=endpoint_id,

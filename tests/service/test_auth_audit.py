@@ -213,6 +213,7 @@ async def test_operators_see_everybodys_lines_and_their_looking_is_one(ada: Ada)
     ]
     later = (ada.clock() + timedelta(hours=1)).isoformat()
     assert (await operate(ada, since=later)).json() == {"lines": [], "cursor": None}
+    assert (await operate(ada, since="9999-12-31T23:59:59-02:00")).status_code == 422
     assert problem(await operate(ada, kind="signed_in")) == (422, "unknown-kind")
     assert problem(await operate(ada, cursor="junk")) == (422, "invalid-cursor")
     assert "olga" not in str(await events(ada))

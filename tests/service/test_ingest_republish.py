@@ -147,6 +147,7 @@ async def test_an_unknown_user_has_no_days(ingest: Ingest) -> None:
         {"user_id": ""},
         {"since": "2026-03-01"},
         {"since": "2026-03-01T08:00:00"},
+        {"since": "0001-01-01T00:00:00+02:00"},
         {"user_id": "ada", "rate_per_s": 0},
         {"user_id": "ada", "more": 1},
         {"user_id": "ada", "by": ""},
