@@ -109,6 +109,8 @@ class Endpoints:
             changed = change(now)
             if changed == now:
                 return now
+            if _asks_for_others(now, changed):
+                changed = replace(changed, wants_since=self._clock())
             if changed.url not in (now.url, checked):
                 await self.check_url(changed.url)
                 checked = changed.url
@@ -209,6 +211,11 @@ class Endpoints:
             await self._egress.check_url(url)
         except AddressRefused as error:
             raise Problem(422, "url-not-allowed", f"Deliveries cannot go to this URL: {error}.") from error
+
+
+def _asks_for_others(before: Endpoint, after: Endpoint) -> bool:
+    enabled_again = before.state == "disabled" != after.state
+    return enabled_again or (before.event_types, before.user_ids) != (after.event_types, after.user_ids)
 
 
 def _without(endpoint: Endpoint, user_id: str) -> Endpoint:

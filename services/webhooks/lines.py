@@ -71,7 +71,8 @@ class Lines:
                 for one in recent
                 if grant.covers(TYPES[one.type].scope, one.stored_at)
                 for endpoint in looking.values()
-                if endpoint.wants(one.type, one.user_id) and one.stored_at >= endpoint.created_at
+                if endpoint.wants(one.type, one.user_id)
+                if one.stored_at >= (endpoint.wants_since or endpoint.created_at)
             ]
             ids = [first_id(endpoint.id, one.id) for one, endpoint in wanted]
             for told, known in zip(wanted, await self._documents.get_many(DELIVERIES, ids), strict=True):

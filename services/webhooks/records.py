@@ -88,6 +88,7 @@ class Endpoint(Document, frozen=True, kw_only=True):
     `state`: paused by the partner, whose deliveries then wait, or disabled by us for `state_reason`. `rate_per_s`:
     deliveries started per second at most. `headers` go with each delivery. `failing_since` and `failures`: since when
     and how often in a row no delivery has succeeded. `untold_since`: when we disabled it, until its partner was told.
+    `wants_since`: when it began to want what it wants, where that was after its creation; nothing is sought before.
     """
 
     partner_id: str
@@ -107,6 +108,7 @@ class Endpoint(Document, frozen=True, kw_only=True):
     failures: int = 0
     untold_since: datetime | None = None
     ended: tuple[EndpointKey, ...] = ()
+    wants_since: datetime | None = None
 
     def wants(self, message_type: str, user_id: str) -> bool:
         """Is this type of this user among those asked for? What a paused endpoint wants waits for it."""

@@ -1,12 +1,15 @@
 """Lines of ordered endpoints: each user's messages in their order, whoever dies or is slow, and in replays too."""
 
 import asyncio
-from datetime import date, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from itertools import count
 from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
+from services.webhooks.endpoints import Endpoints
 from services.webhooks.mapping import public_message
 from services.webhooks.records import (
     DELIVERIES,
@@ -22,7 +25,7 @@ from services.webhooks.records import (
 from services.webhooks.replays import Replays
 from services.webhooks.store import Store
 from shared.clock import utc_now
-from shared.documents import Collection, Documents, Index, open_documents
+from shared.documents import Collection, Documents, Index, Put, open_documents
 from tests.service import test_webhooks_turns as turns
 from tests.service.test_webhooks_turns import SINCE, TRACEPARENT, Connect, Process, day, grant
 
@@ -88,6 +91,24 @@ async def test_what_another_process_numbered_and_did_not_live_to_tell_stands_in_
     assert await line(other) == waiting
 
 
+async def test_an_endpoint_enabled_again_gets_nothing_of_while_it_was_disabled(connect: Connect):
+    seconds = count()
+
+    def clock() -> datetime:
+        return NOW + timedelta(seconds=next(seconds))
+
+    process = await connect(clock)
+    await open_line(process)
+    await process.documents.put(ENDPOINTS, replace(ENDPOINT, version=1, state="disabled"))
+    await process.write(day("u", 1), day("u", 2))
+    nobody: Any = None  # no URL is checked and no key made
+    endpoints = Endpoints(process.documents, process.store.queue, nobody, nobody, clock)
+    again = await endpoints.change("partner", "endpoint", lambda now: replace(now, state="enabled"))
+    assert again.state == "enabled"
+    await process.write(day("u", 3))
+    assert [delivery.sequence for delivery in await line(process)] == [3]
+
+
 async def test_turns_that_are_told_side_by_side_make_one_line(connect: Connect):
     one, other = await connect(), await connect()
     await open_line(one)
@@ -101,27 +122,30 @@ async def test_turns_that_are_told_side_by_side_make_one_line(connect: Connect):
 
 
 class LaterFirst:
-    """The database, where of writes side by side those of later numbers come first."""
+    """The database, where of what is written at once later numbers come first; `due`: what could be sent meanwhile."""
 
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.due: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._documents, name)
+        return getattr(self._process.documents, name)
 
-    async def insert(self, collection: Collection[Any], document: Any) -> Any:
-        for _ in range(100 - document.sequence):
-            await asyncio.sleep(0)  # later ones overtake
-        return await self._documents.insert(collection, document)
+    async def put_many(self, puts: Sequence[Put]) -> None:
+        for put in reversed(puts):
+            await self._process.documents.put_many([put])
+            self.due |= {one.sequence for one in await line(self._process) if one.due_at is not None}
 
 
 async def test_no_later_one_is_called_before_an_earlier_one_is_there(connect: Connect):
     process = await connect(lambda: NOW)
     await open_line(process)
     numbered = await turn(process, 20)
-    store = Store(cast(Documents, LaterFirst(process.documents)), lambda: NOW)
+    later_first = LaterFirst(process)
+    store = Store(cast(Documents, later_first), lambda: NOW)
     made = await store.queue.add([delivery_of(message, ENDPOINT, NOW, "replay") for message in numbered])
     assert made == 20
+    assert later_first.due == set()
     assert [delivery.sequence for delivery in await line(process) if delivery.due_at is not None] == [1]
 
 
