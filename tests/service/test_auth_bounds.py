@@ -107,4 +107,4 @@ async def test_whoever_asks_for_a_scope_that_is_none_is_told_which_there_are(des
     key = {"name": "k", "scopes": ["days:read"], "expires_at": "9999-12-31T23:59:59-12:00"}
     partner = (await desk.active())["partner_id"]
     late = await desk.ask("POST", "/v1/partner/keys", key, key="k1", partner_id=partner)
-    assert fields(late) == ["expires_at: Send a time in the years 1 to 9999"]
+    assert fields(late) == ["expires_at: Send a time in the years 1 to 9999 of UTC"]
