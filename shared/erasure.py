@@ -91,13 +91,14 @@ class Erasure:
         self._forget = forget
         self._settle = settle
         self._looked_at: datetime | None = None
+        self._learned: list[str] = []  # since the last look, which has them forgotten again
         self._workers = Workers(documents, TOMBSTONES, self.work, concurrency=2, clock=clock, on_stored=self._stored)
 
     async def begin(self, event: UserErased) -> None:
         """Take nothing of the user from now on, and have everything erased; a repeat has it looked for again."""
         bind(user_id=event.user_id)
         now = truncated(self._clock())
-        self._erased.add(event.user_id, now + KEPT)
+        self._learn(event.user_id, now + KEPT)
         tombstone = Tombstone(
             id=event.user_id,
             noted_at=now,
@@ -136,11 +137,17 @@ class Erasure:
                 TOMBSTONES, "noted", at_least=since - SKEW if since else None, limit=PAGE, cursor=cursor
             )
             for tombstone in page.documents:
-                self._erased.add(tombstone.id, tombstone.expires_at)
+                self._learn(tombstone.id, tombstone.expires_at)
             cursor = page.cursor
             if cursor is None:
                 self._looked_at = now
                 return
+
+    def _learn(self, user_id: str, until: datetime) -> None:
+        if user_id not in self._erased:
+            self._forget(user_id)
+            self._learned.append(user_id)
+        self._erased.add(user_id, until)
 
     async def run(self) -> None:
         """Erase what there is to erase until cancelled."""
@@ -212,6 +219,10 @@ class Erasure:
         """Learn what other processes know, look again for what came late, and forget what is over; each second."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            # What work in hand read again since.
+            learned, self._learned = self._learned, []
+            for user_id in learned:
+                self._forget(user_id)
             try:
                 await self.load()
                 for user_id in tuple(self._erased.late):

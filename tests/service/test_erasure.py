@@ -1,5 +1,6 @@
 """How a service forgets a user: what is declared, what is found, and what a crash or another process leaves to do."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from shared import topics
+from shared.cancelling import cancelled
 from shared.documents import Collection, Conflict, Document, Documents, Index, Put, open_documents
 from shared.erased import ErasedUsers, GuardedDocuments, Impersonal, Personal
 from shared.erasure import KEPT, SETTLE, TOMBSTONES, Erasure, Tombstone
@@ -17,6 +19,7 @@ from shared.errors import Erased, Unavailable
 from shared.events.auth import Profile, UserErased, UserUpdated
 from shared.objects import Objects
 from shared.outbox import Relay
+from tests.polling import eventually
 from tests.service.gateway_edges import MovableClock
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -185,6 +188,20 @@ async def test_what_another_process_wrote_before_it_knew_is_found_by_the_next_pa
     process.clock.ahead += SETTLE
     assert (await process.one_pass()).documents == 3
     assert await process.left("ada") == (0, False, False)
+
+
+async def test_a_process_that_erases_nothing_itself_forgets_the_user_too(tmp_path: Path, process: Process) -> None:
+    other = Process(tmp_path, process.raw, process.clock)
+    await process.erasure.begin(EVENT)
+    await process.one_pass()
+    await other.erasure.load()
+    assert other.forgotten == ["ada"]
+    running = asyncio.create_task(other.erasure.run())
+    # Once more a look later, for what was read meanwhile.
+    await eventually(lambda: other.forgotten == ["ada", "ada"])
+    await other.erasure.load()
+    assert other.forgotten == ["ada", "ada"]
+    await cancelled(running)
 
 
 async def test_nothing_of_an_erased_user_is_written_any_more(process: Process) -> None:
