@@ -42,21 +42,22 @@ class Failing:
             server.close()
             # Cancelled together with the loop, they would be logged as failures: until Python 3.12 a stream's server
             # asks a cancelled task for its exception.
-            for to_there in self._open:
-                to_there.close()
+            for end in self._open:
+                end.close()
             await eventually(lambda: not self._open)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, to_there = await asyncio.open_connection(self._host, self._port)
-        self._open.add(to_there)
+        ends = {writer, to_there}
+        self._open |= ends
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 while await self._turn(reader, writer, there, to_there):
                     pass
         finally:
-            writer.close()
-            to_there.close()
-            self._open.remove(to_there)
+            for end in ends:
+                end.close()
+            self._open -= ends
 
     async def _turn(
         self,
