@@ -127,6 +127,9 @@ class DeadLetterTopics:
             for name in sorted(filter(is_dead_letters, names))
             for number in sorted(cast(set[int], cluster.partitions_for_topic(name)))
         ]
+        # A consumer takes 100 ms for each topic that it is asked of and does not know.
+        consumer.assign([LOG, *partitions])
+        consumer.pause(LOG, *partitions)
         # The log's end first: every letter it speaks of by then is below the ends asked for next.
         end = (await ends(consumer, [LOG]))[LOG]
         first = await beginnings(consumer, partitions) if partitions else {}
