@@ -13,14 +13,14 @@ from infra.local.environment import ROOT
 NOTHING_COLLECTED = 5  # pytest's exit code
 # Each part picks its own from the same options, so it says how many it left to the others ("deselected").
 HEADLINES = {
-    "one at a time": "units, contracts, each service by itself",
-    "all together": "flows, whole stacks on real servers; they ran beside the part above",
+    "one at a time": "units, each service by itself",
+    "all together": "contracts, flows, whole stacks on real servers; they ran beside the part above",
     "faults": "what is killed, stopped, locked and filled while load runs",
 }
 STOP_SECONDS = 30  # real stacks are taken down by their fixtures
 IN_THE_TERMINAL = {"-s", "--capture=no", "--pdb", "--trace", "--collect-only", "--co"}
 # Two parts that take about as long, one a core.
-SINGLE = ["tests/unit", "tests/contract", "tests/service"]
+SINGLE = ["tests/unit", "tests/service"]
 FAULTS = ["tests/faults"]  # what is acknowledged while they hit is counted, hence nothing runs beside them
 # All that is in neither, also in folders to come.
 TOGETHER = ["tests", *(f"--ignore={path}" for path in SINGLE + FAULTS), "-o", "cache_dir=.pytest_cache/together"]
