@@ -23,7 +23,7 @@ def hold(run: Path, name: str = FILE, *, patience_s: float = 0.0) -> IO[str] | N
             if time.monotonic() >= deadline:
                 file.close()
                 return None
-        time.sleep(AGAIN_S)
+        time.sleep(AGAIN_S)  # flock cannot wait for a while only
 
 
 def held(run: Path) -> bool:

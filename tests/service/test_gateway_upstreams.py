@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -55,6 +55,17 @@ async def asking(*urls: str, **changed: float) -> AsyncGenerator[AiohttpUpstream
 
 
 @asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncGenerator[str]:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@asynccontextmanager
 async def breaking(after: bytes) -> AsyncGenerator[tuple[str, Counter[str]]]:
     """A process that takes a request, says `after` and dies."""
     taken: Counter[str] = Counter()
@@ -67,11 +78,8 @@ async def breaking(after: bytes) -> AsyncGenerator[tuple[str, Counter[str]]]:
         writer.write(after)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", taken
-    finally:
-        server.close()
+    async with listening(serve) as url:
+        yield url, taken
 
 
 def gone() -> str:
@@ -100,11 +108,8 @@ async def dying_at_the_second() -> AsyncGenerator[tuple[str, Counter[str]]]:
                 await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", taken
-    finally:
-        server.close()
+    async with listening(serve) as url:
+        yield url, taken
 
 
 async def test_each_process_is_asked_in_turn() -> None:

@@ -179,9 +179,11 @@ class SlowClaims:
         return found
 
 
-async def test_what_is_claimed_as_a_process_is_told_to_end_goes_out_before_it_does(
+@asynccontextmanager
+async def told_to_end(
     tmp_path: Path, documents: Documents, door: Door
-):
+) -> AsyncGenerator[tuple[SlowClaims, asyncio.Task[None]]]:
+    """A process that is told to end while it waits for the answer to a claim of one delivery."""
     (endpoint,) = await endpoints(tmp_path, documents, door.url, 1)
     await Store(documents, utc_now).queue.add([delivery(endpoint, "one")])
     slow = SlowClaims(documents)
@@ -189,19 +191,20 @@ async def test_what_is_claimed_as_a_process_is_told_to_end_goes_out_before_it_do
         running = asyncio.create_task(dispatcher.run())
         await slow.claimed.wait()
         running.cancel()
+        yield slow, running
+
+
+async def test_what_is_claimed_as_a_process_is_told_to_end_goes_out_before_it_does(
+    tmp_path: Path, documents: Documents, door: Door
+):
+    async with told_to_end(tmp_path, documents, door) as (slow, running):
         slow.answers.set()
         await asyncio.wait({running})
     assert await delivered(documents, 1) == 1
 
 
 async def test_a_process_ends_in_time_also_where_the_database_hangs(tmp_path: Path, documents: Documents, door: Door):
-    (endpoint,) = await endpoints(tmp_path, documents, door.url, 1)
-    await Store(documents, utc_now).queue.add([delivery(endpoint, "one")])
-    slow = SlowClaims(documents)
-    async with dispatch_process.dispatcher(tmp_path, cast(Documents, slow), utc_now, 4) as dispatcher:
-        running = asyncio.create_task(dispatcher.run())
-        await slow.claimed.wait()
-        running.cancel()
+    async with told_to_end(tmp_path, documents, door) as (_, running):
         # Whoever has not ended by then is cancelled once more.
         await asyncio.wait({running}, timeout=AGAIN_S)
         assert running.done()

@@ -66,7 +66,7 @@ def _given(service: str, files: dict[str, str], monkeypatch: pytest.MonkeyPatch,
     for name, text in files.items():
         (folder / name).write_text(text + "\n")
         (folder / name).chmod(0o600)
-    return settings_of(service)(_secrets_dir=str(folder))  # type: ignore[call-arg]
+    return settings_of(service)(_secrets_dir=str(folder))  # type: ignore[call-arg]  # pydantic-settings' own
 
 
 def test_each_container_has_its_own_secrets_alone() -> None:
